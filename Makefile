@@ -1,0 +1,62 @@
+# The entrances. `make help` lists them; each says what it does before it takes long.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 1000
+MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/astromesh/models
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check test proof mutants sim bench wheel clean prerequisites
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+
+demo: $(VENV)/engine $(VENV)/smollm2  ## three nodes on this machine answer a question that only one of them can
+	@$(BIN)/astromesh-node demo --models $(MODELS)
+
+check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engine, under 5 minutes
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not engine and not processes"
+
+test: check $(VENV)/engine $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
+	$(BIN)/pytest -q -m "engine or processes"
+
+proof: $(VENV)/engine $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json
+	$(BIN)/python tests/proof.py
+
+mutants: $(VENV)/installed  ## breaks the code by name; each break must turn its test red
+	$(BIN)/python tests/mutants/run.py
+
+sim: $(VENV)/installed  ## SEEDS=1000 simulated meshes
+	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/simulation
+
+bench: $(VENV)/installed  ## what a node costs beside a bare proxy
+	$(BIN)/python tests/bench/overhead.py
+
+wheel: $(VENV)/installed  ## dist/*.whl, built from the sdist
+	$(BIN)/python -m build --outdir dist
+
+clean:  ## removes what was built here; the engine's wheel and the models stay in the cache
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+prerequisites:
+	@installers/prerequisites
+
+$(VENV)/installed: pyproject.toml | prerequisites
+	@echo "environment: installing the node and its development tools into $(VENV) (about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	@$(BIN)/pip install -q --group dev -e .
+	@touch $@
+
+$(VENV)/engine: installers/engine_wheel.py $(VENV)/installed
+	@wheel=$$($(BIN)/python installers/engine_wheel.py) && $(BIN)/pip install -q "$$wheel"
+	@touch $@
+
+$(VENV)/smollm2: $(VENV)/installed
+	@$(BIN)/astromesh-node models pull smollm2 --models $(MODELS)
+	@touch $@

@@ -1,0 +1,64 @@
+"""What can go wrong in the mesh, and whether it certainly did not happen.
+
+*Definite*: the call was not carried out, so trying elsewhere is safe. *Indefinite*: it may have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class MaiaError(Exception):
+    """Root of everything that Maia raises on purpose."""
+
+
+class MisuseError(MaiaError):
+    """The caller broke the contract of a function; nothing was changed."""
+
+
+class DatagramRejected(MaiaError):
+    """Bytes from the network that are not a message. `reason` is a short constant, fit for a metric's label."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class JoinFailed(MaiaError):
+    """No seed answered. The node goes on alone and keeps trying."""
+
+
+class CallError(MaiaError):
+    """A call to another node did not end well. `definite`: it certainly was not carried out."""
+
+    definite = False
+
+
+class PeerUnreachable(CallError):
+    """No link to that node could be opened: nothing was sent."""
+
+    definite = True
+
+
+class CallRefused(CallError):
+    """The other side answered at once that it will not do this (unknown kind, too many calls, draining)."""
+
+    definite = True
+
+
+class LinkLost(CallError):
+    """The link broke while the call was under way: it may have been carried out."""
+
+
+class CallExpired(CallError):
+    """The deadline passed before the call ended: it may have been carried out."""
+
+
+class CallFailed(CallError):
+    """The handler on the other side raised. `body` is what it had to say; `definite` is its own verdict."""
+
+    def __init__(self, body: Mapping[str, Any], *, definite: bool) -> None:
+        super().__init__(str(body.get("message", "the call failed")))
+        self.body = body
+        self.definite = definite

@@ -1,0 +1,113 @@
+"""What agents, models and tools say to each other. Pure values, the same in every room and on every wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to call a tool. `arguments` is JSON text as the model wrote it: whether it parses is for the tool room to say."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None  # only in a message of role "tool": the call that it answers
+
+
+Transcript = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSchema:
+    name: str
+    description: str
+    parameters: Mapping[str, Any]  # JSON Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to pick tokens. None leaves the choice to the model's server."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One completion. `model` is the name under which the mesh offers it."""
+
+    model: str
+    transcript: Transcript
+    tools: tuple[ToolSchema, ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None  # OpenAI's values
+    sampling: Sampling = field(default_factory=Sampling)
+    response_format: Mapping[str, Any] | None = None  # OpenAI's values
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens. `cached_tokens` is the part of `tokens_in` that was not computed again."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.cached_tokens + other.cached_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of a model's text: a token as the model made it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """The next piece of tool call number `index`: `id` and `name` come with its first piece, `arguments` grows."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """The end of a completion: all that streamed before it, and what it cost."""
+
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason = "stop"
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)  # queue_ms, prefill_ms, decode_tok_s, where the server tells
+
+    def as_message(self) -> Message:
+        return Message("assistant", self.text, self.tool_calls)
+
+
+ModelEvent = TextDelta | ToolCallDelta | ModelReply
+"""What a completion streams: any number of deltas, then exactly one `ModelReply`."""

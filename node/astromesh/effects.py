@@ -1,0 +1,68 @@
+"""What a run may ask of the world: frozen plain data, each with the type of its reply.
+
+A script yields effects (`reply = yield from AskModel(...)`) and `runtime.stage` answers them; a failure of an effect is raised inside the
+script. Time, ids and randomness come only from effects, so a script can be tested as a conversation and moved to another node. Pure.
+
+Two mistakes that no type checker sees are tests over the syntax tree: an effect built as a bare statement (never performed), and `yield`
+without `from` (its reply is `Any`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from astromesh.dialogue import Message, ModelReply, ToolCall, ToolSchema, Transcript
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Effect(Generic[R]):
+    """An act that the stage performs; `yield from` it to get its reply."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Effect[Any], Any, R]:
+        reply: R = yield self
+        return reply
+
+
+Script = Generator[Effect[Any], Any, T]
+"""A run, or a part of one, that ends in a `T`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel(Effect[ModelReply]):
+    """One completion by the agent's model. Its text streams to the run's events as it is made; the reply comes at the end."""
+
+    transcript: Transcript
+    tools: tuple[ToolSchema, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallTools(Effect[tuple[Message, ...]]):
+    """These calls, side by side. One message of role "tool" for each, in their order; a tool's failure is text that the model can use."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recall(Effect[Transcript]):
+    """What the agent remembers of this session, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remember(Effect[None]):
+    """Keep this turn: all that was said in it, or nothing."""
+
+    turn: Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Effect[None]):
+    """Tell whoever watches this run. `kind` is the event's name, `data` plain JSON."""
+
+    kind: str
+    data: Mapping[str, Any]

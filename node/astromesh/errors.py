@@ -1,0 +1,197 @@
+"""What can go wrong, who is to blame, and whether it certainly did not happen.
+
+One tree. `api/errors.py` alone maps it to HTTP, `runtime/bodies.py` alone to the wire; a client library's exception stops at its backend
+and is chained. A message is for the person at 3 a.m.: what and where; `hint` says what next. *Definite* means that the thing certainly did
+not happen, so that trying elsewhere is safe.
+
+What must end a run (its cancellation) is not in this tree: no script can catch it by mistake.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ModelFailureCode = Literal[
+    "model_no_providers",
+    "model_no_eligible_provider",
+    "model_all_providers_failed",
+    "model_dns_resolution_failed",
+    "model_connection_refused",
+    "model_timeout",
+    "model_missing_api_key",
+    "model_provider_unavailable",
+]
+
+
+class AstromeshError(Exception):
+    """Root of the tree. `code` is stable and documented; `hint` names the knob or the command that mends it."""
+
+    code = "internal_error"
+    definite = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+# The caller's mistakes: nothing happened, and the same call will fail everywhere.
+
+
+class CallersMistake(AstromeshError):
+    code = "invalid_request"
+    definite = True
+
+
+class InvalidRequest(CallersMistake):
+    """The request is well-formed and says something that cannot be meant. `param` names the key."""
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class MalformedBody(CallersMistake):
+    """Not JSON, or not the kind of JSON that the route takes."""
+
+    code = "malformed_body"
+
+
+class BodyTooLarge(CallersMistake):
+    code = "body_too_large"
+
+
+class TooManyValues(CallersMistake):
+    """A body of more JSON values than a node will hold the interpreter for."""
+
+    code = "too_many_values"
+
+
+class WrongMediaType(CallersMistake):
+    code = "unsupported_media_type"
+
+
+class ForeignPage(CallersMistake):
+    """A request that a web page of another origin could have made, at a node without keys."""
+
+    code = "foreign_origin"
+
+
+class UnknownAgent(CallersMistake):
+    code = "agent_not_found"
+
+
+class UnknownModel(CallersMistake):
+    """Nobody in this mesh ever offered it."""
+
+    code = "model_not_found"
+
+
+# The configuration's mistakes.
+
+
+class ConfigurationError(AstromeshError):
+    """The node cannot run as it was told to. Exit code 78."""
+
+    code = "bad_configuration"
+    definite = True
+
+
+class AgentUnusable(AstromeshError):
+    """The agent's document has a mistake, so it is listed and not run."""
+
+    code = "agent_unusable"
+    definite = True
+
+
+class MissingExtra(AstromeshError):
+    """A part that is not installed. `hint` is the command that brings it."""
+
+    code = "missing_extra"
+    definite = True
+
+
+# Models and the machines that serve them.
+
+
+class ModelFailed(AstromeshError):
+    """A model's server did not do it. `code` is one of the eight that the contract names."""
+
+    def __init__(self, message: str, *, code: ModelFailureCode, hint: str = "", definite: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.definite = definite
+
+
+class ModelRefused(CallersMistake):
+    """The model's server says that the request itself is at fault (its 4xx): no other server will like it better."""
+
+    code = "model_refused_request"
+
+
+class ModelUnavailable(AstromeshError):
+    """Somebody offered it and is gone, or is still loading it: worth another try after `retry_after_s`."""
+
+    code = "model_unavailable"
+    definite = True
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int = 5) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class AgentUnavailable(AstromeshError):
+    """A node that hosts the agent was here and is gone."""
+
+    code = "agent_unavailable"
+    definite = True
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int = 5) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(AstromeshError):
+    """A bounded queue is full: refused at once, nothing was begun."""
+
+    code = "overloaded"
+    definite = True
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class Draining(AstromeshError):
+    """The node is on its way out and takes nothing new."""
+
+    code = "draining"
+    definite = True
+
+
+class PeerLost(AstromeshError):
+    """Another node went away in the middle of its part."""
+
+    code = "peer_lost"
+
+
+class DeadlineExceeded(AstromeshError):
+    """The time allowed for it is over; it may have happened in part."""
+
+    code = "timeout"
+
+
+class TurnsExhausted(AstromeshError):
+    """A pattern used up the turns that it was given without an answer."""
+
+    code = "turns_exhausted"
+
+
+# The store of models.
+
+
+class StoreError(AstromeshError):
+    """A model could not be installed; nothing half-installed is left."""
+
+    code = "model_store"
+    definite = True
