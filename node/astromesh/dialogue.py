@@ -63,6 +63,7 @@ class ModelRequest:
     tool_choice: str | Mapping[str, Any] | None = None  # OpenAI's values
     sampling: Sampling = field(default_factory=Sampling)
     response_format: Mapping[str, Any] | None = None  # OpenAI's values
+    stream: bool = True  # False: nobody watches, so a server may send the whole reply in one piece
 
 
 @dataclass(frozen=True, slots=True)

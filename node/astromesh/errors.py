@@ -9,7 +9,8 @@ What must end a run (its cancellation) is not in this tree: no script can catch 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 ModelFailureCode = Literal[
     "model_no_providers",
@@ -176,9 +177,13 @@ class PeerLost(AstromeshError):
 
 
 class DeadlineExceeded(AstromeshError):
-    """The time allowed for it is over; it may have happened in part."""
+    """The time allowed for it is over; it may have happened in part. `details` says which part, for an agent's run."""
 
     code = "timeout"
+
+    def __init__(self, message: str, *, hint: str = "", details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.details = details
 
 
 class TurnsExhausted(AstromeshError):

@@ -1,0 +1,116 @@
+"""Who serves a model, who hosts an agent: read from the mesh's view, indexed once for each view."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from astromesh.fleet.offers import Offer, OfferedAgent, OfferedModel, read
+from maia.view import MemberView, MeshView
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One view, turned around: by what is offered instead of by node. Members in the order of their names."""
+
+    view: MeshView
+    offers: Mapping[str, Offer]  # by wire name, this node and the departed included
+    models: Mapping[str, tuple[MemberView, ...]]  # living peers that can answer for the model now
+    agents: Mapping[str, tuple[MemberView, ...]]
+    models_missed: Mapping[str, tuple[MemberView, ...]]  # who offered it and is gone, or is still loading it
+    agents_missed: Mapping[str, tuple[MemberView, ...]]
+    titles: Mapping[str, int]  # how many members share a human name
+
+
+class Roster:
+    def __init__(self, look: Callable[[], MeshView | None]) -> None:
+        """`look` gives the present view: an attribute read, cheap enough for every request."""
+        self._look = look
+        self._index: Index | None = None
+        # Offers by the bytes they came in: a view changes often, what a member offers seldom.
+        self._known: dict[str, tuple[Mapping[str, bytes], Offer]] = {}
+
+    def index(self) -> Index | None:
+        """The present view, indexed; None while the mesh is off."""
+        view = self._look()
+        if view is None:
+            return None
+        if self._index is None or self._index.view is not view:
+            self._index = self._build(view)
+        return self._index
+
+    def serving(self, model: str) -> tuple[MemberView, ...]:
+        """Living peers that offer this model."""
+        index = self.index()
+        return index.models.get(model, ()) if index else ()
+
+    def hosting(self, agent: str) -> tuple[MemberView, ...]:
+        """Living peers that offer this agent."""
+        index = self.index()
+        return index.agents.get(agent, ()) if index else ()
+
+    def missed_for_model(self, model: str) -> tuple[MemberView, ...]:
+        """Peers that offered this model and are gone, or are still loading it."""
+        index = self.index()
+        return index.models_missed.get(model, ()) if index else ()
+
+    def missed_for_agent(self, agent: str) -> tuple[MemberView, ...]:
+        """Peers that hosted this agent and are gone."""
+        index = self.index()
+        return index.agents_missed.get(agent, ()) if index else ()
+
+    def label(self, name: str) -> str:
+        """What people call the node: its human name, or its wire name where two share the human one."""
+        index = self.index()
+        member = index.view.members.get(name) if index else None
+        if index is None or member is None:
+            return name
+        return member.title if index.titles[member.title] == 1 else name
+
+    def models(self) -> dict[str, list[tuple[MemberView, OfferedModel]]]:
+        """All models of living peers, by name."""
+        found: dict[str, list[tuple[MemberView, OfferedModel]]] = {}
+        index = self.index()
+        for member in index.view.peers if index else ():
+            if member.usable:
+                for model in index.offers[member.name].models if index else ():
+                    found.setdefault(model.name, []).append((member, model))
+        return found
+
+    def agents(self) -> dict[str, list[tuple[MemberView, OfferedAgent]]]:
+        """All agents of living peers, by name."""
+        found: dict[str, list[tuple[MemberView, OfferedAgent]]] = {}
+        index = self.index()
+        for member in index.view.peers if index else ():
+            if member.usable:
+                for agent in index.offers[member.name].agents if index else ():
+                    found.setdefault(agent.name, []).append((member, agent))
+        return found
+
+    def _build(self, view: MeshView) -> Index:
+        known: dict[str, tuple[Mapping[str, bytes], Offer]] = {}
+        for name, member in view.members.items():
+            seen = self._known.get(name)
+            known[name] = seen if seen is not None and seen[0] is member.offers else (member.offers, read(member.offers))
+        self._known = known
+        models: dict[str, list[MemberView]] = {}
+        agents: dict[str, list[MemberView]] = {}
+        models_missed: dict[str, list[MemberView]] = {}
+        agents_missed: dict[str, list[MemberView]] = {}
+        for member in view.peers:
+            offer = known[member.name][1]
+            for model in offer.models:
+                ready = member.usable and model.state != "loading"
+                (models if ready else models_missed).setdefault(model.name, []).append(member)
+            for agent in offer.agents:
+                (agents if member.usable else agents_missed).setdefault(agent.name, []).append(member)
+        return Index(
+            view,
+            {name: offer for name, (_, offer) in known.items()},
+            {name: tuple(members) for name, members in models.items()},
+            {name: tuple(members) for name, members in agents.items()},
+            {name: tuple(members) for name, members in models_missed.items()},
+            {name: tuple(members) for name, members in agents_missed.items()},
+            Counter(member.title for member in view.members.values()),
+        )

@@ -1,0 +1,61 @@
+"""Prompts as templates: Jinja2 in its sandbox, where an undefined variable is empty. Pure.
+
+The sandbox forbids private attributes and mutation of what it is given; what it cannot forbid, a text that grows without end, is bounded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import ChainableUndefined, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from astromesh.errors import AgentUnusable
+
+RENDERED_CHARACTERS_MAX = 400_000  # about 100,000 tokens: more than any context window that a LAN serves
+
+_environment = ImmutableSandboxedEnvironment(undefined=ChainableUndefined, autoescape=False, keep_trailing_newline=False)
+
+
+class Template:
+    """A prompt, compiled once."""
+
+    __slots__ = ("_compiled", "_constant", "where")
+
+    def __init__(self, text: str, *, where: str) -> None:
+        """`where` names the key for messages ("prompts.system of agent hello"). Raises `AgentUnusable` with the line of a syntax error."""
+        self.where = where
+        # Most prompts have nothing to fill in: they are themselves.
+        self._constant = text if "{" not in text else None
+        try:
+            self._compiled = _environment.from_string(text)
+        except TemplateSyntaxError as mistake:
+            raise AgentUnusable(
+                f"{where}: line {mistake.lineno} of the template: {mistake.message}", hint="see the template syntax of Jinja2"
+            ) from mistake
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """The text, cut of surrounding white space. Raises `AgentUnusable` where the template itself fails or grows beyond the limit."""
+        if self._constant is not None:
+            return self._constant.strip()
+        written: list[str] = []
+        length = 0
+        try:
+            for piece in self._compiled.generate(**variables):
+                length += len(piece)
+                if length > RENDERED_CHARACTERS_MAX:
+                    raise AgentUnusable(
+                        f"{self.where}: renders to more than {RENDERED_CHARACTERS_MAX} characters", hint="bound the template's loops"
+                    )
+                written.append(piece)
+        except AgentUnusable:
+            raise
+        except Exception as failure:  # noqa: BLE001  a template can raise anything that its expressions can
+            raise AgentUnusable(
+                f"{self.where}: cannot be rendered: {type(failure).__name__}: {failure}", hint="check the template's expressions"
+            ) from failure
+        return "".join(written).strip()
+
+
+EMPTY = Template("", where="an empty prompt")

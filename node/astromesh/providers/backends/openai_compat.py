@@ -1,0 +1,335 @@
+"""Any server that speaks OpenAI's chat completions: OpenAI, vLLM, llama.cpp's server, Ollama, TGI, OpenRouter.
+
+A request that nobody watches is asked for in one piece, a watched one as an event stream; either way its end is one `ModelReply`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import aiohttp
+import orjson
+
+from astromesh.dialogue import (
+    FinishReason,
+    Message,
+    ModelEvent,
+    ModelReply,
+    ModelRequest,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolSchema,
+    Usage,
+)
+from astromesh.errors import ModelFailed, ModelRefused, Overloaded
+
+CONNECT_TIMEOUT_S = 5.0  # a server on a LAN or in a cloud answers a SYN in milliseconds; more is a dead host
+SILENCE_TIMEOUT_S = 120.0  # between two pieces of an answer: a long prompt on a slow machine takes this long before its first token
+CONNECTIONS_MAX = 256  # to one server; beyond that calls wait for a connection, within their deadline
+REPLY_BYTES_MAX = 10 * 2**20
+EVENT_BYTES_MAX = 2**20  # one line of an event stream
+TOOL_CALLS_MAX = 128
+ERROR_TEXT_MAX = 500
+
+_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model server: where, and with which key. `url` ends in the API's root ("…/v1")."""
+
+    name: str
+    url: str
+    api_key: str | None = None
+    api_key_env: str | None = None
+
+    @staticmethod
+    def root(url: str) -> str:
+        """An endpoint is accepted with and without `/v1`."""
+        url = url.rstrip("/")
+        return url if url.endswith("/v1") else f"{url}/v1"
+
+
+class OpenAICompat:
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float | None = None) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._url = f"{endpoint.url}/chat/completions"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
+        if self._timeout_s is not None:
+            timeout_s = min(timeout_s, self._timeout_s)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S)
+        try:
+            async with self._open().post(
+                self._url, data=orjson.dumps(_body(request)), headers=self._headers(), timeout=timeout
+            ) as response:
+                if response.status != 200:
+                    await self._refuse(response)
+                if not request.stream:
+                    yield _whole(orjson.loads(await _bounded(response)), request.model)
+                    return
+                stream = _Stream(request.model)
+                async for line in response.content:
+                    if not line.startswith(b"data:"):
+                        continue
+                    data = line[5:].strip()
+                    if data == b"[DONE]":
+                        break
+                    for event in stream.receive(orjson.loads(data)):
+                        yield event
+                yield stream.end(self._endpoint.name)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
+            self._explain(failure, timeout_s)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
+            self._session = aiohttp.ClientSession(connector=connector, read_bufsize=EVENT_BYTES_MAX, auto_decompress=True)
+        return self._session
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        key = self._endpoint.api_key
+        if key is None and self._endpoint.api_key_env:
+            key = os.environ.get(self._endpoint.api_key_env)
+            if not key:
+                raise ModelFailed(
+                    f"provider {self._endpoint.name} needs a key",
+                    code="model_missing_api_key",
+                    hint=f"set the environment variable {self._endpoint.api_key_env} for the node",
+                    definite=True,
+                )
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
+
+    async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
+        """Turns an answer that is none into the error that says whose fault it is. No token was made, so elsewhere is safe."""
+        name, status = self._endpoint.name, response.status
+        said = _complaint(await _bounded(response))
+        match status:
+            case 429:
+                wait = response.headers.get("Retry-After", "")
+                raise Overloaded(
+                    f"provider {name} is busy: {said}",
+                    hint=f"the limits of {self._endpoint.url}",
+                    retry_after_s=int(wait) if wait.isdigit() else 1,
+                )
+            case 401 | 403:
+                raise ModelFailed(
+                    f"provider {name} refuses our key: {said}",
+                    code="model_missing_api_key",
+                    hint="check api_key_env of the provider",
+                    definite=True,
+                )
+            case 404:
+                raise ModelFailed(
+                    f"provider {name} answered 404: {said}",
+                    code="model_no_eligible_provider",
+                    hint=f"check the model's name and the endpoint {self._endpoint.url}",
+                    definite=True,
+                )
+            case _ if 400 <= status < 500:
+                raise ModelRefused(f"provider {name} refuses the request with {status}: {said}")
+            case _:
+                raise ModelFailed(
+                    f"provider {name} answered {status}: {said}",
+                    code="model_provider_unavailable",
+                    hint=f"look at the server behind {self._endpoint.url}",
+                    definite=True,
+                )
+
+    def _explain(self, failure: Exception, timeout_s: float) -> NoReturn:
+        name, url = self._endpoint.name, self._endpoint.url
+        match failure:
+            case aiohttp.ConnectionTimeoutError():
+                raise ModelFailed(
+                    f"provider {name}: no connection to {url} within {CONNECT_TIMEOUT_S:.0f} s",
+                    code="model_timeout",
+                    hint="check the endpoint and the network in between",
+                    definite=True,
+                ) from failure
+            case TimeoutError():
+                raise ModelFailed(
+                    f"provider {name} did not finish within {timeout_s:.0f} s",
+                    code="model_timeout",
+                    hint="raise timeout_seconds, or pick a faster model",
+                ) from failure
+            case aiohttp.ClientConnectorDNSError():
+                raise ModelFailed(
+                    f"provider {name}: the name in {url} cannot be resolved",
+                    code="model_dns_resolution_failed",
+                    hint="check the endpoint's host name",
+                    definite=True,
+                ) from failure
+            case aiohttp.ClientConnectorError():
+                raise ModelFailed(
+                    f"provider {name}: nothing answers at {url}: {failure.os_error.strerror or failure.os_error}",
+                    code="model_connection_refused",
+                    hint="start the server there, or correct the endpoint",
+                    definite=True,
+                ) from failure
+            case _:
+                raise ModelFailed(
+                    f"provider {name} broke off or answered something else than completions: {type(failure).__name__}",
+                    code="model_provider_unavailable",
+                    hint=f"look at the server behind {url}",
+                ) from failure
+
+
+class _Stream:
+    """Puts the pieces of an event stream together while they pass through."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._text: list[str] = []
+        self._length = 0
+        self._calls: list[tuple[str, str, list[str]]] = []
+        self._finish: FinishReason | None = None
+        self._usage = Usage()
+
+    def receive(self, chunk: Mapping[str, Any]) -> list[ModelEvent]:
+        """Raises `ValueError` for what is no chunk of a completion."""
+        if not isinstance(chunk, dict) or "error" in chunk:
+            raise ValueError("not a chunk")
+        self._usage = _usage(chunk.get("usage")) or self._usage
+        self._model = str(chunk.get("model") or self._model)
+        events: list[ModelEvent] = []
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            if text := delta.get("content"):
+                self._length += len(text)
+                if self._length > REPLY_BYTES_MAX:
+                    raise ValueError("the reply is too long")
+                self._text.append(text)
+                events.append(TextDelta(text))
+            events += [self._call(piece) for piece in delta.get("tool_calls") or ()]
+            if reason := choice.get("finish_reason"):
+                self._finish = _FINISH.get(reason, "stop")
+        return events
+
+    def _call(self, piece: Mapping[str, Any]) -> ToolCallDelta:
+        index, function = int(piece.get("index", 0)), piece.get("function") or {}
+        if not 0 <= index < TOOL_CALLS_MAX:
+            raise ValueError("a tool call's index is out of range")
+        while len(self._calls) <= index:
+            self._calls.append(("", "", []))
+        known_id, known_name, arguments = self._calls[index]
+        delta = ToolCallDelta(index, id=piece.get("id") or "", name=function.get("name") or "", arguments=function.get("arguments") or "")
+        self._length += len(delta.arguments)
+        if self._length > REPLY_BYTES_MAX:
+            raise ValueError("the reply is too long")
+        arguments.append(delta.arguments)
+        self._calls[index] = (known_id or delta.id, known_name or delta.name, arguments)
+        return delta
+
+    def end(self, provider: str) -> ModelReply:
+        """Raises `ModelFailed` where the stream ended without saying why: the rest of the text is missing."""
+        if self._finish is None:
+            raise ModelFailed(
+                f"provider {provider} ended its stream in the middle",
+                code="model_provider_unavailable",
+                hint="look at the model server's log",
+            )
+        calls = tuple(ToolCall(id, name, "".join(arguments)) for id, name, arguments in self._calls)  # noqa: A001
+        return ModelReply("".join(self._text), calls, self._finish, self._usage, self._model)
+
+
+def _whole(answer: Mapping[str, Any], model: str) -> ModelReply:
+    """A completion that came in one piece. Raises `ValueError` for what is none."""
+    try:
+        choice = answer["choices"][0]
+        message = choice["message"]
+        calls = tuple(
+            ToolCall(str(call["id"]), str(call["function"]["name"]), str(call["function"].get("arguments") or ""))
+            for call in (message.get("tool_calls") or ())[:TOOL_CALLS_MAX]
+        )
+        return ModelReply(
+            text=message.get("content") or "",
+            tool_calls=calls,
+            finish_reason=_FINISH.get(choice.get("finish_reason") or "stop", "stop"),
+            usage=_usage(answer.get("usage")) or Usage(),
+            model=str(answer.get("model") or model),
+        )
+    except (KeyError, IndexError, TypeError, AttributeError) as mistake:
+        raise ValueError("not a completion") from mistake
+
+
+def _usage(said: Mapping[str, Any] | None) -> Usage | None:
+    if not said:
+        return None
+    cached = (said.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(int(said.get("prompt_tokens") or 0), int(said.get("completion_tokens") or 0), int(cached))
+
+
+def _body(request: ModelRequest) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [_message(message) for message in request.transcript],
+        "stream": request.stream,
+    }
+    if request.stream:
+        body["stream_options"] = {"include_usage": True}
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    sampling = request.sampling
+    for key in ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repeat_penalty", "max_tokens"):
+        value = getattr(sampling, key)
+        if value is not None:
+            body[key] = value
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if request.tool_choice is not None:
+        body["tool_choice"] = request.tool_choice
+    if request.response_format is not None:
+        body["response_format"] = request.response_format
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        said["content"] = message.content or None
+        said["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        said["tool_call_id"] = message.tool_call_id
+    return said
+
+
+def _tool(tool: ToolSchema) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}}
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or a `ValueError` where it is larger than any answer should be."""
+    if response.content_length is not None and response.content_length <= REPLY_BYTES_MAX:
+        return await response.read()
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > REPLY_BYTES_MAX:
+            raise ValueError("the reply is too long")
+    return bytes(body)
+
+
+def _complaint(body: bytes) -> str:
+    """What a server says is wrong, in the shapes that servers use."""
+    try:
+        said = orjson.loads(body)
+        error = said.get("error", said)
+        text = error.get("message") if isinstance(error, dict) else error
+        return str(text or "no reason given")[:ERROR_TEXT_MAX]
+    except (ValueError, AttributeError):
+        return body[:ERROR_TEXT_MAX].decode(errors="replace").strip() or "no reason given"

@@ -1,0 +1,31 @@
+"""An agent, ready to run: its part for the scripts, and what its stage needs to answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from astromesh.dialogue import Sampling
+from astromesh.memory.port import ConversationMemory
+from astromesh.orchestration.plan import Part
+from astromesh.providers.port import ModelProvider
+from astromesh.tools.toolbox import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    name: str
+    namespace: str
+    version: str
+    part: Part
+    model: str  # the name under which the mesh offers it
+    model_source: str  # "local" for the mesh's own models, else the provider's name: what usage reports
+    provider: ModelProvider | None  # an endpoint of its own; None: wherever the mesh has the model
+    sampling: Sampling
+    timeout_s: float
+    toolbox: Toolbox
+    memory: ConversationMemory | None
+    window_turns: int
+    document: Mapping[str, Any]  # as it was written, secrets masked
+    warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,265 @@
+"""Conducts runs: who runs where, one after the other in a session, within their deadline, and gone when nobody waits for them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import aclosing, nullcontext
+from time import perf_counter, time
+from typing import Any
+from uuid import uuid4
+
+from astromesh.errors import (
+    AgentUnavailable,
+    AgentUnusable,
+    AstromeshError,
+    DeadlineExceeded,
+    Draining,
+    Overloaded,
+    UnknownAgent,
+)
+from astromesh.fleet.roster import Roster
+from astromesh.memory.port import Conversation
+from astromesh.orchestration.run import whole_run
+from astromesh.routing.rank import Candidate, rank
+from astromesh.runtime.agent import Agent
+from astromesh.runtime.bodies import from_run_request, to_run_request
+from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
+from astromesh.runtime.models import Models
+from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
+from astromesh.runtime.stage import Stage
+from astromesh.telemetry.metrics import Metrics
+from astromesh.telemetry.traces import Ring, Trace
+from maia.view import MemberView
+
+log = logging.getLogger(__name__)
+
+RUNS_MAX = 512  # conducted at once by one node; each costs a task, a queue and its transcript
+SESSIONS_WAITING_MAX = 32  # runs that wait for their turn in one session: a person does not ask that fast
+FORWARDED_TIMEOUT_S = 600.0  # a run on a peer has its agent's own, shorter limit there
+
+
+class Run:
+    """A run under way. Read `events` to its end, or `close` it: what nobody waits for is cancelled, on every node."""
+
+    def __init__(self, run_id: str, events: AsyncIterator[RunEvent], task: asyncio.Task[None]) -> None:
+        self.id = run_id
+        self.events = events
+        self._task = task
+
+    async def close(self) -> None:
+        if not self._task.done():
+            self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+class AgentRuntime:
+    def __init__(self, *, node: str, models: Models, peers: PeerCalls, roster: Roster, metrics: Metrics, traces: Ring) -> None:
+        self._node = node
+        self._models = models
+        self._peers = peers
+        self._roster = roster
+        self._metrics = metrics
+        self.traces = traces
+        self.agents: dict[str, Agent] = {}
+        self.broken: dict[str, str] = {}  # agents whose document has mistakes, and the first of these
+        self._runs: set[asyncio.Task[None]] = set()
+        self._sessions: dict[Conversation, _Turns] = {}
+        self._draining = False
+
+    @property
+    def active_runs(self) -> int:
+        return len(self._runs)
+
+    def start(self, request: RunRequest, *, request_id: str) -> Run:
+        """Begins a run here, or on a peer that hosts the agent. Raises at once what is known at once."""
+        agent = self.agents.get(request.agent)
+        if agent is not None:
+            return self._launch(agent, request, run_id=request_id, timeout_s=agent.timeout_s)
+        hosts = self._hosts(request.agent)
+        if not hosts:
+            raise self._nobody(request.agent)
+        return self._begin(request_id, RunEvents(watched=request.watched), lambda events: self._conduct_elsewhere(hosts, request, events))
+
+    async def serve(self, body: Mapping[str, Any], remaining_s: float) -> Run:
+        """A run that another node asks for: conducted here or refused, never passed on."""
+        request = to_run_request(body)
+        agent = self.agents.get(request.agent)
+        if agent is None:
+            raise AgentUnavailable(
+                f"agent {request.agent} is not on {self._node} any more", hint="ask again: the mesh has news by then", retry_after_s=1
+            )
+        return self._launch(agent, request, run_id=uuid4().hex, timeout_s=min(agent.timeout_s, remaining_s))
+
+    def can_serve(self, name: str) -> bool:
+        """Could a run of this agent begin now, here or on a peer, as far as its model goes?"""
+        agent = self.agents.get(name)
+        if agent is not None:
+            return agent.provider is not None or self._models.ready(agent.model)
+        return bool(self._roster.hosting(name))
+
+    async def drain(self, grace_s: float) -> None:
+        """Takes nothing new, gives the runs under way `grace_s` to end, then cancels them."""
+        self._draining = True
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=grace_s)
+        for task in list(self._runs):
+            task.cancel()
+        if self._runs:
+            await asyncio.wait(self._runs)
+
+    def _launch(self, agent: Agent, request: RunRequest, *, run_id: str, timeout_s: float) -> Run:
+        return self._begin(
+            run_id,
+            RunEvents(watched=request.watched),
+            lambda events: self._conduct(agent, request, events, run_id=run_id, timeout_s=timeout_s),
+        )
+
+    def _begin(self, run_id: str, events: RunEvents, conduct: Callable[[RunEvents], Coroutine[Any, Any, None]]) -> Run:
+        if self._draining:
+            raise Draining(f"{self._node} is shutting down", hint="ask another node of the mesh")
+        if len(self._runs) >= RUNS_MAX:
+            raise Overloaded(f"{self._node} conducts {RUNS_MAX} runs already", hint="ask again soon, or ask another node")
+
+        async def conducted() -> None:
+            failure: AstromeshError | None = None
+            try:
+                await conduct(events)
+            except AstromeshError as error:
+                failure = error
+            except Exception:
+                log.exception("run %s failed in a way that nobody foresaw", run_id)
+                failure = AstromeshError("the node made a mistake of its own", hint=f"its log has the details under {run_id}")
+            await events.end(failure)
+
+        task = asyncio.create_task(conducted(), name=f"run {run_id}")
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+        return Run(run_id, aiter(events), task)
+
+    async def _conduct(self, agent: Agent, request: RunRequest, events: RunEvents, *, run_id: str, timeout_s: float) -> None:
+        session_id = request.session_id or uuid4().hex
+        conversation = Conversation(agent.name, session_id)
+        began_at = perf_counter()
+        trace = Trace(run_id, agent.name, time(), self._node)
+        self.traces.add(trace)
+        stage = Stage(
+            agent, conversation, models=self._models, events=events, trace=trace, began_at=began_at, deadline=began_at + timeout_s
+        )
+        outcome = "cancelled"
+        try:
+            ordered = agent.memory is not None and request.history is None
+            async with asyncio.timeout(timeout_s), self._turn(conversation) if ordered else nullcontext():
+                answer = await stage.perform(whole_run(agent.part, request.query, context=request.context, history=request.history))
+            outcome = "ok"
+        except TimeoutError:
+            outcome = DeadlineExceeded.code
+            raise self._too_late(agent, stage, timeout_s) from None
+        except DeadlineExceeded as late:
+            outcome = late.code
+            raise self._too_late(agent, stage, timeout_s) from late
+        except AstromeshError as failure:
+            outcome = failure.code
+            raise
+        finally:
+            trace.status = outcome
+            trace.duration_ms = (perf_counter() - began_at) * 1e3
+            self._metrics.runs.labels(agent.name, outcome).inc()
+        await events.tell("done", self._result(agent, stage, answer=answer.text, session_id=session_id, trace=trace))
+
+    def _result(self, agent: Agent, stage: Stage, *, answer: str, session_id: str, trace: Trace) -> dict[str, Any]:
+        tally = stage.tally
+        tokens = {"tokens_in": tally.usage.tokens_in, "tokens_out": tally.usage.tokens_out}
+        return {
+            "answer": answer,
+            "steps": tally.steps,
+            "usage": {
+                **tokens,
+                "model": tally.model,
+                "by_model": [
+                    {"provider": agent.model_source, "model": tally.model, "role": "default", "calls": tally.calls, **tokens, "cost": 0.0}
+                ],
+            },
+            "trace": trace.as_json(),
+            "data": None,
+            "session_id": session_id,
+            "node": tally.node or self._node,
+            "home": self._node,
+            "route": tally.route,
+            "attempts": tally.attempts,
+            "handoffs": [],
+        }
+
+    async def _conduct_elsewhere(self, hosts: tuple[MemberView, ...], request: RunRequest, events: RunEvents) -> None:
+        """The first host that begins conducts the run; its events pass through as they are."""
+        failure: AstromeshError | None = None
+        for host in hosts:
+            began = False
+            try:
+                async with aclosing(self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S)) as stream:
+                    async for event in stream:
+                        began = True
+                        await events.tell(event.kind, event.data)
+                return
+            except AstromeshError as error:
+                if began or not error.definite:
+                    raise
+                failure = error
+        assert failure is not None, "there was at least one host"
+        raise failure
+
+    def _hosts(self, name: str) -> tuple[MemberView, ...]:
+        members = {member.name: member for member in self._roster.hosting(name)}
+        order = rank(Candidate(member.name, here=False, suspected=member.status == "suspect", in_flight=0) for member in members.values())
+        return tuple(members[candidate.node] for candidate in order)
+
+    def _nobody(self, name: str) -> AstromeshError:
+        if name in self.broken:
+            return AgentUnusable(f"agent {name} cannot run: {self.broken[name]}", hint="astromesh-node config validate shows every mistake")
+        if missed := self._roster.missed_for_agent(name):
+            there = " and ".join(f"{self._roster.label(member.name)}, which is {member.status}" for member in missed)
+            return AgentUnavailable(f"agent {name} was hosted by {there}", hint="start that node again", retry_after_s=RETRY_AFTER_S)
+        return UnknownAgent(f"no node of this mesh has an agent named {name!r}", hint="astromesh-node agents list shows what there is")
+
+    def _too_late(self, agent: Agent, stage: Stage, timeout_s: float) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"agent {agent.name} did not finish within {timeout_s:g} s",
+            hint="raise spec.orchestration.timeout_seconds, or give it a faster model",
+            details={"error": "timeout", "agent": agent.name, "timeout_seconds": timeout_s, "steps": stage.tally.steps},
+        )
+
+    def _turn(self, conversation: Conversation) -> _Turns:
+        """A session's runs are sequential: each waits for the ones before it."""
+        turns = self._sessions.get(conversation)
+        if turns is None:
+            turns = self._sessions[conversation] = _Turns(lambda: self._sessions.pop(conversation, None))
+        return turns
+
+
+class _Turns:
+    """The runs of one session, in the order in which they came. Forgets itself when nobody is left."""
+
+    def __init__(self, forget: Callable[[], object]) -> None:
+        self._lock = asyncio.Lock()
+        self._here = 0
+        self._forget = forget
+
+    async def __aenter__(self) -> None:
+        if self._here > SESSIONS_WAITING_MAX:
+            raise Overloaded("too many runs wait for their turn in this session", hint="wait for an answer before the next question")
+        self._here += 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._here -= 1
+        if not self._here:
+            self._forget()

@@ -1,0 +1,172 @@
+"""Who completes a transcript: here, at a configured server, or on a peer; one candidate after the other until one begins.
+
+A definite failure before the first piece means that the next candidate is asked. Once a piece was passed on, a failure ends the stream: the
+text so far cannot be taken back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
+from astromesh.errors import AstromeshError, CallersMistake, ModelFailed, ModelUnavailable
+from astromesh.fleet.roster import Roster
+from astromesh.providers.port import ModelProvider
+from astromesh.routing.rank import Candidate, rank
+from astromesh.runtime.peers import PeerCalls
+from astromesh.telemetry.metrics import Metrics
+from maia.view import MemberView
+
+RETRY_AFTER_S = 5  # a node that comes back is usable again about this long after its process starts
+
+RouteKind = Literal["local", "peer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The first thing that a completion streams: who does it. `node` is what people call the node, `attempt` counts from 1."""
+
+    node: str
+    kind: RouteKind
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model that this node answers for. `ready`: asked now, it would begin; a model that is being loaded is not."""
+
+    provider: ModelProvider
+    ready: Callable[[], bool]
+
+
+class Models:
+    def __init__(self, *, node: str, roster: Roster, peers: PeerCalls, metrics: Metrics) -> None:
+        """`node` is this node's own label."""
+        self._node = node
+        self._roster = roster
+        self._peers = peers
+        self._metrics = metrics
+        self._in_flight: Counter[str] = Counter()
+        self.local: dict[str, LocalModel] = {}
+
+    async def complete(
+        self, request: ModelRequest, *, timeout_s: float, provider: ModelProvider | None = None, forwarded: bool = False
+    ) -> AsyncGenerator[Routed | ModelEvent, None]:
+        """`Routed`, then what the model streams, then its `ModelReply`. Closing the generator cancels the work, wherever it is.
+
+        `provider`: ask this one and no other (an agent's own endpoint). `forwarded`: the request came over a link, so it is served here or
+        refused, never passed on: no request ever takes a second hop.
+        """
+        if provider is not None:
+            attempts = [(Candidate(self._node, here=True, suspected=False, in_flight=0), provider.complete)]
+        else:
+            attempts = self._attempts(request.model, forwarded=forwarded)
+        failures: list[AstromeshError] = []
+        for number, (candidate, open_stream) in enumerate(attempts, start=1):
+            kind: RouteKind = "local" if candidate.here else "peer"
+            began = False
+            asked_at = perf_counter()
+            self._in_flight[candidate.node] += 1
+            outcome = "cancelled"
+            try:
+                async with aclosing(open_stream(request, timeout_s=timeout_s)) as stream:
+                    async for event in stream:
+                        if not began:
+                            began = True
+                            self._metrics.first_token.labels(request.model).observe(perf_counter() - asked_at)
+                            yield Routed(self._node if candidate.here else self._roster.label(candidate.node), kind, number)
+                        if type(event) is ModelReply:
+                            outcome = "ok"
+                            self._metrics.tokens.labels(request.model, "in").inc(event.usage.tokens_in)
+                            self._metrics.tokens.labels(request.model, "out").inc(event.usage.tokens_out)
+                        yield event
+                return
+            except AstromeshError as failure:
+                outcome = failure.code
+                if began or not failure.definite or isinstance(failure, CallersMistake):
+                    raise
+                failures.append(failure)
+            finally:
+                self._in_flight[candidate.node] -= 1
+                if not self._in_flight[candidate.node]:
+                    del self._in_flight[candidate.node]
+                self._metrics.model_requests.labels(request.model, kind, outcome).inc()
+        raise self._verdict(request.model, failures, forwarded=forwarded)
+
+    def ready(self, model: str) -> bool:
+        """Could it be asked now, here or on a peer?"""
+        here = self.local.get(model)
+        return (here is not None and here.ready()) or bool(self._roster.serving(model))
+
+    def ever_offered(self, model: str) -> bool:
+        """Has this node heard of the model at all?"""
+        return model in self.local or bool(self._roster.serving(model)) or bool(self._roster.missed_for_model(model))
+
+    def _attempts(self, model: str, *, forwarded: bool) -> list[tuple[Candidate, Callable[..., AsyncGenerator[ModelEvent, None]]]]:
+        """Candidates in the order in which to try them, each with what opens its stream."""
+        opens: dict[str, Callable[..., AsyncGenerator[ModelEvent, None]]] = {}
+        candidates: list[Candidate] = []
+        here = self.local.get(model)
+        if here is not None and here.ready():
+            opens[self._node] = here.provider.complete
+            candidates.append(Candidate(self._node, here=True, suspected=False, in_flight=self._in_flight[self._node]))
+        if not forwarded:
+            for member in self._roster.serving(model):
+                opens[member.name] = self._peers.model_on(member)
+                candidates.append(
+                    Candidate(member.name, here=False, suspected=member.status == "suspect", in_flight=self._in_flight[member.name])
+                )
+        return [(candidate, opens[candidate.node]) for candidate in rank(candidates)]
+
+    def _verdict(self, model: str, failures: list[AstromeshError], *, forwarded: bool) -> AstromeshError:
+        """Why nobody did it, for the one who asked."""
+        if len(failures) == 1:
+            return failures[0]
+        if failures:
+            reasons = "; ".join(failure.message for failure in failures)
+            if all(isinstance(failure, ModelUnavailable) for failure in failures):
+                return ModelUnavailable(
+                    f"model {model}: nobody who offers it can be reached: {reasons}", hint=failures[0].hint, retry_after_s=RETRY_AFTER_S
+                )
+            return ModelFailed(
+                f"model {model}: all {len(failures)} that offer it failed: {reasons}",
+                code="model_all_providers_failed",
+                hint="astromesh-node members shows who is there, /v1/models who offers what",
+                definite=True,
+            )
+        if model in self.local:
+            return ModelUnavailable(
+                f"model {model} is not ready on {self._node}",
+                hint="astromesh-node models list shows its state",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if forwarded:
+            return ModelUnavailable(
+                f"model {model} is not on {self._node} any more", hint="ask again: the mesh has news by then", retry_after_s=1
+            )
+        if missed := self._roster.missed_for_model(model):
+            return ModelUnavailable(
+                f"model {model} {self._whereabouts(missed)}",
+                hint=f"start that node again, or install the model here: astromesh-node models pull {model}",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return ModelFailed(
+            f"no node of this mesh offers a model named {model!r}",
+            code="model_no_providers",
+            hint=f"astromesh-node models list shows what there is; astromesh-node models pull {model} installs a registered one",
+            definite=True,
+        )
+
+    def _whereabouts(self, missed: tuple[MemberView, ...]) -> str:
+        parts = [
+            f"is still being loaded on {self._roster.label(member.name)}"
+            if member.usable
+            else f"was offered by {self._roster.label(member.name)}, which is {member.status}"
+            for member in missed
+        ]
+        return " and ".join(parts)

@@ -1,0 +1,142 @@
+"""Other nodes: calling what they offer, and serving their calls for what is offered here.
+
+One hop. A completion that came over a link is served here or refused, a run that came over a link is conducted here or refused; neither is
+ever passed on as what it came as, so no request can go round in circles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from astromesh.dialogue import ModelEvent, ModelRequest
+from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, ModelUnavailable, PeerLost
+from astromesh.fleet.roster import Roster
+from astromesh.runtime.bodies import from_error, from_event, from_request, to_error, to_event, to_request
+from astromesh.runtime.events import RunEvent
+from astromesh.telemetry.metrics import Metrics
+from maia.drivers.switchboard import IncomingCall, Peer, Switchboard
+from maia.errors import CallError, CallExpired, CallFailed, PeerUnreachable
+from maia.view import MemberView
+
+COMPLETE = "model.complete"
+RUN = "agent.run"
+RETRY_AFTER_S = 5
+
+
+class PeerCalls:
+    """Calls to other nodes, as streams of our own values and errors."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self.board: Switchboard | None = None  # None while the mesh is off: then nobody is there to be called
+
+    def model_on(self, member: MemberView) -> Callable[..., AsyncGenerator[ModelEvent, None]]:
+        """`complete` of a model provider, carried out by that member."""
+
+        async def complete(request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
+            calls = self._call(member, COMPLETE, from_request(request), timeout_s=timeout_s, unreachable=ModelUnavailable)
+            async with aclosing(calls) as bodies:
+                async for body in bodies:
+                    yield to_event(body)
+
+        return complete
+
+    async def run_on(self, member: MemberView, request: Mapping[str, Any], *, timeout_s: float) -> AsyncGenerator[RunEvent, None]:
+        """A run of an agent that this member hosts: its events as they happen there."""
+        async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=AgentUnavailable)) as bodies:
+            async for body in bodies:
+                yield RunEvent(int(body["position"]), str(body["kind"]), body["data"])
+
+    async def _call(
+        self,
+        member: MemberView,
+        kind: str,
+        body: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        unreachable: type[ModelUnavailable | AgentUnavailable],
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
+        label = self._roster.label(member.name)
+        if self.board is None or member.link is None:
+            raise unreachable(f"{label} has no link to be called on", hint="is the mesh enabled there?", retry_after_s=RETRY_AFTER_S)
+        try:
+            async with self.board.call(Peer(member.name, member.link), kind, body, timeout_s=timeout_s) as replies:
+                async for reply in replies:
+                    yield reply
+        except CallFailed as failure:
+            raise to_error({**failure.body, "definite": failure.definite}) from failure
+        except CallExpired as failure:
+            raise DeadlineExceeded(
+                f"{label} did not finish within {timeout_s:.0f} s", hint="raise timeout_seconds, or pick a faster model"
+            ) from failure
+        except PeerUnreachable as failure:
+            raise unreachable(
+                f"{label} cannot be reached: {failure}", hint="astromesh-node members shows who is there", retry_after_s=RETRY_AFTER_S
+            ) from failure
+        except CallError as failure:
+            lost: AstromeshError = (
+                unreachable(f"{label} refused: {failure}", hint="ask again soon", retry_after_s=1)
+                if failure.definite
+                else PeerLost(f"{label} went away in the middle: {failure}", hint="ask again: whoever else offers it will be asked")
+            )
+            raise lost from failure
+
+
+class Completing(Protocol):
+    """What serving needs of `runtime.models`."""
+
+    def complete(self, request: ModelRequest, *, timeout_s: float, forwarded: bool) -> AsyncGenerator[Any, None]: ...
+
+
+StartRun = Callable[[Mapping[str, Any], float], Awaitable["ServedRun"]]
+
+
+class ServedRun(Protocol):
+    """What serving needs of a run of `runtime.engine`."""
+
+    @property
+    def events(self) -> AsyncIterator[RunEvent]: ...
+
+    async def close(self) -> None: ...
+
+
+class PeerServing:
+    """The handlers of the link door."""
+
+    def __init__(self, *, models: Completing, start_run: StartRun, metrics: Metrics) -> None:
+        self._models = models
+        self._start_run = start_run
+        self._metrics = metrics
+
+    async def complete(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        outcome = "cancelled"
+        try:
+            request = to_request(call.body)
+            async with aclosing(self._models.complete(request, timeout_s=call.remaining_s(), forwarded=True)) as stream:
+                await anext(stream)  # who serves it: this node, which the caller knows
+                async for event in stream:
+                    yield from_event(event)
+            outcome = "ok"
+        except AstromeshError as error:
+            outcome = error.code
+            raise CallFailed(from_error(error), definite=error.definite) from error
+        finally:
+            self._metrics.served.labels(COMPLETE, outcome).inc()
+
+    async def run(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        outcome = "cancelled"
+        try:
+            run = await self._start_run(call.body, call.remaining_s())
+            try:
+                async for event in run.events:
+                    yield {"position": event.position, "kind": event.kind, "data": event.data}
+            finally:
+                await run.close()
+            outcome = "ok"
+        except AstromeshError as error:
+            outcome = error.code
+            raise CallFailed(from_error(error), definite=error.definite) from error
+        finally:
+            self._metrics.served.labels(RUN, outcome).inc()

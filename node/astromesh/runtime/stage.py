@@ -1,0 +1,152 @@
+"""Answers a script's effects, one after the other, until it ends. One span an effect.
+
+A failure of an effect is raised inside the script, which may recover. A cancellation is not: it goes straight through and closes the script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, TypeVar
+
+from astromesh.dialogue import Message, ModelReply, ModelRequest, TextDelta, Transcript, Usage
+from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
+from astromesh.errors import AstromeshError, DeadlineExceeded
+from astromesh.memory.port import Conversation
+from astromesh.memory.window import sliding_window
+from astromesh.runtime.agent import Agent
+from astromesh.runtime.events import RunEvents
+from astromesh.runtime.models import Models, Routed
+from astromesh.telemetry.traces import Span, Trace
+
+T = TypeVar("T")
+
+LAST_WORD_S = 1.0  # what a model call gets beyond its run's deadline, so that the run's own limit ends it and names itself
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has done and used so far."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    node: str = ""  # who made the last model's tokens
+    route: str = "local"
+    attempts: int = 0
+
+
+class Stage:
+    """Where one run is performed."""
+
+    def __init__(
+        self, agent: Agent, conversation: Conversation, *, models: Models, events: RunEvents, trace: Trace, began_at: float, deadline: float
+    ) -> None:
+        """`began_at` and `deadline` on the clock of `perf_counter`, seconds."""
+        self._agent = agent
+        self._conversation = conversation
+        self._models = models
+        self._events = events
+        self._trace = trace
+        self._began_at = began_at
+        self._deadline = deadline
+        self._tokens = 0
+        self.tally = Tally()
+
+    async def perform(self, script: Script[T]) -> T:
+        reply: Any = None
+        failure: AstromeshError | None = None
+        try:
+            while True:
+                try:
+                    effect = script.throw(failure) if failure is not None else script.send(reply)
+                except StopIteration as end:
+                    outcome: T = end.value
+                    return outcome
+                try:
+                    reply, failure = await self._answer(effect), None
+                except AstromeshError as error:
+                    reply, failure = None, error
+        finally:
+            script.close()
+
+    async def _answer(self, effect: Effect[Any]) -> Any:
+        """Notes are for the watcher and cost nothing; everything else is a span."""
+        if type(effect) is Note:
+            return await self._note(effect)
+        started = perf_counter()
+        attributes: dict[str, Any] = {}
+        try:
+            match effect:
+                case AskModel():
+                    name = "llm.complete"
+                    return await self._ask(effect, attributes)
+                case CallTools():
+                    name = "tool.call"
+                    return await self._call_tools(effect, attributes)
+                case Recall():
+                    name = "memory_build"
+                    return await self._recall()
+                case Remember():
+                    name = "memory_persist"
+                    return await self._remember(effect)
+                case _:
+                    raise TypeError(f"no stage performs {type(effect).__name__}")
+        except AstromeshError as error:
+            attributes["error"] = error.code
+            raise
+        finally:
+            self._trace.add(Span(name, (started - self._began_at) * 1e3, (perf_counter() - started) * 1e3, attributes))
+
+    async def _ask(self, effect: AskModel, attributes: dict[str, Any]) -> ModelReply:
+        agent, tally = self._agent, self.tally
+        remaining_s = self._deadline - perf_counter()
+        if remaining_s <= 0:
+            raise DeadlineExceeded(f"agent {agent.name} ran out of time", hint="raise spec.orchestration.timeout_seconds")
+        request = ModelRequest(agent.model, effect.transcript, effect.tools, sampling=agent.sampling, stream=self._events.watched)
+        reply: ModelReply | None = None
+        async with aclosing(self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, provider=agent.provider)) as stream:
+            async for event in stream:
+                match event:
+                    case TextDelta(text):
+                        await self._events.tell("token", {"content": text, "index": self._tokens})
+                        self._tokens += 1
+                    case Routed(node, kind, attempt):
+                        tally.node, tally.route = node, kind
+                        tally.attempts += attempt
+                        attributes.update(node=node, route=kind, model=agent.model)
+                        await self._events.tell("route", {"node": node, "route": kind, "model": agent.model, "attempt": attempt})
+                    case ModelReply():
+                        reply = event
+        assert reply is not None, "a completion ends with its reply"
+        tally.calls += 1
+        tally.usage += reply.usage
+        tally.model = reply.model or agent.model
+        attributes.update(tokens_in=reply.usage.tokens_in, tokens_out=reply.usage.tokens_out)
+        return reply
+
+    async def _call_tools(self, effect: CallTools, attributes: dict[str, Any]) -> tuple[Message, ...]:
+        attributes["tools"] = [call.name for call in effect.calls]
+        for call in effect.calls:
+            await self._events.tell("tool_call", {"id": call.id, "name": call.name, "arguments": call.arguments})
+        results = await self._agent.toolbox.call(effect.calls)
+        for result in results:
+            await self._events.tell("tool_result", {"id": result.tool_call_id, "ok": not result.content.startswith("error:")})
+        return results
+
+    async def _recall(self) -> Transcript:
+        memory = self._agent.memory
+        return sliding_window(await memory.turns(self._conversation), turns_max=self._agent.window_turns) if memory else ()
+
+    async def _remember(self, effect: Remember) -> None:
+        if self._agent.memory is not None:
+            await self._agent.memory.remember(self._conversation, effect.turn)
+
+    async def _note(self, note: Note) -> None:
+        data: Mapping[str, Any] = note.data
+        if note.kind == "step":
+            self.tally.steps.append(dict(data))
+        await self._events.tell(note.kind, data)

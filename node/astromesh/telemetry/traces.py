@@ -1,0 +1,82 @@
+"""The course of recent runs: a bounded ring of traces, each a list of spans. Times and names, never what was said."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+TRACES_KEPT = 256
+SPANS_MAX = 512  # of one trace; a run that does more has its first ones kept, and says so
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One act of a run. Times in milliseconds from the start of its trace."""
+
+    name: str
+    start_ms: float
+    duration_ms: float
+    attributes: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "start_ms": round(self.start_ms, 3),
+            "duration_ms": round(self.duration_ms, 3),
+            "attributes": dict(self.attributes),
+        }
+
+
+@dataclass(slots=True)
+class Trace:
+    """A run as it went. `status` is "running" until it ended, then "ok" or the code of the error."""
+
+    id: str
+    agent: str
+    started_at: float  # seconds since the epoch
+    node: str
+    status: str = "running"
+    duration_ms: float = 0.0
+    spans: list[Span] = field(default_factory=list)
+    spans_dropped: int = 0
+
+    def add(self, span: Span) -> None:
+        if len(self.spans) < SPANS_MAX:
+            self.spans.append(span)
+        else:
+            self.spans_dropped += 1
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "trace_id": self.id,
+            "agent": self.agent,
+            "node": self.node,
+            "started_at": self.started_at,
+            "status": self.status,
+            "duration_ms": round(self.duration_ms, 3),
+            "spans": [span.as_json() for span in self.spans],
+            "spans_dropped": self.spans_dropped,
+        }
+
+
+class Ring:
+    """The last traces, by id."""
+
+    def __init__(self, *, kept: int = TRACES_KEPT) -> None:
+        self._kept = kept
+        self._traces: OrderedDict[str, Trace] = OrderedDict()
+
+    def add(self, trace: Trace) -> None:
+        self._traces[trace.id] = trace
+        while len(self._traces) > self._kept:
+            self._traces.popitem(last=False)
+
+    def get(self, trace_id: str) -> Trace | None:
+        return self._traces.get(trace_id)
+
+    def recent(self, *, agent: str | None, limit: int) -> list[Trace]:
+        """Newest first."""
+        found = (trace for trace in reversed(self._traces.values()) if agent is None or trace.agent == agent)
+        return [trace for trace, _ in zip(found, range(limit), strict=False)]
