@@ -1,0 +1,101 @@
+"""One worker process and its pipes: started by exec, spoken to in frames, ended by closing its stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from astromesh.inference.frames import FrameDecoder, FrameError, pack
+
+COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "astromesh.inference.backends.llama_cpp.worker")
+
+# What is kept of a worker's stderr: enough for the last words of llama.cpp, which does not print prompts.
+STDERR_BYTES_KEPT = 4096
+_LAST_LINES = 4
+
+# After its stdin was closed a worker ends at once; one that is swapped out or sits in a driver gets this long before it is killed.
+END_GRACE_S = 2.0
+
+_READ_BYTES = 1 << 16
+
+
+class WorkerProcess:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._stderr = bytearray()
+        self._listener = asyncio.create_task(self._keep_stderr(), name=f"inference-stderr-{process.pid}")
+
+    @classmethod
+    async def spawn(cls, command: Sequence[str]) -> WorkerProcess:
+        """Raises `OSError` where it cannot be started."""
+        pipe = asyncio.subprocess.PIPE
+        # Not in a session of its own: with Linux's autogroups its niceness would then have no effect on us.
+        return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, frame: Mapping[str, Any]) -> None:
+        """Never waits: a worker reads its stdin at all times, and what is sent is bounded by the requests that it may have."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(pack(frame))
+
+    async def frames(self) -> AsyncIterator[dict[str, Any]]:
+        """Until its stdout ends, or carries something that is no frame: then it is killed."""
+        assert self._process.stdout is not None
+        decoder = FrameDecoder()
+        while data := await self._process.stdout.read(_READ_BYTES):
+            try:
+                frames = decoder.feed(data)
+            except FrameError as error:
+                self._stderr += f"\n{error}".encode()
+                self.kill()
+                return
+            for frame in frames:
+                yield frame
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def end(self) -> str:
+        """Ends it, by force after a while; how it ended, in words."""
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            async with asyncio.timeout(END_GRACE_S):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+        finally:
+            if self._process.returncode is None:
+                self.kill()
+            # Waiting for a killed process is short and must happen, or it stays a zombie for the life of the node.
+            code = await asyncio.shield(self._process.wait())
+            self._listener.cancel()
+        return _in_words(code)
+
+    def last_words(self) -> str:
+        lines = [line.strip() for line in bytes(self._stderr).decode(errors="replace").splitlines() if line.strip()]
+        return " | ".join(lines[-_LAST_LINES:])
+
+    async def _keep_stderr(self) -> None:
+        assert self._process.stderr is not None
+        while data := await self._process.stderr.read(_READ_BYTES):
+            self._stderr += data
+            del self._stderr[:-STDERR_BYTES_KEPT]
+
+
+def _in_words(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

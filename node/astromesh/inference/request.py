@@ -1,0 +1,70 @@
+"""What a local model can honour of a request, and the frame that tells its worker. Pure.
+
+Whatever cannot be honoured is refused by name before it takes a place in the queue: a reply that ignored half of the question would be
+worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from astromesh.dialogue import Message, ModelRequest, ToolCall, ToolSchema, Transcript
+from astromesh.errors import InvalidRequest
+from astromesh.inference.sampling import SamplingPlan, plan
+
+
+def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
+    """The request as its worker gets it. Raises `InvalidRequest`."""
+    if not request.transcript:
+        raise InvalidRequest("there are no messages", param="messages")
+    kind = (request.response_format or {}).get("type", "text")
+    if kind != "text":
+        raise InvalidRequest(
+            f"response_format {kind!r} is not possible with a model of this mesh yet",
+            param="response_format",
+            hint="leave it out and ask for JSON in the prompt, or name a provider that has it",
+        )
+    if request.tool_choice not in (None, "auto", "none"):
+        raise InvalidRequest(
+            "a model of this mesh cannot be made to call a tool yet: tool_choice may be 'auto' or 'none'", param="tool_choice"
+        )
+    tools = () if request.tool_choice == "none" else request.tools
+    return {
+        "kind": "complete",
+        "number": number,
+        "transcript": [_message(message) for message in request.transcript],
+        "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools],
+        "sampling": asdict(plan(request.sampling)),
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return {
+        "role": message.role,
+        "content": message.content,
+        "tool_calls": [[call.id, call.name, call.arguments] for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+    }
+
+
+def transcript_of(frame: Mapping[str, Any]) -> Transcript:
+    return tuple(
+        Message(
+            message["role"],
+            message["content"],
+            tuple(ToolCall(identifier, name, arguments) for identifier, name, arguments in message["tool_calls"]),
+            message["tool_call_id"],
+        )
+        for message in frame["transcript"]
+    )
+
+
+def tools_of(frame: Mapping[str, Any]) -> tuple[ToolSchema, ...]:
+    return tuple(ToolSchema(tool["name"], tool["description"], tool["parameters"]) for tool in frame["tools"])
+
+
+def sampling_of(frame: Mapping[str, Any]) -> SamplingPlan:
+    values = dict(frame["sampling"])
+    return SamplingPlan(**(values | {"stop": tuple(values["stop"])}))
