@@ -1,0 +1,365 @@
+"""The Agent document. Pure.
+
+The sections accept all that the format has; what a node makes of it so far is in `honoured`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from astromesh.dialogue import Sampling
+from astromesh.specs.honoured import BUILTIN_TOOLS
+from astromesh.specs.resource import Resource
+from astromesh.specs.section import Json, Metadata, Seconds, Secret, Section, Texts, Url
+
+ITERATIONS_DEFAULT = 10
+TIMEOUT_DEFAULT_S = 300.0  # of one run: ten answers of a small model on a laptop without a GPU take minutes
+WINDOW_TURNS_DEFAULT = 20
+
+Pattern = Literal["react", "plan_and_execute", "parallel_fan_out", "pipeline", "supervisor", "swarm", "team"]
+Strategy = Literal["cost_optimized", "latency_optimized", "quality_first", "round_robin", "capability_match"]
+ToolType = Literal[
+    "internal", "builtin", "mcp", "mcp_stdio", "mcp_sse", "mcp_http", "webhook", "rag", "agent", "client", "api", "a2a", "integration"
+]
+GuardrailType = Literal["pii_detection", "topic_filter", "max_length", "cost_limit", "content_filter"]
+
+
+class Identity(Section):
+    display_name: str | None = None
+    description: str | None = None
+    avatar: str | None = None
+
+
+class Parameters(Section):
+    """How tokens are picked. Other keys are for other servers: taken, and named in a warning."""
+
+    model_config = ConfigDict(extra="allow")
+    ALSO: ClassVar[Mapping[str, str]] = {"max_completion_tokens": "max_tokens", "repetition_penalty": "repeat_penalty"}
+
+    temperature: float | None = Field(default=None, ge=0, examples=[0.7])
+    top_p: float | None = Field(default=None, ge=0, le=1, examples=[0.9])
+    top_k: int | None = Field(default=None, ge=0, examples=[40])
+    min_p: float | None = Field(default=None, ge=0, le=1, examples=[0.05])
+    max_tokens: int | None = Field(default=None, ge=1, examples=[512])
+    stop: str | Texts | None = Field(default=None, examples=['["END"]'])
+    seed: int | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2, examples=[0.5])
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2, examples=[0.5])
+    repeat_penalty: float | None = Field(default=None, gt=0, examples=[1.1])
+
+    @property
+    def sampling(self) -> Sampling:
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        return Sampling(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, min_p=self.min_p, seed=self.seed,
+            presence_penalty=self.presence_penalty, frequency_penalty=self.frequency_penalty, repeat_penalty=self.repeat_penalty,
+            max_tokens=self.max_tokens, stop=stop,
+        )  # fmt: skip
+
+
+class ModelRequires(Section):
+    gpu: bool | None = None
+    vram_gb: float | None = Field(default=None, ge=0)
+    min_tok_s: float | None = Field(default=None, ge=0)
+
+
+def _reference(value: Any) -> Any:
+    return value["name"] if isinstance(value, dict) and set(value) == {"name"} else value
+
+
+class ModelTarget(Section):
+    """A model and who serves it: a provider's name or type, or `local`, the models of this mesh."""
+
+    ALSO: ClassVar[Mapping[str, str]] = {"source": "provider"}
+
+    provider: str | None = Field(default=None, min_length=1, examples=["local"])
+    model: str = Field(min_length=1, examples=["smollm2"])
+    endpoint: Url | None = Field(default=None, examples=["http://127.0.0.1:11434"])
+    api_key: Secret | None = Field(default=None, examples=["${OPENAI_API_KEY}"])
+    api_key_env: str | None = Field(default=None, examples=["OPENAI_API_KEY"])
+    timeout: Seconds | None = Field(default=None, examples=[60])
+    parameters: Parameters = Parameters()
+    provider_ref: Annotated[str, BeforeValidator(_reference)] | None = None
+    requires: ModelRequires | None = None
+    context_window: int | None = Field(default=None, ge=1, examples=[8192])
+
+    @model_validator(mode="after")
+    def _served_by_someone(self) -> Self:
+        if self.provider is None and self.provider_ref is None:
+            remedy = "Add 'provider: local' for a model of this mesh, or the name or type of a provider."
+            raise PydanticCustomError("no_provider", "{expected}", {"expected": "no provider is named", "remedy": remedy})
+        return self
+
+    @property
+    def served_by(self) -> str:
+        return self.provider_ref or self.provider or ""
+
+    @property
+    def is_local(self) -> bool:
+        return self.provider_ref is None and self.provider == "local"
+
+
+class Candidates(Section):
+    candidates: tuple[ModelTarget, ...] = Field(min_length=1)
+    strategy: Strategy | None = None
+
+
+class ModelRouting(Section):
+    strategy: Strategy | None = None
+    health_check_interval: Seconds | None = None
+
+
+class ModelChoice(Section):
+    primary: ModelTarget | None = None
+    fallback: ModelTarget | tuple[ModelTarget, ...] | None = None
+    routing: ModelRouting | None = None
+    default: Candidates | None = None
+    roles: Mapping[str, Candidates] = {}
+
+    @model_validator(mode="after")
+    def _someone_answers(self) -> Self:
+        if self.primary is None and self.default is None:
+            remedy = "Add 'primary: {provider: local, model: smollm2}'."
+            raise PydanticCustomError("no_model", "{expected}", {"expected": "no model is named", "remedy": remedy})
+        return self
+
+    @property
+    def first(self) -> ModelTarget:
+        if self.primary is not None:
+            return self.primary
+        assert self.default is not None
+        return self.default.candidates[0]
+
+
+class Prompts(Section):
+    system: str = ""
+    templates: Mapping[str, str] = {}
+    context: str = ""
+
+
+class Orchestration(Section):
+    ALSO: ClassVar[Mapping[str, str]] = {"timeout": "timeout_seconds"}
+
+    pattern: Pattern | None = None
+    max_iterations: int | None = Field(default=None, ge=1, le=1000, examples=[10])
+    timeout_seconds: Seconds | None = Field(default=None, examples=[120])
+    workers: tuple[Json, ...] = ()
+    peers: tuple[Json, ...] = ()
+    stages: tuple[Json, ...] = ()
+    merge: Json = None
+    max_handoffs: int | None = Field(default=None, ge=0)
+    max_tool_result_tokens: int | None = Field(default=None, ge=1)
+
+
+class RateLimit(Section):
+    window_seconds: Seconds | None = None
+    max_calls: int | None = Field(default=None, ge=1)
+
+
+class Tool(Section):
+    """Keys of all types of tool in one place; which of them a type uses is for who builds it to say."""
+
+    type: ToolType = Field(examples=["builtin"])
+    name: str | None = Field(default=None, min_length=1, examples=["datetime_now"])
+    description: str | None = None
+    max_result_tokens: int | None = Field(default=None, ge=1)
+    parameters: Mapping[str, Json] = {}
+    rate_limit: RateLimit | None = None
+    permissions: Json = None
+    endpoint: Url | None = None
+    url: Url | None = None
+    method: str | None = None
+    headers: Mapping[str, Secret] = {}
+    pipeline: str | None = None
+    top_k: int | None = Field(default=None, ge=1)
+    agent: str | None = None
+    function: str | None = None
+    command: str | None = None
+    args: Texts = ()
+    env: Mapping[str, Secret] = {}
+    transport: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.name is None and self.type in ("builtin", "internal"):
+            raise PydanticCustomError("no_tool", "{expected}", {"expected": "the tool has no name", "remedy": "Add 'name: datetime_now'."})
+        return self
+
+
+class ConversationalMemory(Section):
+    ALSO: ClassVar[Mapping[str, str]] = {"window_size": "max_turns"}
+
+    backend: Literal["sqlite", "redis", "postgres", "in_memory"] | None = None
+    strategy: Literal["sliding_window", "summary", "token_budget"] | None = None
+    max_turns: int | None = Field(default=None, ge=1, examples=[20])
+    max_tokens: int | None = Field(default=None, ge=1)
+    ttl: Seconds | None = None
+    connection: Secret | None = None
+
+
+class SemanticMemory(Section):
+    backend: Literal["hnswlib", "faiss", "pgvector", "chromadb", "qdrant", "in_memory"] | None = None
+    collection: str | None = None
+    similarity_threshold: float = Field(default=0.75, ge=0, le=1)
+    max_results: int = Field(default=10, ge=1)
+    connection: Secret | None = None
+
+
+class EpisodicMemory(Section):
+    backend: Literal["sqlite", "postgres"] | None = None
+    connection: Secret | None = None
+
+
+class Memory(Section):
+    conversational: ConversationalMemory | None = None
+    semantic: SemanticMemory | None = None
+    episodic: EpisodicMemory | None = None
+
+
+class Guardrail(Section):
+    ALSO: ClassVar[Mapping[str, str]] = {"forbidden_topics": "blocked_topics", "max_characters": "max_chars"}
+
+    type: GuardrailType = Field(examples=["pii_detection"])
+    action: Literal["redact", "block", "warn"] | None = None
+    message: str | None = None
+    blocked_topics: Texts = ()
+    allowed_topics: Texts = ()
+    max_chars: int | None = Field(default=None, ge=1)
+    max_tokens_per_turn: int | None = Field(default=None, ge=1)
+    max_tokens_per_session: int | None = Field(default=None, ge=1)
+    blocked_patterns: Texts = ()
+    forbidden_keywords: Texts = ()
+
+
+class Guardrails(Section):
+    input: tuple[Guardrail, ...] = ()
+    output: tuple[Guardrail, ...] = ()
+
+
+class Filesystem(Section):
+    read: bool | Texts | None = None
+    write: bool | Texts | None = None
+
+
+class Network(Section):
+    allowed: bool | Texts | None = None
+
+
+class Execution(Section):
+    dry_run: bool = False
+
+
+class Permissions(Section):
+    allowed_actions: Texts | None = None
+    denied_actions: Texts | None = None
+    filesystem: Filesystem | None = None
+    network: Network | None = None
+    execution: Execution | None = None
+
+
+class Knowledge(Section):
+    pipeline: str
+    top_k: int | None = Field(default=None, ge=1)
+
+
+class PlacementRequires(Section):
+    gpu: bool | None = None
+    vram_gb: float | None = Field(default=None, ge=0)
+    model: str | None = None
+
+
+class Placement(Section):
+    nodes: Texts = ()
+    labels: Mapping[str, str] = {}
+    requires: PlacementRequires | None = None
+    replicas: int | None = Field(default=None, ge=1)
+
+
+class AgentSpec(Section):
+    identity: Identity = Identity()
+    model: ModelChoice
+    prompts: Prompts = Prompts()
+    orchestration: Orchestration = Orchestration()
+    tools: tuple[Tool, ...] = ()
+    memory: Memory = Memory()
+    guardrails: Guardrails = Guardrails()
+    permissions: Permissions | None = None
+    output_schema: Mapping[str, Json] | None = None
+    knowledge: Knowledge | None = None
+    placement: Placement | None = None
+    channels: tuple[Json, ...] = ()
+    observability: Json = None
+    skills: tuple[Json, ...] = ()
+    prefetch: tuple[Json, ...] = ()
+    judge: Json = None
+    chain: Json = None
+
+
+class AgentDocument(Section):
+    api_version: str
+    kind: Literal["Agent"]
+    metadata: Metadata
+    spec: AgentSpec
+    status: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may take: `iterations` answers of the model, `timeout_s` in all."""
+
+    pattern: Pattern
+    iterations: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent(Resource[AgentSpec]):
+    @property
+    def kind(self) -> str:
+        return "Agent"
+
+    @property
+    def version(self) -> str:
+        return self.metadata.version or ""
+
+    @property
+    def model(self) -> ModelTarget:
+        return self.spec.model.first
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.model.parameters.sampling
+
+    @property
+    def system_prompt(self) -> str:
+        return self.spec.prompts.system
+
+    @property
+    def context_prompt(self) -> str:
+        return self.spec.prompts.context
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The built-in tools that the model is offered, in the order of the document."""
+        names = [tool.name for tool in self.spec.tools if tool.type == "builtin" and tool.name in BUILTIN_TOOLS]
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def remembered_turns(self) -> int | None:
+        """How many turns of its conversation it sees; None: it remembers nothing."""
+        conversational = self.spec.memory.conversational
+        return None if conversational is None else conversational.max_turns or WINDOW_TURNS_DEFAULT
+
+    def limits(self, defaults: Orchestration | None = None) -> Limits:
+        """Its own, else `spec.defaults.orchestration` of the node, else the shipped ones."""
+        layers = [self.spec.orchestration, defaults or Orchestration()]
+        return Limits(
+            pattern=next((layer.pattern for layer in layers if layer.pattern is not None), "react"),
+            iterations=next((layer.max_iterations for layer in layers if layer.max_iterations is not None), ITERATIONS_DEFAULT),
+            timeout_s=next((layer.timeout_seconds for layer in layers if layer.timeout_seconds is not None), TIMEOUT_DEFAULT_S),
+        )

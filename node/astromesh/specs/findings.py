@@ -1,0 +1,50 @@
+"""What there is to say about a document: where, what, and what to write instead. Pure.
+
+Written for the person who has the file open. Neither message nor remedy ever holds a secret or the value of a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Path = tuple[str | int, ...]
+"""The way from a document's top to a value: keys and positions."""
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """`("spec", "tools", 0, "name")` as people write it: `spec.tools[0].name`."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f".{step}" if text else step
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`line` and `column` count from 1; 0 where the document did not come as text."""
+
+    source: str
+    line: int
+    column: int
+    path: str
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}" if self.line else self.source
+        said = f"{self.message.rstrip('.')}. {self.remedy}" if self.remedy else self.message
+        return ": ".join(part for part in (place, self.path, said) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake(Finding):
+    """The resource cannot be used until this is mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caution(Finding):
+    """The resource is used, and something in it does not do what it says."""

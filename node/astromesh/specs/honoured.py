@@ -1,0 +1,215 @@
+"""What of the format a node of this version does, and what happens to the rest. Pure.
+
+The one place that knows. Every key of every resource is in `HONOURED` or in `NOT_YET`, and a test walks the sections to hold it to that; a
+key that begins to work moves from one table to the other. Paths are canonical: `[]` is any position of a list, `*` any name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from astromesh.specs.findings import Caution, Mistake, Path
+from astromesh.specs.keys import Places
+
+BUILTIN_TOOLS = ("datetime_now",)
+RUN_KINDS = ("Agent", "ProviderConfig", "Provider", "RuntimeConfig")
+LISTED_KINDS = ("Channel", "RAGPipeline", "Workflow", "AgentTemplate", "Integration", "Eval")
+
+_TARGET = (
+    "provider", "model", "endpoint", "api_key", "api_key_env", "timeout", "provider_ref",
+    "parameters.temperature", "parameters.top_p", "parameters.top_k", "parameters.min_p", "parameters.max_tokens", "parameters.stop",
+    "parameters.seed", "parameters.presence_penalty", "parameters.frequency_penalty", "parameters.repeat_penalty",
+)  # fmt: skip
+_METADATA = ("metadata.name", "metadata.version", "metadata.namespace", "metadata.labels", "metadata.annotations")
+_ENVELOPE = ("api_version", "kind", *_METADATA)
+
+HONOURED: Mapping[str, tuple[str, ...]] = {
+    "Agent": (
+        *_ENVELOPE,
+        "spec.identity.display_name", "spec.identity.description", "spec.identity.avatar",
+        *(f"spec.model.primary.{key}" for key in _TARGET),
+        *(f"spec.model.default.candidates[].{key}" for key in _TARGET),
+        "spec.prompts.system", "spec.prompts.context",
+        "spec.orchestration.pattern", "spec.orchestration.max_iterations", "spec.orchestration.timeout_seconds",
+        "spec.tools[].type", "spec.tools[].name",
+        "spec.memory.conversational.backend", "spec.memory.conversational.strategy", "spec.memory.conversational.max_turns",
+    ),
+    "ProviderConfig": (
+        *_ENVELOPE,
+        *(f"spec.providers.*.{key}" for key in ("type", "endpoint", "api_key", "api_key_env", "models", "share")),
+        "spec.providers.*.models[].name", "spec.providers.*.models[].cost_per_1k_tokens",
+    ),
+    "Provider": (
+        *_ENVELOPE,
+        "spec.type", "spec.endpoint", "spec.api_key", "spec.api_key_env", "spec.models", "spec.share",
+        "spec.models[].name", "spec.models[].cost_per_1k_tokens",
+    ),
+    "RuntimeConfig": (
+        *_ENVELOPE,
+        "spec.api.host", "spec.api.port",
+        *(f"spec.mesh.{key}" for key in ("enabled", "node_name", "bind", "advertise", "seeds", "profile")),
+        "spec.inference.models_dir",
+        *(f"spec.inference.models[].{key}" for key in ("name", "path", "pull", "context", "gpu_layers", "parallel")),
+        "spec.defaults.orchestration.pattern", "spec.defaults.orchestration.max_iterations",
+        "spec.defaults.orchestration.timeout_seconds",
+    ),
+}  # fmt: skip
+
+_STATUS = {"status": "is a controller's report and is not read"}
+_ORCHESTRATION = {
+    "workers": "is used by no pattern of this version", "peers": "is used by no pattern of this version",
+    "stages": "is used by no pattern of this version", "merge": "is used by no pattern of this version",
+    "max_handoffs": "is used by no pattern of this version",
+    "max_tool_result_tokens": "is not enforced: results of tools go to the model whole",
+}  # fmt: skip
+_SERVER = {
+    "models[].capabilities": "is not used to choose a model", "models[].quality_score": "is not used to choose a model",
+    "share.labels": "labels are not compared: this server is not shared. Write 'share: mesh' or 'share: none'",
+    "health_check_interval": "the server is not asked for its health", "health_check": "the server is not asked for its health",
+    "circuit_breaker": "has no effect: there is no circuit breaker yet",
+}  # fmt: skip
+_MESH_TIMING = "is not read: the timing of the mesh comes from its profile. Write 'profile: lan' or 'profile: wan'"
+
+NOT_YET: Mapping[str, Mapping[str, str]] = {
+    "Agent": {
+        **_STATUS,
+        "spec.model.fallback": "the fallback is not tried: when the primary fails, the run fails",
+        "spec.model.routing": "has no effect: the primary is always asked",
+        "spec.model.default.strategy": "has no effect: the first candidate is always asked",
+        "spec.model.default.candidates[].requires": "is not checked",
+        "spec.model.default.candidates[].context_window": "is not used: the model's server says what it can hold",
+        "spec.model.roles": "roles do not exist yet: every step asks the agent's one model",
+        "spec.model.primary.requires": "is not checked: the model runs wherever it is",
+        "spec.model.primary.context_window": "is not used: the model's server says what it can hold",
+        "spec.prompts.templates": "templates are not rendered. Put the text into prompts.system",
+        **{f"spec.orchestration.{key}": said for key, said in _ORCHESTRATION.items()},
+        **{f"spec.tools[].{key}": "is not used for a built-in tool" for key in (
+            "description", "parameters", "endpoint", "url", "method", "headers", "pipeline", "top_k", "agent", "function", "command",
+            "args", "env", "transport")},
+        "spec.tools[].max_result_tokens": "is not enforced: the result goes to the model whole",
+        "spec.tools[].rate_limit": "is not enforced",
+        "spec.tools[].permissions": "is not enforced",
+        "spec.memory.conversational.max_tokens": "is not enforced: the window counts turns. Write max_turns",
+        "spec.memory.conversational.ttl": "is not used: a conversation is kept until the node stops",
+        "spec.memory.conversational.connection": "is not used: conversations are kept in the memory of the node",
+        "spec.memory.semantic": "does not exist yet: nothing is stored or found by meaning",
+        "spec.memory.episodic": "does not exist yet: no events are stored",
+        "spec.guardrails.input[]": "THE RULE {type} IS NOT ENFORCED: what users write reaches the model as it is",
+        "spec.guardrails.output[]": "THE RULE {type} IS NOT ENFORCED: what the model writes reaches users as it is",
+        "spec.permissions": "IS NOT ENFORCED",
+        "spec.output_schema": "is not enforced: the answer is whatever the model writes",
+        "spec.knowledge": "does not exist yet: nothing is looked up",
+        "spec.placement": "has no effect: the agent runs on the nodes that hold its file",
+        "spec.channels": "channels do not exist yet: the agent answers over the API only",
+        "spec.observability": "has no effect: every run is measured the same way",
+        "spec.skills": "has no effect",
+        "spec.prefetch": "does not exist yet: nothing is fetched before the run",
+        "spec.judge": "does not exist yet: no answer is judged",
+        "spec.chain": "does not exist yet: no other agent is started by an answer",
+    },
+    "ProviderConfig": {
+        **_STATUS,
+        **{f"spec.providers.*.{key}": said for key, said in _SERVER.items()},
+        "spec.routing": "has no effect: neither strategies nor circuit breakers exist yet",
+    },
+    "Provider": {**_STATUS, **{f"spec.{key}": said for key, said in _SERVER.items()}},
+    "RuntimeConfig": {
+        **_STATUS,
+        "spec.api.tls": "is not served: this API speaks plain HTTP. Keep it on loopback",
+        "spec.api.cors": "is not used: pages of other origins are refused",
+        "spec.services": "has no effect: every node runs all it can",
+        "spec.peers": "is not read: the mesh finds its members itself. Write mesh.seeds",
+        "spec.mesh.cluster_id": "is not compared: whoever is joined is a member",
+        "spec.mesh.serf": "Serf's own messages are not spoken yet",
+        "spec.mesh.keyring_file": "IS NOT USED: gossip is not encrypted",
+        "spec.mesh.mdns": "nodes are not found by mDNS yet. Write mesh.seeds",
+        **{f"spec.mesh.{key}": _MESH_TIMING for key in (
+            "heartbeat_interval", "gossip_interval", "gossip_fanout", "failure_timeout", "dead_timeout")},
+        "spec.tools.modules": "no modules are loaded: only built-in tools exist yet",
+        "spec.observability": "has no effect: figures are at /metrics",
+        "spec.auth": "IS NOT ENFORCED: keys do not exist yet, so the API stays on loopback",
+        **{f"spec.defaults.orchestration.{key}": said for key, said in _ORCHESTRATION.items()},
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A key of which only some values are honoured. `refuse`: another value is a mistake, since going on would be something else."""
+
+    values: tuple[str, ...]
+    instead: str
+    remedy: str
+    refuse: bool = False
+
+
+_PATTERN = Choice(
+    ("react",), "this version runs no other pattern, and does not run the agent as something else", "Write 'pattern: react'.", refuse=True
+)
+CHOICES: Mapping[str, Mapping[str, Choice]] = {
+    "Agent": {
+        "spec.orchestration.pattern": _PATTERN,
+        "spec.memory.conversational.backend": Choice(
+            ("in_memory",), "conversations are kept in the memory of the node and are gone when it stops", "Write 'backend: in_memory'."
+        ),
+        "spec.memory.conversational.strategy": Choice(
+            ("sliding_window",), "the last turns are used as they are", "Write 'strategy: sliding_window'."
+        ),
+    },
+    "RuntimeConfig": {"spec.defaults.orchestration.pattern": _PATTERN},
+}
+
+
+def unhonoured(kind: str, document: Any, places: Places) -> tuple[tuple[Caution, ...], tuple[Mistake, ...]]:
+    """What a canonical document asks for in vain. What asks for nothing (null, false, "none", "off", empty) is not mentioned."""
+    cautions: list[Caution] = []
+    mistakes: list[Mistake] = []
+    for path, pattern, value in _walk(document, (), "", NOT_YET[kind]):
+        if (said := NOT_YET[kind].get(pattern)) is not None:
+            names = {"type": value.get("type", "")} if isinstance(value, dict) else {}
+            message, _, remedy = said.format_map(names).partition(". ")
+            cautions.append(places.caution(path, message, f"{remedy}." if remedy else ""))
+        elif (choice := CHOICES.get(kind, {}).get(pattern)) is not None and value not in choice.values:
+            found = places.mistake if choice.refuse else places.caution
+            finding = found(path, f"'{value}': {choice.instead}", choice.remedy)
+            (mistakes if isinstance(finding, Mistake) else cautions).append(finding)  # type: ignore[arg-type]
+        elif pattern == "spec.tools[]" and (why := _not_offered(value)):
+            cautions.append(places.caution(path, f"this tool is not offered to the model: {why}"))
+    return tuple(cautions), tuple(mistakes)
+
+
+def _walk(value: Any, path: Path, pattern: str, table: Mapping[str, str]) -> Iterator[tuple[Path, str, Any]]:
+    """Everything that was written, from the top; nothing below what is already said to be in vain."""
+    if path and not asks(value):
+        return
+    yield path, pattern, value
+    if pattern in table or (pattern == "spec.tools[]" and _not_offered(value)):
+        return
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _walk(inner, (*path, key), _step(pattern, key, table), table)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _walk(inner, (*path, number), f"{pattern}[]", table)
+
+
+def _step(pattern: str, key: str, table: Mapping[str, str]) -> str:
+    free = f"{pattern}.*"
+    if any(known == free or known.startswith(f"{free}.") for known in table):
+        return free
+    return f"{pattern}.{key}" if pattern else key
+
+
+def asks(value: Any) -> bool:
+    """Whether a value asks for something."""
+    return value not in (None, False, "", "none", "off") and value not in ([], {})
+
+
+def _not_offered(tool: Any) -> str:
+    if not isinstance(tool, dict):
+        return ""
+    if tool.get("type") != "builtin":
+        return f"tools of type {tool.get('type')} do not exist yet"
+    return "" if tool.get("name") in BUILTIN_TOOLS else f"this version has no built-in tool of this name, only {', '.join(BUILTIN_TOOLS)}"

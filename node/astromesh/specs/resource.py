@@ -1,0 +1,89 @@
+"""What every resource has besides its own spec: a name, where it stands, and what of it is not honoured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from astromesh.specs.findings import Caution, Mistake
+from astromesh.specs.section import MASK, Metadata, Section
+
+API_VERSION = "astromesh/v1"
+S = TypeVar("S", bound=Section)
+
+# Keys whose text is a secret even where their section is free-form and so does not say it.
+_SECRET_ENDINGS = ("api_key", "apikey", "password", "secret", "authorization", "access_token", "verify_token", "private_key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource(Generic[S]):
+    metadata: Metadata
+    spec: S
+    source: str  # the file, or whatever the text came from
+    line: int  # of the document's first key
+    lines: Mapping[str, int]  # of every key that was written, by its dotted path
+    warnings: tuple[Caution, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        return self.metadata.namespace
+
+    def place(self, path: str) -> str:
+        """`file:line` of a key, or of the document where the key is not written."""
+        line = self.lines.get(path, self.line)
+        return f"{self.source}:{line}" if line else self.source
+
+    def as_document(self, *, masked: bool = True) -> dict[str, Any]:
+        """What was written, as JSON values with the canonical spelling of each key; secrets are `***` unless asked for."""
+        document = {
+            "apiVersion": API_VERSION,
+            "kind": self.kind,
+            "metadata": self.metadata.model_dump(exclude_unset=True) | {"name": self.name, "namespace": self.namespace},
+            "spec": self.spec.model_dump(mode="json", exclude_unset=True, context={"masked": masked}),
+        }
+        return {key: _masked(value) for key, value in document.items()} if masked else document
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A document of a kind that is known and not run yet: shown, with a warning."""
+
+    kind: str
+    name: str
+    source: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A document with mistakes. `kind` and `name` as far as they could be read, else empty."""
+
+    kind: str
+    name: str
+    namespace: str
+    source: str
+    line: int
+    mistakes: tuple[Mistake, ...]
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: MASK if _names_a_secret(key) and isinstance(inner, str) else _masked(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_masked(inner) for inner in value]
+        case _:
+            return value
+
+
+def _names_a_secret(key: Any) -> bool:
+    return isinstance(key, str) and key.lower().replace("-", "_").endswith(_SECRET_ENDINGS)

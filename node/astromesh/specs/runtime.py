@@ -1,0 +1,123 @@
+"""The RuntimeConfig document: the node itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from astromesh.specs.agent import Orchestration
+from astromesh.specs.resource import Resource
+from astromesh.specs.section import FileMetadata, Json, Name, Port, Seconds, Section, Texts
+
+
+class Tls(Section):
+    cert: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+
+
+class Api(Section):
+    host: str | None = Field(default=None, min_length=1, examples=["127.0.0.1"])
+    port: Port | None = Field(default=None, examples=[8000])
+    tls: Tls | bool | Literal["on", "off"] | None = None
+    cors: Texts = ()
+
+
+class Services(Section):
+    api: bool | None = None
+    agents: bool | None = None
+    inference: bool | None = None
+    memory: bool | None = None
+    tools: bool | None = None
+    channels: bool | None = None
+    rag: bool | None = None
+    observability: bool | None = None
+
+
+class MeshSection(Section):
+    enabled: bool | None = Field(default=None, examples=["true"])
+    cluster_id: str | None = None
+    serf: bool | None = None
+    node_name: Name | None = Field(default=None, examples=["kitchen"])
+    bind: str | None = Field(default=None, min_length=1, examples=["127.0.0.1:7946"])
+    advertise: str | None = Field(default=None, min_length=1, examples=["192.168.1.20"])
+    seeds: Texts | None = Field(default=None, examples=['["192.168.1.20:7946"]'])
+    profile: Literal["lan-fast", "lan", "wan"] | None = None
+    keyring_file: str | None = None
+    mdns: bool | None = None
+    heartbeat_interval: Seconds | None = None
+    gossip_interval: Seconds | None = None
+    gossip_fanout: int | None = Field(default=None, ge=1)
+    failure_timeout: Seconds | None = None
+    dead_timeout: Seconds | None = None
+
+
+class ServedModel(Section):
+    """A model that this node loads: installed under its name, from a file, or pulled first."""
+
+    name: str = Field(min_length=1, examples=["smollm2"])
+    path: str | None = Field(default=None, min_length=1, examples=["models/smollm2.gguf"])
+    pull: str | None = Field(default=None, min_length=1, examples=["smollm2"])
+    context: int | None = Field(default=None, ge=1, examples=[4096])
+    gpu_layers: int | None = Field(default=None, ge=-1, examples=[-1])  # -1: all of them
+    parallel: int | None = Field(default=None, ge=1, examples=[2])
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if self.path is not None and self.pull is not None:
+            remedy = "Keep 'path' for a file of your own, or 'pull' for a model to fetch."
+            raise PydanticCustomError("two_places", "{expected}", {"expected": "'path' and 'pull' exclude each other", "remedy": remedy})
+        return self
+
+
+class Inference(Section):
+    models_dir: str | None = Field(default=None, min_length=1)
+    models: tuple[ServedModel, ...] = ()
+
+
+class ToolModules(Section):
+    modules: Texts = ()
+
+
+class Defaults(Section):
+    orchestration: Orchestration = Orchestration()
+
+
+class RuntimeSpec(Section):
+    api: Api = Api()
+    services: Services | None = None
+    peers: tuple[Json, ...] = ()
+    mesh: MeshSection = MeshSection()
+    inference: Inference = Inference()
+    tools: ToolModules | None = None
+    observability: Json = None
+    auth: Json = None
+    defaults: Defaults = Defaults()
+
+
+class RuntimeDocument(Section):
+    api_version: str
+    kind: Literal["RuntimeConfig"]
+    metadata: FileMetadata = FileMetadata()
+    spec: RuntimeSpec = RuntimeSpec()
+    status: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime(Resource[RuntimeSpec]):
+    @property
+    def kind(self) -> str:
+        return "RuntimeConfig"
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        return self.spec.inference.models
+
+    @staticmethod
+    def unwritten() -> Runtime:
+        """The node of someone who wrote no file: defaults, which work."""
+        no_lines: Mapping[str, int] = {}
+        return Runtime(metadata=FileMetadata(), spec=RuntimeSpec(), source="default", line=0, lines=no_lines)
