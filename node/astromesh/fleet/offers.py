@@ -1,6 +1,7 @@
 """What a node offers, as catalogue entries: fixed slots, each with a list, so that deploying and removing for ever fills nothing.
 
-A value is a msgpack list of short lists. A reader takes what it understands and leaves the rest: nodes of other versions live in the same mesh.
+A value is a msgpack list of short lists. A reader takes what it understands and leaves the rest: nodes of other versions live in the same
+mesh.
 """
 
 from __future__ import annotations

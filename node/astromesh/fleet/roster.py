@@ -31,6 +31,10 @@ class Roster:
         # Offers by the bytes they came in: a view changes often, what a member offers seldom.
         self._known: dict[str, tuple[Mapping[str, bytes], Offer]] = {}
 
+    def view(self) -> MeshView | None:
+        """The mesh as it is seen now; None while it is off."""
+        return self._look()
+
     def index(self) -> Index | None:
         """The present view, indexed; None while the mesh is off."""
         view = self._look()

@@ -1,6 +1,7 @@
 """Prompts as templates: Jinja2 in its sandbox, where an undefined variable is empty. Pure.
 
-The sandbox forbids private attributes and mutation of what it is given; what it cannot forbid, a text that grows without end, is bounded here.
+The sandbox forbids private attributes and mutation of what it is given; what it cannot forbid, a text that grows without end, is bounded
+here.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Template:
                 written.append(piece)
         except AgentUnusable:
             raise
-        except Exception as failure:  # noqa: BLE001  a template can raise anything that its expressions can
+        except Exception as failure:
             raise AgentUnusable(
                 f"{self.where}: cannot be rendered: {type(failure).__name__}: {failure}", hint="check the template's expressions"
             ) from failure

@@ -1,7 +1,7 @@
 """What a run is asked, and what happens in it as its watcher sees it: numbered events through one bounded queue.
 
-Every door (JSON, event stream, OpenAI) drains the same queue. A slow reader slows the run, down to the model that makes the tokens; it never
-makes the queue grow.
+Every door (JSON, event stream, OpenAI) drains the same queue. A slow reader slows the run, down to the model that makes the tokens; it
+never makes the queue grow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Answers a script's effects, one after the other, until it ends. One span an effect.
 
-A failure of an effect is raised inside the script, which may recover. A cancellation is not: it goes straight through and closes the script.
+A failure of an effect is raised inside the script, which may recover. A cancellation is not: it goes straight through and closes the
+script.
 """
 
 from __future__ import annotations
@@ -118,7 +119,10 @@ class Stage:
                         tally.node, tally.route = node, kind
                         tally.attempts += attempt
                         attributes.update(node=node, route=kind, model=agent.model)
-                        await self._events.tell("route", {"node": node, "route": kind, "model": agent.model, "attempt": attempt})
+                        await self._events.tell(
+                            "route",
+                            {"node": node, "route": kind, "model": agent.model, "attempts": tally.attempts, "home": self._trace.node},
+                        )
                     case ModelReply():
                         reply = event
         assert reply is not None, "a completion ends with its reply"

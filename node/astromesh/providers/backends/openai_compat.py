@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import aiohttp
@@ -38,27 +37,16 @@ ERROR_TEXT_MAX = 500
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A model server: where, and with which key. `url` ends in the API's root ("…/v1")."""
-
-    name: str
-    url: str
-    api_key: str | None = None
-    api_key_env: str | None = None
-
-    @staticmethod
-    def root(url: str) -> str:
-        """An endpoint is accepted with and without `/v1`."""
-        url = url.rstrip("/")
-        return url if url.endswith("/v1") else f"{url}/v1"
-
-
 class OpenAICompat:
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float | None = None) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self, name: str, url: str, *, api_key: str | None = None, api_key_env: str | None = None, timeout_s: float | None = None
+    ) -> None:
+        """`url` is the API's root ("…/v1"); `api_key_env` names a variable that is read at every call."""
+        self._name = name
+        self._url = url
+        self._api_key = api_key
+        self._api_key_env = api_key_env
         self._timeout_s = timeout_s
-        self._url = f"{endpoint.url}/chat/completions"
         self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
@@ -83,7 +71,7 @@ class OpenAICompat:
                         break
                     for event in stream.receive(orjson.loads(data)):
                         yield event
-                yield stream.end(self._endpoint.name)
+                yield stream.end(self._name)
         except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
             self._explain(failure, timeout_s)
 
@@ -99,14 +87,14 @@ class OpenAICompat:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
-        key = self._endpoint.api_key
-        if key is None and self._endpoint.api_key_env:
-            key = os.environ.get(self._endpoint.api_key_env)
+        key = self._api_key
+        if key is None and self._api_key_env:
+            key = os.environ.get(self._api_key_env)
             if not key:
                 raise ModelFailed(
-                    f"provider {self._endpoint.name} needs a key",
+                    f"provider {self._name} needs a key",
                     code="model_missing_api_key",
-                    hint=f"set the environment variable {self._endpoint.api_key_env} for the node",
+                    hint=f"set the environment variable {self._api_key_env} for the node",
                     definite=True,
                 )
         if key:
@@ -115,14 +103,14 @@ class OpenAICompat:
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
         """Turns an answer that is none into the error that says whose fault it is. No token was made, so elsewhere is safe."""
-        name, status = self._endpoint.name, response.status
+        name, status = self._name, response.status
         said = _complaint(await _bounded(response))
         match status:
             case 429:
                 wait = response.headers.get("Retry-After", "")
                 raise Overloaded(
                     f"provider {name} is busy: {said}",
-                    hint=f"the limits of {self._endpoint.url}",
+                    hint=f"the limits of {self._url}",
                     retry_after_s=int(wait) if wait.isdigit() else 1,
                 )
             case 401 | 403:
@@ -136,7 +124,7 @@ class OpenAICompat:
                 raise ModelFailed(
                     f"provider {name} answered 404: {said}",
                     code="model_no_eligible_provider",
-                    hint=f"check the model's name and the endpoint {self._endpoint.url}",
+                    hint=f"check the model's name and the endpoint {self._url}",
                     definite=True,
                 )
             case _ if 400 <= status < 500:
@@ -145,12 +133,12 @@ class OpenAICompat:
                 raise ModelFailed(
                     f"provider {name} answered {status}: {said}",
                     code="model_provider_unavailable",
-                    hint=f"look at the server behind {self._endpoint.url}",
+                    hint=f"look at the server behind {self._url}",
                     definite=True,
                 )
 
     def _explain(self, failure: Exception, timeout_s: float) -> NoReturn:
-        name, url = self._endpoint.name, self._endpoint.url
+        name, url = self._name, self._url
         match failure:
             case aiohttp.ConnectionTimeoutError():
                 raise ModelFailed(

@@ -1,0 +1,117 @@
+"""All doors in one application: the table of routes, and what every request passes through."""
+
+from __future__ import annotations
+
+import logging
+import re
+from uuid import uuid4
+
+from aiohttp import web
+
+from astromesh.api import agents, documentation, mesh, openai, system
+from astromesh.api.bodies import BODY_BYTES_MAX
+from astromesh.api.errors import http_problem, openai_response, problem
+from astromesh.api.guard import check_host, check_origin
+from astromesh.api.house import HOUSE, House
+from astromesh.api.replies import REQUEST_ID
+from astromesh.api.route import Handler, Route
+from astromesh.errors import AstromeshError, CallersMistake
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v1/health", system.health, "Is the process alive? Never tied to the mesh."),
+    Route(
+        "GET",
+        "/v1/ready",
+        system.ready,
+        "Are the doors open? With a parameter: could it be served now, here or on a peer?",
+        codes=(200, 503),
+        query=(("agent", "an agent's name"), ("model", "a model's name")),
+    ),
+    Route("GET", "/v1/system/status", system.status, "What this node is and how it is."),
+    Route("GET", "/v1/agents", agents.listing, "The agents of the mesh.", answer=agents.AgentList, query=(("scope", "mesh, or local"),)),
+    Route("GET", "/v1/agents/{name}", agents.show, "An agent's document, secrets masked.", codes=(200, 404)),
+    Route(
+        "POST",
+        "/v1/agents/{name}/run",
+        agents.run,
+        "Ask an agent. JSON, or an event stream with stream: true or Accept: text/event-stream.",
+        body=agents.RunBody,
+        answer=agents.RunResult,
+        codes=(200, 400, 403, 404, 413, 415, 422, 429, 502, 503, 504),
+    ),
+    Route("GET", "/v1/models", openai.models, "The models of the mesh, in OpenAI's shape; agents among them as agent:NAME."),
+    Route("GET", "/v1/models/{name}", openai.model, "One model.", codes=(200, 404)),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        openai.chat,
+        "OpenAI's chat completions, streaming and tools included.",
+        body=openai.ChatBody,
+        codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+    ),
+    Route("GET", "/v1/nodes", mesh.nodes, "The nodes of the mesh and what each offers.", codes=(200, 503)),
+    Route("GET", "/v1/mesh/state", mesh.state, "The mesh as this node sees it.", codes=(200, 503)),
+    Route("POST", "/v1/mesh/join", mesh.join, "Join the mesh of another node.", body=mesh.JoinBody, codes=(200, 422, 502, 503)),
+    Route("POST", "/v1/mesh/leave", mesh.leave, "Say goodbye to the mesh and stay alone.", codes=(200, 503)),
+    Route(
+        "GET",
+        "/v1/traces",
+        system.traces,
+        "The course of recent runs.",
+        codes=(200, 422),
+        query=(("agent", "an agent's name"), ("limit", "1 to 256")),
+    ),
+    Route("GET", "/v1/traces/{id}", system.trace, "The course of one run.", codes=(200, 404)),
+    Route("GET", "/metrics", system.metrics, "Figures for Prometheus."),
+)
+
+_OPENAI_PATHS = ("/v1/chat/", "/v1/models")
+
+
+def build(house: House) -> web.Application:
+    """The application of a node. Every route answers with and without a trailing slash."""
+    app = web.Application(middlewares=[_door], client_max_size=BODY_BYTES_MAX)
+    app[HOUSE] = house
+    for route in (*ROUTES, *documentation.routes(ROUTES)):
+        app.router.add_route(route.method, route.path, route.handler, name=None)
+        app.router.add_route(route.method, f"{route.path}/", route.handler, name=None)
+    app.on_response_prepare.append(_name_request)
+    return app
+
+
+@web.middleware
+async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The guard in front of every handler, the mapping of errors behind it, and a count."""
+    house = request.app[HOUSE]
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    resource = request.match_info.route.resource
+    route = resource.canonical.rstrip("/") if resource is not None else "none"
+    try:
+        check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
+        check_origin(request.headers.get("Origin"), request.headers.get("Host"))
+        response = await handler(request)
+    except AstromeshError as error:
+        if not isinstance(error, CallersMistake):
+            log.info("%s %s: %s (%s)", request.method, route, error.code, error.message)
+        response = openai_response(error) if request.path.startswith(_OPENAI_PATHS) else problem(error)
+    except web.HTTPException as error:
+        response = http_problem(error, hint="GET /openapi.json lists every route and its methods")
+    except (ConnectionResetError, BrokenPipeError):
+        raise  # the client has left in the middle of a stream: nobody is there to be told
+    except Exception:
+        log.exception("%s %s failed in a way that nobody foresaw; request %s", request.method, route, request[REQUEST_ID])
+        failure = AstromeshError("the node made a mistake of its own", hint=f"its log has the details under {request[REQUEST_ID]}")
+        response = openai_response(failure) if request.path.startswith(_OPENAI_PATHS) else problem(failure)
+    house.metrics.http_requests.labels(route, str(response.status)).inc()
+    return response
+
+
+async def _name_request(request: web.Request, response: web.StreamResponse) -> None:
+    if REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]

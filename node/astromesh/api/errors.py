@@ -1,0 +1,152 @@
+"""The only mapping of errors to HTTP: RFC 9457 problem details on native routes, OpenAI's shape on OpenAI's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from astromesh.errors import (
+    AgentUnavailable,
+    AgentUnusable,
+    AstromeshError,
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    ForeignPage,
+    InvalidRequest,
+    JoinRefused,
+    MalformedBody,
+    MeshOff,
+    MissingExtra,
+    ModelFailed,
+    ModelRefused,
+    ModelUnavailable,
+    Overloaded,
+    PeerLost,
+    StoreError,
+    TooManyValues,
+    TurnsExhausted,
+    UnknownAgent,
+    UnknownModel,
+    WrongMediaType,
+)
+
+# The first class that fits, most special first.
+_STATUS: tuple[tuple[type[AstromeshError], int], ...] = (
+    (MalformedBody, 400),
+    (BodyTooLarge, 413),
+    (TooManyValues, 413),
+    (WrongMediaType, 415),
+    (ForeignPage, 403),
+    (UnknownAgent, 404),
+    (UnknownModel, 404),
+    (AgentUnusable, 404),
+    (ModelRefused, 400),
+    (InvalidRequest, 422),
+    (Overloaded, 429),
+    (DeadlineExceeded, 504),
+    (ModelUnavailable, 503),
+    (AgentUnavailable, 503),
+    (Draining, 503),
+    (MeshOff, 503),
+    (MissingExtra, 503),
+    (JoinRefused, 502),
+    (StoreError, 502),
+    (ModelFailed, 502),
+    (PeerLost, 502),
+    (TurnsExhausted, 502),
+)
+
+_TITLES = {
+    400: "Bad request",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    413: "Content too large",
+    415: "Unsupported media type",
+    422: "Unprocessable content",
+    429: "Too many requests",
+    500: "Internal error",
+    502: "Bad gateway",
+    503: "Service unavailable",
+    504: "Gateway timeout",
+}
+
+
+def status(error: AstromeshError) -> int:
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem(error: AstromeshError) -> web.Response:
+    """The answer of a native route. `detail` is a string, or an object where the contract gives it keys."""
+    code = status(error)
+    detail: Any = error.message
+    if isinstance(error, DeadlineExceeded) and error.details is not None:
+        detail = dict(error.details)
+    elif code in (502, 503):
+        detail = {"error": error.code, "message": error.message, "hint": error.hint}
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": _TITLES.get(code, "Error"),
+        "status": code,
+        "detail": detail,
+        "code": error.code,
+        "hint": error.hint,
+    }
+    if isinstance(error, InvalidRequest) and error.param is not None:
+        body["param"] = error.param
+    return web.Response(body=orjson.dumps(body), status=code, content_type="application/problem+json", headers=_retry(error))
+
+
+def http_problem(error: web.HTTPException, *, hint: str) -> web.Response:
+    """The same shape for what the HTTP layer itself refuses (no such route, wrong method)."""
+    title = _TITLES.get(error.status, error.reason)
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": error.status,
+        "detail": error.reason,
+        "code": title.lower().replace(" ", "_"),
+        "hint": hint,
+    }
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    return web.Response(body=orjson.dumps(body), status=error.status, content_type="application/problem+json", headers=headers)
+
+
+def openai_error(error: AstromeshError) -> tuple[int, dict[str, Any]]:
+    """Status and body as OpenAI's clients expect them."""
+    code, name = status(error), error.code
+    if isinstance(error, ModelFailed) and error.code == "model_no_providers":
+        code, name = 404, "model_not_found"
+    elif isinstance(error, InvalidRequest):
+        code = 400
+    kind = {
+        400: "invalid_request_error",
+        404: "invalid_request_error",
+        413: "invalid_request_error",
+        415: "invalid_request_error",
+        429: "rate_limit_error",
+    }
+    message = f"{error.message}. {error.hint}" if error.hint else error.message
+    return code, {"error": {"message": message, "type": kind.get(code, "api_error"), "param": getattr(error, "param", None), "code": name}}
+
+
+def openai_response(error: AstromeshError) -> web.Response:
+    code, body = openai_error(error)
+    return web.Response(body=orjson.dumps(body), status=code, content_type="application/json", headers=_retry(error))
+
+
+def event(error: AstromeshError) -> dict[str, Any]:
+    """The data of an `error` event in a stream that had begun."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+    if isinstance(error, DeadlineExceeded) and error.details is not None:
+        body["detail"] = dict(error.details)
+    return body
+
+
+def _retry(error: AstromeshError) -> Mapping[str, str] | None:
+    seconds = getattr(error, "retry_after_s", None)
+    return {"Retry-After": str(seconds)} if seconds is not None else None

@@ -1,0 +1,55 @@
+"""What the doors open to: the parts of a running node that a request may reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from astromesh.fleet.roster import Roster
+from astromesh.runtime.engine import AgentRuntime
+from astromesh.runtime.models import Models
+from astromesh.telemetry.metrics import Metrics
+
+
+class MeshControl(Protocol):
+    """What a door may ask of the mesh beyond reading its view."""
+
+    async def join(self, address: str) -> int:
+        """Joins through a seed; how many other members are known then. Raises `AstromeshError`."""
+        ...
+
+    async def leave(self) -> None:
+        """Says goodbye and stays alone."""
+        ...
+
+    def clock(self) -> float:
+        """Now, on the clock of the view's times."""
+        ...
+
+    def link(self, name: str) -> Mapping[str, Any]:
+        """The state of the link to a member: `{state, rtt_ms}`."""
+        ...
+
+
+@dataclass(slots=True)
+class House:
+    """One node, as its doors see it."""
+
+    node: str  # its label
+    version: str
+    started_at: float  # seconds since the epoch
+    runtime: AgentRuntime
+    models: Models
+    roster: Roster
+    metrics: Metrics
+    mesh: MeshControl | None  # None: the mesh is off
+    model_rows: Callable[[], list[dict[str, Any]]]  # this node's own models: `{name, state, identity, created, progress?, error?}`
+    hosts_allowed: frozenset[str]  # names under which this node may be addressed, besides loopback
+    warnings: tuple[str, ...] = ()  # of the configuration, as a person reads them
+    not_ready: list[str] = field(default_factory=list)  # reasons; empty once everything is open
+
+
+HOUSE = web.AppKey("house", House)

@@ -1,0 +1,120 @@
+"""The mesh: who is here, what each offers; joining and leaving."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import time
+from typing import Any
+
+import psutil
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from astromesh.api.bodies import read
+from astromesh.api.house import HOUSE, House, MeshControl
+from astromesh.api.replies import reply
+from astromesh.api.system import leader, services
+from astromesh.errors import MeshOff
+from maia.view import MemberView, MeshView
+
+
+class JoinBody(BaseModel):
+    """Where a member of the mesh can be found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: str = Field(min_length=1, max_length=300, description="host:port of its gossip; the port is 7946 where it is left out")
+
+
+async def nodes(request: web.Request) -> web.Response:
+    house = request.app[HOUSE]
+    view, index = house.roster.view(), house.roster.index()
+    if house.mesh is None or view is None or index is None:
+        raise _off()
+    rows = []
+    for member in view.members.values():
+        mine = member.name == view.me
+        offer = index.offers[member.name]
+        rows.append(
+            {
+                "node_id": member.node_id,
+                "name": house.roster.label(member.name),
+                "status": member.status,
+                "role": member.role,
+                "devices": [],
+                "models": [{"name": model.name, "state": model.state} for model in offer.models],
+                "agents": [agent.name for agent in offer.agents],
+                "load": _load(house) if mine else {},
+                "link": {"state": "self", "rtt_ms": None} if mine else dict(house.mesh.link(member.name)),
+            }
+        )
+    return reply({"nodes": rows})
+
+
+async def state(request: web.Request) -> web.Response:
+    house = request.app[HOUSE]
+    view = house.roster.view()
+    if house.mesh is None or view is None:
+        raise _off()
+    return reply(
+        {
+            "nodes": [_member(house, house.mesh, view, member) for member in view.members.values()],
+            "leader_id": leader(house),
+            "version": view.version,
+        }
+    )
+
+
+async def join(request: web.Request) -> web.Response:
+    house = request.app[HOUSE]
+    body = await read(request, JoinBody)
+    if house.mesh is None:
+        raise _off()
+    return reply({"status": "joined", "address": body.address, "members": await house.mesh.join(body.address)})
+
+
+async def leave(request: web.Request) -> web.Response:
+    house = request.app[HOUSE]
+    if house.mesh is None:
+        raise _off()
+    await house.mesh.leave()
+    return reply({"status": "left"})
+
+
+def _member(house: House, mesh: MeshControl, view: MeshView, member: MemberView) -> dict[str, Any]:
+    index = house.roster.index()
+    offer = index.offers.get(member.name) if index else None
+    mine = member.name == view.me
+    now, clock = time(), mesh.clock()
+    return {
+        "node_id": member.node_id,
+        "name": house.roster.label(member.name),
+        "url": f"http://{member.api}" if member.api else None,
+        "gossip": str(member.gossip),
+        "services": services(house) if mine else {},
+        "agents": [agent.name for agent in offer.agents] if offer else [],
+        "models": [model.name for model in offer.models] if offer else [],
+        "load": _load(house) if mine else {},
+        "leader": member.node_id == leader(house),
+        "joined_at": _iso(now - (clock - member.since_s)),
+        "last_heartbeat": _iso(now if mine else now - (clock - member.heard_s)),
+        "status": member.status,
+        "incarnation": member.incarnation,
+    }
+
+
+def _load(house: House) -> dict[str, Any]:
+    """This node's own. What is unknown of others is absent, never 0."""
+    return {
+        "cpu_percent": psutil.cpu_percent(interval=None),
+        "memory_percent": psutil.virtual_memory().percent,
+        "active_requests": house.runtime.active_runs,
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _off() -> MeshOff:
+    return MeshOff("the mesh is switched off on this node", hint="set spec.mesh.enabled: true in runtime.yaml and start it again")

@@ -1,0 +1,90 @@
+"""The node itself: alive, ready, its status, its figures, its recent runs."""
+
+from __future__ import annotations
+
+import os
+from time import time
+
+from aiohttp import web
+
+from astromesh.api.house import HOUSE, House
+from astromesh.api.replies import reply
+from astromesh.errors import InvalidRequest
+
+TRACES_SHOWN_MAX = 256
+
+
+async def health(request: web.Request) -> web.Response:
+    return reply({"status": "ok", "version": request.app[HOUSE].version})
+
+
+async def ready(request: web.Request) -> web.Response:
+    house = request.app[HOUSE]
+    reasons = list(house.not_ready)
+    if (name := request.query.get("agent")) is not None and not house.runtime.can_serve(name):
+        reasons.append(f"agent {name} could not be served now, here or on a peer")
+    if (name := request.query.get("model")) is not None and not house.models.ready(name):
+        reasons.append(f"model {name} could not be served now, here or on a peer")
+    return reply({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+
+async def status(request: web.Request) -> web.Response:
+    house = request.app[HOUSE]
+    view = house.roster.view()
+    peers: list[dict[str, object]] = [
+        {"name": house.roster.label(member.name), "url": f"http://{member.api}" if member.api else None, "services": {}}
+        for member in (view.peers if view else ())
+        if member.usable
+    ]
+    return reply(
+        {
+            "version": house.version,
+            "uptime_seconds": round(time() - house.started_at, 3),
+            "mode": "dev",
+            "agents_loaded": len(house.runtime.agents),
+            "agents_broken": len(house.runtime.broken),
+            "pid": os.getpid(),
+            "services": services(house),
+            "peers": peers,
+            "mesh": {
+                "enabled": house.mesh is not None,
+                "node_id": view.myself.node_id if view else None,
+                "node_name": house.node,
+                "leader": leader(house) if view else None,
+                "cluster_size": 1 + len(peers),
+                "status": view.myself.status if view else "off",
+            },
+            "active_runs": house.runtime.active_runs,
+            "warnings": list(house.warnings),
+        }
+    )
+
+
+async def metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[HOUSE].metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+async def traces(request: web.Request) -> web.Response:
+    limit = request.query.get("limit", "50")
+    if not limit.isdigit() or not 1 <= int(limit) <= TRACES_SHOWN_MAX:
+        raise InvalidRequest(f"limit={limit} is no number from 1 to {TRACES_SHOWN_MAX}", hint="leave it out for 50", param="limit")
+    found = request.app[HOUSE].runtime.traces.recent(agent=request.query.get("agent"), limit=int(limit))
+    return reply({"traces": [trace.as_json() for trace in found]})
+
+
+async def trace(request: web.Request) -> web.Response:
+    found = request.app[HOUSE].runtime.traces.get(request.match_info["id"])
+    if found is None:
+        raise web.HTTPNotFound(reason="no such trace: the ring keeps the last ones only")
+    return reply(found.as_json())
+
+
+def services(house: House) -> dict[str, bool]:
+    return {"api": True, "agents": True, "inference": bool(house.models.local), "mesh": house.mesh is not None}
+
+
+def leader(house: House) -> str | None:
+    """The living node with the lowest id; it has no duties."""
+    view = house.roster.view()
+    alive = sorted(member.node_id for member in view.members.values() if member.status == "alive") if view else []
+    return alive[0] if alive else None

@@ -1,0 +1,107 @@
+"""Builds what runs out of what was written: agents and providers from their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from astromesh.errors import AgentUnusable
+from astromesh.memory.port import ConversationMemory
+from astromesh.orchestration.plan import Part
+from astromesh.orchestration.prompt import Template
+from astromesh.runtime.agent import Agent
+from astromesh.runtime.builtins import lookup
+from astromesh.specs.provider import Server, Unresolved, server_of
+from astromesh.tools.toolbox import Toolbox
+
+if TYPE_CHECKING:
+    from astromesh.providers.port import ModelProvider
+    from astromesh.specs.agent import Agent as AgentResource
+    from astromesh.specs.agent import Orchestration
+    from astromesh.specs.provider import Provider
+
+
+class Providers:
+    """The model servers that this node calls: one client for each server and key, shared by all who name it."""
+
+    def __init__(self, configured: Iterable[Provider]) -> None:
+        self.configured = {provider.name: provider for provider in configured}
+        self._open: dict[tuple[str, str | None, str | None, float | None], ModelProvider] = {}
+
+    def client(self, server: Server, *, timeout_s: float | None = None) -> ModelProvider:
+        key = server.api_key.get_secret_value() if server.api_key is not None else None
+        identity = (server.url, key, server.api_key_env, timeout_s)
+        if identity not in self._open:
+            self._open[identity] = lookup("provider", "openai_compat")(
+                server.name, server.url, api_key=key, api_key_env=server.api_key_env, timeout_s=timeout_s
+            )
+        return self._open[identity]
+
+    async def close(self) -> None:
+        for provider in self._open.values():
+            await provider.close()
+
+
+class Assembly:
+    """Agents of one node: they share its memory and its providers."""
+
+    def __init__(self, *, providers: Providers, defaults: Orchestration) -> None:
+        self._providers = providers
+        self._defaults = defaults
+        self._memory: ConversationMemory | None = None
+
+    def agent(self, document: AgentResource) -> Agent:
+        """Raises `AgentUnusable` with the place of what cannot be."""
+        limits = document.limits(self._defaults)
+        toolbox = Toolbox(lookup("tool", name)() for name in document.tools)
+        turns = document.remembered_turns
+        return Agent(
+            name=document.name,
+            namespace=document.namespace,
+            version=document.version,
+            part=Part(
+                agent=document.name,
+                system=Template(document.system_prompt, where=document.place("spec.prompts.system")),
+                context=Template(document.context_prompt, where=document.place("spec.prompts.context")),
+                turns=limits.iterations,
+                tools=toolbox.schemas,
+                remembers=turns is not None,
+            ),
+            model=document.model.model,
+            model_source="local" if document.model.is_local else document.model.served_by,
+            provider=self._provider(document),
+            sampling=document.sampling,
+            timeout_s=limits.timeout_s,
+            toolbox=toolbox,
+            memory=None if turns is None else self._shared_memory(),
+            window_turns=turns or 0,
+            document=document.as_document(),
+            warnings=tuple(str(warning) for warning in document.warnings),
+        )
+
+    def _provider(self, document: AgentResource) -> ModelProvider | None:
+        target = document.model
+        if target.is_local:
+            return None
+        server = server_of(target, self._providers.configured)
+        if isinstance(server, Unresolved):
+            raise AgentUnusable(f"{document.place('spec.model.primary')}: {server.message}", hint=server.remedy)
+        return self._providers.client(server, timeout_s=target.timeout)
+
+    def _shared_memory(self) -> ConversationMemory:
+        if self._memory is None:
+            self._memory = lookup("memory", "in_memory")()
+        return self._memory
+
+
+def assemble(
+    documents: Iterable[AgentResource], assembly: Assembly, *, report: Callable[[str, AgentUnusable], None]
+) -> Mapping[str, Agent]:
+    """All that can be built, by name; what cannot is reported and stops nothing."""
+    agents: dict[str, Agent] = {}
+    for document in documents:
+        try:
+            agents[document.name] = assembly.agent(document)
+        except AgentUnusable as mistake:
+            report(document.name, mistake)
+    return agents

@@ -1,0 +1,97 @@
+"""What a node must not forget between two lives: who it is, how often it was started, and whom it joined.
+
+One small JSON file in the data directory, replaced as a whole, and a lock beside it: two processes with one identity would accuse each
+other of being dead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from astromesh.errors import ConfigurationError
+
+SEEDS_KEPT = 16  # addresses that were joined by command; any one of them that answers is enough
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`incarnation` is the highest that was used; the next life starts above it. `joined` are addresses given to `join`."""
+
+    node_id: str
+    generation: int
+    incarnation: int = 0
+    joined: tuple[str, ...] = ()
+
+    def with_seed(self, address: str) -> Record:
+        """Newest last, each once."""
+        return replace(self, joined=(*(seed for seed in self.joined if seed != address), address)[-SEEDS_KEPT:])
+
+
+class RecordFile:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "node.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises `ConfigurationError` where the folder cannot be written or another process runs on it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._folder / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as failure:
+            raise ConfigurationError(
+                f"the data directory {self._folder} cannot be used: {failure.strerror}", hint="choose another one with --data"
+            ) from failure
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+                raise ConfigurationError(
+                    f"another node runs on the data directory {self._folder}" + (f" (process {holder})" if holder else ""),
+                    hint="stop it, or give this one a directory of its own with --data",
+                ) from None
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(lock)
+
+    def begin_life(self, *, now: float) -> Record:
+        """The record of the life that starts now, already on disk. `now` in seconds since the epoch.
+
+        A generation is the start time or more, so that also a node whose file was lost comes after its earlier lives.
+        """
+        try:
+            said = json.loads(self._path.read_text())
+            before = Record(
+                node_id=str(said["node_id"]),
+                generation=int(said["generation"]),
+                incarnation=int(said["incarnation"]),
+                joined=tuple(str(seed) for seed in said["joined"]),
+            )
+        except FileNotFoundError:
+            before = Record(node_id=secrets.token_hex(16), generation=0)
+        except (OSError, ValueError, KeyError, TypeError) as failure:
+            raise ConfigurationError(
+                f"{self._path} cannot be read: {failure}", hint="move it away to start as a new node, or restore it to stay the same one"
+            ) from failure
+        record = replace(before, generation=max(before.generation + 1, int(now)))
+        self.write(record)
+        return record
+
+    def write(self, record: Record) -> None:
+        """Replaces the file; after a crash it is the old one or the new one."""
+        part = self._path.with_suffix(".part")
+        with part.open("w") as file:
+            json.dump(asdict(record), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
