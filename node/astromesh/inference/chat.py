@@ -8,6 +8,7 @@ be neither repeated nor cached.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -66,17 +67,15 @@ class ChatTemplate:
             )
         try:
             return self._render(transcript, tools)
-        except TemplateError as error:
+        except _Refused as refused:
             if transcript and transcript[0].role == "system":
                 # Some models (Gemma) know no system role. Their makers' advice is to put its text in front of the first user message.
-                try:
+                with contextlib.suppress(_Refused):  # what is told is the refusal of the caller's own transcript
                     return self._render(_system_folded(transcript), tools)
-                except TemplateError:
-                    pass  # the first refusal is the one about the caller's own transcript
-            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", param="messages") from error
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-            # What a template's own arithmetic on our values raises; its text may hold parts of a message, so only its kind is told.
-            raise InvalidRequest(f"the model's chat template fails on these messages ({type(error).__name__})", param="messages") from error
+            raise InvalidRequest(f"the model's chat template refuses these messages: {refused}", param="messages") from refused
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+            # The template stumbles over our values. What it says then may quote a message, so only its kind is told.
+            raise InvalidRequest(f"the model's chat template fails on these messages ({type(error).__name__})", param="messages") from None
 
     def _render(self, transcript: Transcript, tools: Sequence[ToolSchema]) -> str:
         return self._template.render(

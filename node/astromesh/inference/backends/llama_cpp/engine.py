@@ -79,7 +79,7 @@ class LlamaCppEngine:
         self._process: WorkerProcess | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._silent = False
-        self._failures_in_a_row = 0
+        self._deaths_in_a_row = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[AstromeshError | None] | None = None
 
@@ -119,7 +119,7 @@ class LlamaCppEngine:
             raise MissingExtra("no inference engine is installed, so this node cannot run models itself", hint=EXTRA_HINT)
         if self._supervisor is None:
             self._state, self._problem, self._progress = "loading", "", 0.0
-            self._failures_in_a_row = 0
+            self._deaths_in_a_row = 0
             self._settled = asyncio.get_running_loop().create_future()
             self._supervisor = asyncio.create_task(self._supervise(), name=f"inference-{self.name}")
         assert self._settled is not None
@@ -141,14 +141,17 @@ class LlamaCppEngine:
 
     async def _supervise(self) -> None:
         limits = self._limits
+        starts_without_success = 0
         while True:
             refusal = await self._run_worker()
-            if refusal is not None or (self._state == "loading" and self._failures_in_a_row >= limits.starts_without_success):
+            starts_without_success = starts_without_success + 1 if self._state == "loading" else 0
+            if refusal is not None or starts_without_success >= limits.starts_without_success:
                 self._give_up(refusal or self._problem)
                 return
             self._state, self._progress = "loading", 0.0
             self._stats = replace(self._stats, restarts=self._stats.restarts + 1)
-            await asyncio.sleep(min(limits.restart_pause_max_s, limits.restart_pause_s * 2 ** (self._failures_in_a_row - 1)))
+            doublings = min(self._deaths_in_a_row - 1, 16)  # far past the longest pause, and no overflow
+            await asyncio.sleep(min(limits.restart_pause_max_s, limits.restart_pause_s * 2**doublings))
 
     def _give_up(self, why: str) -> None:
         self._state, self._problem = "failed", why
@@ -186,7 +189,7 @@ class LlamaCppEngine:
             ending = await process.end()
         if self._silent:
             ending = f"said nothing for {self._limits.silence_s:g} s and was killed"
-        self._failures_in_a_row += 1
+        self._deaths_in_a_row += 1
         words = process.last_words()
         self._problem = f"its worker (pid {process.pid}) {ending}" + (f"; its last words: {words}" if words else "")
         self._fail_running(
@@ -242,7 +245,7 @@ class LlamaCppEngine:
         timings: dict[str, float] = dict(account["timings"])
         assert request.sent_s is not None
         timings["queue_ms"] += (request.sent_s - request.arrived_s) * 1e3
-        self._failures_in_a_row = 0
+        self._deaths_in_a_row = 0
         self._stats = replace(
             self._stats,
             finished=self._stats.finished + 1,

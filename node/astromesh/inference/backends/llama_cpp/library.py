@@ -9,17 +9,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
 from astromesh.inference.sampling import SamplingPlan
-
-# How many tokens of a prompt one `llama_decode` takes. A cancel acts between two of them, and other streams wait for one: on two cores
-# 128 tokens of SmolLM2-135M take 0.4 s. Wider ones are faster by little on a CPU.
-CHUNK_TOKENS = 128
+from astromesh.inference.schedule import CHUNK_TOKENS, Piece
 
 # A repetition further back is not felt as one; llama.cpp looks back as far.
 REPEAT_WINDOW_TOKENS = 64
@@ -38,31 +34,8 @@ def _log(level: int, text: bytes, _data: object) -> None:
         sys.stderr.write(text.decode(errors="replace"))
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Tokens of one sequence for one decode. `output` asks for the logits of its last token."""
-
-    sequence: int
-    position: int
-    tokens: Sequence[int]
-    output: bool
-
-
-class Sampler:
-    """A chain of samplers for one stream. It remembers what it took: penalties and the generator live in it."""
-
-    def __init__(self, chain: Any) -> None:
-        self._chain = chain
-
-    def sample(self, context: Any, output: int) -> int:
-        return int(llama_cpp.llama_sampler_sample(self._chain, context, output))
-
-    def free(self) -> None:
-        llama_cpp.llama_sampler_free(self._chain)
-
-
 class Model:
-    """A model's file, its vocabulary, and one context with room for `cells` tokens of `sequences` streams."""
+    """A `Decoder`: a model's file, its vocabulary, and one context with room for `cells` tokens of `sequences` streams."""
 
     def __init__(self, path: Path, *, gpu_layers: int, progress: Callable[[float], None]) -> None:
         """Maps the file. Raises `EngineFault` where llama.cpp cannot read it; why is on stderr."""
@@ -153,7 +126,7 @@ class Model:
         """Whether this token ends a turn."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
 
-    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> Sampler:
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> Any:
         """The plan as a chain. `window` is the longest possible stream: penalties for frequency and presence look back over all of it."""
         chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         vocabulary_tokens = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
@@ -167,7 +140,7 @@ class Model:
             add(llama_cpp.llama_sampler_init_penalties(vocabulary_tokens, window, 1.0, plan.frequency_penalty, plan.presence_penalty))
         if plan.greedy:
             add(llama_cpp.llama_sampler_init_greedy())
-            return Sampler(chain)
+            return chain
         if plan.top_k > 0:
             add(llama_cpp.llama_sampler_init_top_k(plan.top_k))
         if plan.top_p < 1.0:
@@ -176,7 +149,7 @@ class Model:
             add(llama_cpp.llama_sampler_init_min_p(plan.min_p, 1))
         add(llama_cpp.llama_sampler_init_temp(plan.temperature))
         add(llama_cpp.llama_sampler_init_dist(seed))
-        return Sampler(chain)
+        return chain
 
     def decode(self, pieces: Sequence[Piece]) -> list[int]:
         """One `llama_decode`. For every piece with `output`, in order, the index that `sample` takes. Raises `EngineFault`."""
@@ -198,8 +171,12 @@ class Model:
             raise EngineFault(f"llama_decode of {row} tokens ended with code {code}")
         return outputs
 
-    def sample(self, sampler: Sampler, output: int) -> int:
-        return sampler.sample(self._context, output)
+    def sample(self, sampler: Any, output: int) -> int:
+        """Takes a token and tells the chain, whose penalties and generator go on from it."""
+        return int(llama_cpp.llama_sampler_sample(sampler, self._context, output))
+
+    def release(self, sampler: Any) -> None:
+        llama_cpp.llama_sampler_free(sampler)
 
     def forget(self, sequence: int) -> None:
         """Frees every cell of a sequence."""

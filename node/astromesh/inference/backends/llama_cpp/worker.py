@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import queue
+import secrets
 import signal
 import sys
 import threading
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from astromesh.errors import InvalidRequest
+from astromesh.inference.chat import CHATML, ChatTemplate, TemplateUnusable
 from astromesh.inference.frames import FrameDecoder, pack
+from astromesh.inference.schedule import Schedule
 
 # The node's own threads answer probes of other nodes within a tenth of a second; tokens can wait for them.
 NICENESS = 10
@@ -74,10 +77,8 @@ def main() -> None:
             send("progress", fraction=fraction)
 
     load = arrived.get()
-    # Late, for `_settle` must come before any library that prints.
+    # Late: `_settle` must come before any library that prints.
     from astromesh.inference.backends.llama_cpp.library import EngineFault, Model
-    from astromesh.inference.backends.llama_cpp.schedule import Schedule
-    from astromesh.inference.chat import CHATML, ChatTemplate, TemplateUnusable
 
     sequences = load["parallel"]
     try:
@@ -90,7 +91,7 @@ def main() -> None:
     except (EngineFault, TemplateUnusable) as error:
         send("unusable", message=str(error))
         return
-    schedule = Schedule(model, template, context=context, cells=cells, sequences=sequences)
+    schedule = Schedule(model, template, context=context, cells=cells, sequences=sequences, clock=time.monotonic)
     send("loaded", context=context, takes_tools=template.takes_tools)
 
     while True:
@@ -100,7 +101,7 @@ def main() -> None:
             match frame["kind"]:
                 case "complete":
                     try:
-                        schedule.submit(frame, now=time.monotonic())
+                        schedule.submit(frame, seed=secrets.randbits(32))
                     except InvalidRequest as error:
                         send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
                 case "cancel":

@@ -1,39 +1,79 @@
-"""Who gets the next `llama_decode`: continuous batching of several streams over one context. Touches nothing but the model it is given.
+"""Who gets the next decode: continuous batching of several streams over one context. Touches nothing but the decoder it is given.
 
 - A stream is admitted when a sequence is free and the cells that it may need at most are free, in the order of arrival. So a stream that
   began can always end: nobody is thrown out for want of cells.
-- Tokens of streams that are being decoded share one `llama_decode`. A chunk of somebody's prompt never shares it with them: its width
+- Tokens of streams that are being decoded share one decode. A chunk of somebody's prompt never shares it with them: its width
   would change their sums, and with them greedy text. Chunks and decode steps alternate, so a long prompt slows others and stops nobody.
 """
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from astromesh.dialogue import FinishReason
 from astromesh.errors import InvalidRequest
 from astromesh.inference.assembly import TextAssembler
-from astromesh.inference.backends.llama_cpp.library import CHUNK_TOKENS, Model, Piece, Sampler
 from astromesh.inference.chat import ChatTemplate
 from astromesh.inference.request import sampling_of, tools_of, transcript_of
 from astromesh.inference.sampling import SamplingPlan
 
+# How many tokens of a prompt one decode takes. A cancel acts between two of them, and other streams wait for one: on two cores 128 tokens
+# of SmolLM2-135M take 0.4 s. Wider ones are hardly faster on a CPU.
+CHUNK_TOKENS = 128
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of one sequence for one decode. `output` asks for what comes after its last token."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    output: bool
+
+
+class Decoder(Protocol[S]):
+    """The engine as the schedule sees it. `S` is its sampler: one for each stream, with a memory of what it took."""
+
+    def tokenize(self, prompt: str) -> list[int]: ...
+
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> S: ...
+
+    def release(self, sampler: S) -> None: ...
+
+    def decode(self, pieces: Sequence[Piece]) -> list[int]:
+        """For every piece with `output`, in order, the index that `sample` takes."""
+        ...
+
+    def sample(self, sampler: S, output: int) -> int: ...
+
+    def piece(self, token: int) -> bytes: ...
+
+    def ends(self, token: int) -> bool:
+        """Whether this token ends a turn."""
+        ...
+
+    def forget(self, sequence: int) -> None:
+        """Frees every cell of a sequence."""
+        ...
+
 
 @dataclass(slots=True)
-class _Stream:
+class _Stream(Generic[S]):
     number: int
     prompt: list[int]
     plan: SamplingPlan
+    seed: int
     tokens_max: int  # of its answer
     arrived_s: float
     assembler: TextAssembler
     sequence: int = -1
-    sampler: Sampler | None = None
+    sampler: S | None = None
     position: int = 0  # cells that it fills
     pending: int = -1  # sampled, not decoded yet
     tokens_out: int = 0
@@ -52,7 +92,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class Step:
-    """What one `llama_decode` brought: text by stream, and the streams that ended with it."""
+    """What one decode brought: text by stream, and the streams that ended with it."""
 
     pieces: list[list[Any]] = field(default_factory=list)  # [number, text]
     ended: list[dict[str, Any]] = field(default_factory=list)
@@ -61,24 +101,31 @@ class Step:
         return {"kind": "step", "pieces": self.pieces, "ended": self.ended}
 
 
-class Schedule:
-    def __init__(self, model: Model, template: ChatTemplate, *, context: int, cells: int, sequences: int) -> None:
-        self._model = model
+class Schedule(Generic[S]):
+    def __init__(
+        self, decoder: Decoder[S], template: ChatTemplate, *, context: int, cells: int, sequences: int, clock: Callable[[], float]
+    ) -> None:
+        """`context` bounds one stream, `cells` all of them together, `sequences` their number. `clock` is monotonic, in seconds."""
+        self._decoder = decoder
+        self._clock = clock
         self._template = template
         self._context = context
         self._free_cells = cells
         self._free_sequences = list(range(sequences - 1, -1, -1))
-        self._waiting: deque[_Stream] = deque()  # bounded by the parent: it sends no more requests than there are sequences
-        self._running: list[_Stream] = []
+        self._waiting: deque[_Stream[S]] = deque()  # bounded by the parent: it sends no more requests than there are sequences
+        self._running: list[_Stream[S]] = []
         self._prompt_came_last = False
 
     @property
     def idle(self) -> bool:
         return not self._running and not self._waiting
 
-    def submit(self, frame: Mapping[str, Any], *, now: float) -> None:
-        """Takes a request in. Raises `InvalidRequest` where the prompt does not fit or the template refuses it; nothing is kept then."""
-        prompt = self._model.tokenize(self._template.render(transcript_of(frame), tools_of(frame)))
+    def submit(self, frame: Mapping[str, Any], *, seed: int) -> None:
+        """Takes a request in; `seed` is for a caller who gave none.
+
+        Raises `InvalidRequest` where the prompt does not fit or the template refuses it; nothing is kept then.
+        """
+        prompt = self._decoder.tokenize(self._template.render(transcript_of(frame), tools_of(frame)))
         if not prompt:
             raise InvalidRequest("the model's chat template makes an empty prompt of these messages", param="messages")
         if len(prompt) >= self._context:
@@ -90,7 +137,8 @@ class Schedule:
         plan = sampling_of(frame)
         room = self._context - len(prompt)
         tokens_max = room if plan.max_tokens is None else min(room, plan.max_tokens)
-        self._waiting.append(_Stream(frame["number"], prompt, plan, tokens_max, now, TextAssembler(plan.stop)))
+        seed = seed if plan.seed is None else plan.seed
+        self._waiting.append(_Stream(frame["number"], prompt, plan, seed, tokens_max, self._clock(), TextAssembler(plan.stop)))
 
     def cancel(self, number: int) -> bool:
         """Ends a stream without another word. False where there is none of that number: it has just ended."""
@@ -105,7 +153,7 @@ class Schedule:
         return False
 
     def step(self) -> Step:
-        """One `llama_decode`: a chunk of a prompt, or one token of every stream that is past its own."""
+        """One decode: a chunk of a prompt, or one token of every stream that is past its own."""
         self._admit()
         in_prompt = next((stream for stream in self._running if stream.in_prompt), None)
         decoding = [stream for stream in self._running if not stream.in_prompt]
@@ -115,7 +163,7 @@ class Schedule:
             self._prefill(in_prompt, step)
         elif decoding:
             self._prompt_came_last = False
-            outputs = self._model.decode([Piece(s.sequence, s.position, (s.pending,), output=True) for s in decoding])
+            outputs = self._decoder.decode([Piece(s.sequence, s.position, (s.pending,), output=True) for s in decoding])
             for stream, output in zip(decoding, outputs, strict=True):
                 stream.position += 1
                 self._sample(stream, output, step)
@@ -126,34 +174,33 @@ class Schedule:
             stream = self._waiting.popleft()
             self._free_cells -= stream.cells
             stream.sequence = self._free_sequences.pop()
-            stream.admitted_s = time.monotonic()
-            seed = secrets.randbits(32) if stream.plan.seed is None else stream.plan.seed
-            stream.sampler = self._model.sampler(stream.plan, seed=seed, window=self._context)
+            stream.admitted_s = self._clock()
+            stream.sampler = self._decoder.sampler(stream.plan, seed=stream.seed, window=self._context)
             self._running.append(stream)
 
-    def _prefill(self, stream: _Stream, step: Step) -> None:
+    def _prefill(self, stream: _Stream[S], step: Step) -> None:
         chunk = stream.prompt[stream.position : stream.position + CHUNK_TOKENS]
         last = stream.position + len(chunk) == len(stream.prompt)
-        outputs = self._model.decode([Piece(stream.sequence, stream.position, chunk, output=last)])
+        outputs = self._decoder.decode([Piece(stream.sequence, stream.position, chunk, output=last)])
         stream.position += len(chunk)
         if last:
-            stream.first_token_s = time.monotonic()
+            stream.first_token_s = self._clock()
             self._sample(stream, outputs[0], step)
         else:  # the next prompt's turn, so that a short one is not behind a long one
             self._running.remove(stream)
             self._running.append(stream)
 
-    def _sample(self, stream: _Stream, output: int, step: Step) -> None:
+    def _sample(self, stream: _Stream[S], output: int, step: Step) -> None:
         assert stream.sampler is not None
-        token = self._model.sample(stream.sampler, output)
+        token = self._decoder.sample(stream.sampler, output)
         stream.tokens_out += 1
         stream.pending = token
         reason: FinishReason | None = None
         text = ""
-        if self._model.ends(token):
+        if self._decoder.ends(token):
             reason = "stop"
         else:
-            text = stream.assembler.feed(self._model.piece(token))
+            text = stream.assembler.feed(self._decoder.piece(token))
             if stream.assembler.stopped_by is not None:
                 reason = "stop"
             elif stream.tokens_out >= stream.tokens_max:
@@ -166,8 +213,8 @@ class Schedule:
             step.ended.append(self._account(stream, reason))
             self._release(stream)
 
-    def _account(self, stream: _Stream, reason: FinishReason) -> dict[str, Any]:
-        now = time.monotonic()
+    def _account(self, stream: _Stream[S], reason: FinishReason) -> dict[str, Any]:
+        now = self._clock()
         timings = {
             "queue_ms": (stream.admitted_s - stream.arrived_s) * 1e3,
             "prefill_ms": (stream.first_token_s - stream.admitted_s) * 1e3,
@@ -182,10 +229,10 @@ class Schedule:
             "timings": timings,
         }
 
-    def _release(self, stream: _Stream) -> None:
+    def _release(self, stream: _Stream[S]) -> None:
         self._running.remove(stream)
         self._free_cells += stream.cells
         self._free_sequences.append(stream.sequence)
-        self._model.forget(stream.sequence)
+        self._decoder.forget(stream.sequence)
         if stream.sampler is not None:
-            stream.sampler.free()
+            self._decoder.release(stream.sampler)
