@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+RefusalReason = Literal["unknown_kind", "too_many_calls", "too_many_bytes", "body_too_large", "draining"]
 
 
 class MaiaError(Exception):
@@ -19,6 +21,14 @@ class MisuseError(MaiaError):
 
 class DatagramRejected(MaiaError):
     """Bytes from the network that are not a message. `reason` is a short constant, fit for a metric's label."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class ConversationBroken(MaiaError):
+    """The other side of a link said something that it may not, or fell silent: the link ends. `reason` is a short constant."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -42,9 +52,13 @@ class PeerUnreachable(CallError):
 
 
 class CallRefused(CallError):
-    """The other side answered at once that it will not do this (unknown kind, too many calls, draining)."""
+    """This side or the other said at once that it will not do this: a full link, an unknown kind, a node on its way out."""
 
     definite = True
+
+    def __init__(self, message: str, *, reason: RefusalReason | str) -> None:
+        super().__init__(message)
+        self.reason: str = reason  # a newer node may have reasons that this one does not know
 
 
 class LinkLost(CallError):
