@@ -8,12 +8,19 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # Importing aiohttp takes most of a second on a busy shared core; ten times that is no longer a slow start.
 START_S = 15.0
 STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    pid: int
 
 
 def told_to_stop() -> asyncio.Event:
@@ -26,8 +33,8 @@ def told_to_stop() -> asyncio.Event:
 
 
 @contextlib.asynccontextmanager
-async def server_process(module: str, *arguments: str) -> AsyncIterator[str]:
-    """Runs `python -m module arguments…` and yields the first line it prints, its URL. Raises `RuntimeError` if it ends instead."""
+async def server_process(module: str, *arguments: str) -> AsyncIterator[Server]:
+    """Runs `python -m module arguments…` and takes the first line it prints for its URL. Raises `RuntimeError` if it ends instead."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
@@ -36,7 +43,7 @@ async def server_process(module: str, *arguments: str) -> AsyncIterator[str]:
         line = await asyncio.wait_for(process.stdout.readline(), START_S)
         if not line:
             raise RuntimeError(f"python -m {module} ended without printing its URL; its complaint is on stderr above")
-        yield line.decode().strip()
+        yield Server(url=line.decode().strip(), pid=process.pid)
     finally:
         await end(process)
 

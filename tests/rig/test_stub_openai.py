@@ -184,10 +184,10 @@ async def test_only_the_key_opens_a_stub_that_has_one() -> None:
 
 async def test_as_a_process_it_prints_its_url_and_answers_there() -> None:
     async with (
-        server_process("tests.rig.stub_openai", "--port", "0", "--models", "a,b") as url,
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        server_process("tests.rig.stub_openai", "--port", "0", "--models", "a,b") as server,
+        openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
     ):
         assert [model.id async for model in client.models.list()] == ["a", "b"]
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectionError):
-            await session.get(f"{url}/v1/models")
+            await session.get(f"{server.url}/v1/models")
