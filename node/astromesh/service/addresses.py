@@ -55,7 +55,7 @@ def parse_address(text: str, *, host: str, port: int) -> HostPort:
 
 
 def parse_seed(text: str) -> HostPort:
-    """A member to join by. `http://host:8000`, as other versions of the format have it, names the host's API: its gossip is asked instead."""
+    """A member to join by. `http://host:8000`, as other versions have it, names the host's API: its gossip is asked instead."""
     if "://" not in text:
         return parse_address(text, host=LOOPBACK, port=GOSSIP_PORT)
     parts = urlsplit(text.strip())

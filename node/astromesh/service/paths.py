@@ -1,6 +1,6 @@
 """Where a node keeps its things, for each system, for one user and for all.
 
-Pure: the platform and the environment are arguments, so that all three systems are tested on one. The paths are names; nobody says they exist.
+Pure: the platform and the environment are arguments, so that all three systems are tested on one. The paths are names; none need exist.
 """
 
 from __future__ import annotations

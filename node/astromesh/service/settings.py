@@ -1,23 +1,26 @@
 """What this node is told about itself: from flags, else the environment, else `runtime.yaml`, else defaults that work. Pure.
 
-`SETTINGS` is the one table: the command line, the environment, `config show --origin` and the documentation go by it. A wrong value names where
-it was said.
+`SETTINGS` is the one table: the command line, the environment, `config show --origin` and the documentation go by it. A wrong value names
+where it was said.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
+from astromesh.errors import ConfigurationError
 from astromesh.service.addresses import API_PORT, GOSSIP_PORT, LOOPBACK, HostPort, parse_address, parse_seed
 from astromesh.specs.runtime import Runtime
 
 Role = Literal["full", "gateway", "worker", "inference"]
 Profile = Literal["lan-fast", "lan", "wan"]
 SEEDS_MAX = 64  # a mesh is joined by one answer; a longer list is a mistaken one
+T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
@@ -46,9 +49,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("profile", "--profile", "ASTROMESH_PROFILE", ("spec.mesh.profile",), "timing of the mesh: lan-fast, lan or wan; default: lan"),
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
-    Setting("models_dir", "--models-dir", "ASTROMESH_MODELS_DIR", ("spec.inference.models_dir",), "models; default: models in the data folder"),
-    Setting("token_file", "--token-file", "ASTROMESH_TOKEN_FILE", (), "a file with an invitation to a mesh"),
-    Setting("demo", "--demo", "ASTROMESH_DEMO", (), "whether the commands that break things on purpose are allowed; default: off"),
+    Setting(
+        "models_dir", "--models-dir", "ASTROMESH_MODELS_DIR", ("spec.inference.models_dir",), "models; default: models in the data folder"
+    ),
 )
 OTHER_VARIABLES = ("ASTROMESH_CONFIG_DIR", "ASTROMESH_DAEMON_URL", "ASTROMESH_API_KEY")
 _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -77,8 +80,6 @@ class NodeSettings:
     mdns: bool
     data: Path
     models_dir: Path
-    token_file: Path | None
-    demo: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,19 @@ def settle(
     spec = runtime.spec
     warnings = list(_misspelt(environment))
     api_host, api_port = spec.api.host or LOOPBACK, API_PORT if spec.api.port is None else spec.api.port
-    api = told.one("api", lambda text: parse_address(text, host=api_host, port=api_port), f"{_bracketed(api_host)}:{api_port}")
-    gossip = told.one("gossip", lambda text: parse_address(text, host=LOOPBACK, port=GOSSIP_PORT), spec.mesh.bind, f"{LOOPBACK}:{GOSSIP_PORT}")
+    api_written = None if spec.api.host is None and spec.api.port is None else str(HostPort(api_host, api_port))
+    api = told.one("api", lambda text: parse_address(text, host=api_host, port=api_port), api_written, f":{API_PORT}")
+    default_gossip = f"{LOOPBACK}:{GOSSIP_PORT}"
+    gossip = told.one("gossip", lambda text: parse_address(text, host=LOOPBACK, port=GOSSIP_PORT), spec.mesh.bind, default_gossip)
     if told.origins["gossip"].kind == "file" and gossip.port == api.port != 0:
         # Files of versions whose gossip went over the API's own port.
         gossip = HostPort(gossip.host, GOSSIP_PORT)
         warnings.append(f"{told.origins['gossip']}: spec.mesh.bind: that is the API's port; gossip takes {gossip}. Write bind: {gossip}.")
     after = gossip.port + 1 if 0 < gossip.port < 65_535 else 0
     data = told.one("data", _path, None, str(data_default))
+    mdns = told.one("mdns", _yes_or_no, _word(spec.mesh.mdns), "off")
+    if mdns and told.origins["mdns"].kind != "file":  # the file's own warning says it already
+        warnings.append(f"{told.origins['mdns']}: nodes are not found by mDNS yet. Use --join.")
     values = NodeSettings(
         name=told.one("name", _name, spec.mesh.node_name, _own_name(hostname)),
         role=cast(Role, told.one("role", _one_of("full", "gateway", "worker", "inference"), None, "full")),
@@ -122,17 +128,15 @@ def settle(
         advertise=told.optional("advertise", _host_only, spec.mesh.advertise),
         join=told.several("join", parse_seed, spec.mesh.seeds),
         profile=cast(Profile, told.one("profile", _one_of("lan-fast", "lan", "wan"), spec.mesh.profile, "lan")),
-        mdns=told.one("mdns", _yes_or_no, _word(spec.mesh.mdns), "off"),
+        mdns=mdns,
         data=data,
         models_dir=told.one("models_dir", _path, _beside(folder, spec.inference.models_dir), str(data / "models")),
-        token_file=told.optional("token_file", _path, None),
-        demo=told.one("demo", _yes_or_no, None, "off"),
     )
     return Settled(values, told.origins, tuple(warnings))
 
 
 class _Told:
-    """Who said what about each setting."""
+    """Who said what about each setting, the first of flag, environment, file and default."""
 
     def __init__(self, flags: Mapping[str, Flag], environment: Mapping[str, str], runtime: Runtime) -> None:
         unknown = [name for name in flags if name not in _BY_NAME]
@@ -142,5 +146,108 @@ class _Told:
         self._runtime = runtime
         self.origins: dict[str, Origin] = {}
 
-    def one[T](self, name: str, read: Callable[[str], T], written: str | None, default: str = "") -> T:
-        ...
+    def one(self, name: str, read: Callable[[str], T], written: str | None, default: str) -> T:
+        origin, text = self._said(name, written)
+        if text is None:
+            return read(default)
+        return self._read(origin, read, text)
+
+    def optional(self, name: str, read: Callable[[str], T], written: str | None) -> T | None:
+        origin, text = self._said(name, written)
+        return None if text is None else self._read(origin, read, text)
+
+    def several(self, name: str, read: Callable[[str], T], written: Sequence[str] | None) -> tuple[T, ...]:
+        origin, text = self._said(name, None if written is None else ",".join(written))
+        items = [item.strip() for item in (text or "").split(",") if item.strip()]
+        if len(items) > SEEDS_MAX:
+            raise ConfigurationError(
+                f"{origin}: {len(items)} members to join by", hint=f"one that answers is enough; name at most {SEEDS_MAX}"
+            )
+        return tuple(dict.fromkeys(self._read(origin, read, item) for item in items))
+
+    def _said(self, name: str, written: str | None) -> tuple[Origin, str | None]:
+        setting = _BY_NAME[name]
+        flag = self._flags.get(name)
+        variable = self._environment.get(setting.variable, "")
+        text: str | None
+        if flag is not None and flag != ():
+            origin = Origin("flag", _spoken(setting.flag, flag))
+            text = _word(flag) if isinstance(flag, bool) else flag if isinstance(flag, str) else ",".join(flag)
+        elif variable:  # set to nothing is as good as unset, as for the format's own ${VARIABLE:-default}
+            origin, text = Origin("environment", setting.variable), variable
+        elif written is not None:
+            key = next((key for key in setting.keys if key in self._runtime.lines), setting.keys[0])
+            origin, text = Origin("file", self._runtime.place(key)), written
+        else:
+            origin, text = Origin("default", "default"), None
+        self.origins[name] = origin
+        return origin, text
+
+    def _read(self, origin: Origin, read: Callable[[str], T], text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as wrong:
+            raise ConfigurationError(f"{origin}: {wrong}", hint="see 'config show --origin' for where each setting comes from") from None
+
+
+def _spoken(flag: str, value: Flag) -> str:
+    yes, _, no = flag.partition("/")
+    return no if no and value is False else yes
+
+
+def _word(value: bool | None) -> str | None:
+    return None if value is None else "on" if value else "off"
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() in _YES:
+        return True
+    if text.lower() in _NO:
+        return False
+    raise ValueError(f"'{text[:20]}' is neither yes nor no: write on or off")
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"'{text[:20]}' is none of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _name(text: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        raise ValueError(
+            f"'{text[:80]}' cannot be a node's name: use at most 63 of a-z, 0-9 and '-', with a letter or a digit first and last"
+        )
+    return text
+
+
+def _own_name(hostname: str) -> str:
+    """The machine's name as far as it can be a node's."""
+    made = re.sub(r"[^a-z0-9]+", "-", hostname.partition(".")[0].lower()).strip("-")[:63].strip("-")
+    return made or "node"
+
+
+def _host_only(text: str) -> str:
+    host, port = parse_address(text, host="", port=-1)
+    if port != -1 or not host:
+        raise ValueError(f"'{text[:60]}': write the host alone; the ports are those of --gossip, --link and --api")
+    return host
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _beside(folder: Path, written: str | None) -> str | None:
+    return None if written is None else str(folder / Path(written).expanduser())
+
+
+def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables that look like one of ours and are none. Others may be somebody's own, for `${…}` in the files."""
+    known = [*(setting.variable for setting in SETTINGS), *OTHER_VARIABLES]
+    for variable in sorted(environment):
+        if variable.startswith("ASTROMESH_") and variable not in known and (close := get_close_matches(variable, known, n=1, cutoff=0.85)):
+            yield f"the environment variable {variable} is not known. Did you mean {close[0]}?"
