@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from maia.links.limits import PIECE_COST_BYTES
+
 
 class Stream:
     """The frames of one call, in order. Each has a price; what the credit does not cover waits."""
@@ -17,7 +19,7 @@ class Stream:
     def __init__(self, credit: int) -> None:
         self.credit = credit
         self.frames: deque[tuple[int, bytes]] = deque()  # (price, frame)
-        self.waiting_bytes = 0
+        self.waiting_bytes = 0  # what they hold, the cost of holding them included
         self.started = False  # something of it has left
         self.queued = False  # it stands in the outbox's row
 
@@ -59,7 +61,7 @@ class Outbox:
     def append(self, call_id: int, frame: bytes, *, price: int = 0) -> None:
         stream = self._streams[call_id]
         stream.frames.append((price, frame))
-        stream.waiting_bytes += len(frame)
+        stream.waiting_bytes += len(frame) + PIECE_COST_BYTES
         self._line_up(call_id, stream)
 
     def grant(self, call_id: int, amount: int) -> None:
@@ -89,7 +91,7 @@ class Outbox:
                 continue
             price, frame = stream.frames.popleft()
             stream.credit -= price
-            stream.waiting_bytes -= len(frame)
+            stream.waiting_bytes -= len(frame) + PIECE_COST_BYTES
             stream.started = True
             frames.append(frame)
             moved.append(call_id)
