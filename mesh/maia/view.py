@@ -1,19 +1,32 @@
 """What the rest of a node may see of the mesh: immutable values, swapped whole.
 
 Pure. The mesh's own thread publishes a new `MeshView` when something changed; readers on other threads take one reference and keep it for
-as long as they need it. Nothing here is ever modified.
+as long as they need it. Nothing here is ever modified, but for the counters, which only the mesh's own thread touches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
 from maia.config import Address
 
 Status = Literal["alive", "suspect", "dead", "left"]
+
+EMPTY_OFFERS: Mapping[str, bytes] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Why a member has the status that it has: the last change, who is behind it, and our own state at that moment."""
+
+    status: Status
+    at_s: float  # the mesh's own clock
+    accuser: str  # who said so; our own name where we found out ourselves; empty for good news
+    how: str
+    own_health: int  # our own Lifeguard score then: 0 is well, 7 is starved, and its verdicts deserve less trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +45,9 @@ class MemberView:
     role: str
     zone: str
     since_s: float  # when it got its status, on the mesh's own clock (seconds, monotonic)
-    heard_s: float  # when something last proved that it lives, same clock
+    heard_s: float  # when something last proved that it lives, same clock; refreshed at most once a second
     offers: Mapping[str, bytes]  # its catalogue entries; kept for a while after a death, so that "gone" differs from "never offered"
+    evidence: Evidence | None = None
 
     @property
     def usable(self) -> bool:
@@ -58,4 +72,143 @@ class MeshView:
         return self.members[self.me]
 
 
-EMPTY_OFFERS: Mapping[str, bytes] = MappingProxyType({})
+@dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """A member that this node did not know."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReturned:
+    """A dead or departed member lives again, or a living one restarted."""
+
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """A living member moved or changed what its tags say."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSuspected:
+    name: str
+    accuser: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCleared:
+    """A suspect refuted."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDied:
+    name: str
+    accuser: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberForgotten:
+    """A member that was gone for long is no longer remembered."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameContested:
+    """Another identity claims a name that is taken; it was refused."""
+
+    name: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OffersChanged:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncarnationRaised:
+    """This node's own incarnation grew: persist it, and start from the next one."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRaised:
+    """A record of this node from a later life was met: persist this generation, and start from the next one."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeedAnswered:
+    """An exchange with a seed succeeded."""
+
+    address: Address
+
+
+MeshEvent = (
+    MemberJoined
+    | MemberReturned
+    | MemberChanged
+    | MemberSuspected
+    | MemberCleared
+    | MemberDied
+    | MemberLeft
+    | MemberForgotten
+    | NameContested
+    | OffersChanged
+    | IncarnationRaised
+    | GenerationRaised
+    | SeedAnswered
+)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start, for metrics. Names of kinds and reasons are short constants, fit for labels."""
+
+    pings: int = 0
+    indirect_pings: int = 0
+    probes_failed: int = 0
+    suspicions: int = 0
+    deaths: int = 0
+    refutations: int = 0
+    exchanges: int = 0
+    exchanges_failed: int = 0
+    stalls: int = 0
+    probes_voided: int = 0
+    entries_accepted: int = 0
+    pulls: int = 0
+    events_dropped: int = 0
+    health: int = 0  # the Lifeguard score now, not a sum
+    rejected: dict[str, int] = field(default_factory=dict)  # by reason
+    datagrams_in: int = 0
+    bytes_in: int = 0
+    datagrams_out: dict[str, int] = field(default_factory=dict)  # by kind of the first message
+    bytes_out: dict[str, int] = field(default_factory=dict)
+    stream_bytes_in: int = 0
+    stream_bytes_out: int = 0
+
+    def reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def sent(self, kind: str, size: int) -> None:
+        self.datagrams_out[kind] = self.datagrams_out.get(kind, 0) + 1
+        self.bytes_out[kind] = self.bytes_out.get(kind, 0) + size
+
+    def snapshot(self) -> Counters:
+        """A copy that no longer changes."""
+        return replace(self, rejected=dict(self.rejected), datagrams_out=dict(self.datagrams_out), bytes_out=dict(self.bytes_out))

@@ -1,0 +1,179 @@
+"""All shelves that this node keeps: its own, those of the living, and for a while those of the dead.
+
+The root is a hash over the shelves of the living: two nodes with the same root have the same offers of the same members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from maia.catalogue.shelf import Shelf
+from maia.errors import MisuseError
+from maia.view import EMPTY_OFFERS
+from maia.wire.offers import KEY_BYTES_MAX, KEYS_MAX, VALUE_BYTES_MAX, WITHDRAWN, Entry
+
+OFFERS_BYTES_MAX: Final = 64 * 1024  # of one node, all values together
+DEAD_KEPT_S: Final = 600.0  # a fast return finds its entries where they were
+DEPARTED_MAX: Final = 10_000
+DEPARTED_KEPT_S: Final = 86_400.0
+
+
+class Catalogue:
+    """Entries by node. Which members live is told to it; it asks nobody."""
+
+    def __init__(self, me: str, generation: int) -> None:
+        self.me = me
+        self._own = Shelf(me)
+        self._own.begin(generation)
+        self._version = 0
+        self._shelves: dict[str, Shelf] = {me: self._own}
+        self._living: dict[str, None] = {me: None}
+        self._dead_since: dict[str, float] = {}
+        # The generation of nodes whose entries are forgotten, and until when we remember it: no straggler may bring an earlier life back.
+        self._departed: dict[str, tuple[int, float]] = {}
+        self._root = 0
+
+    # --- reading ---
+
+    @property
+    def root(self) -> bytes:
+        return self._root.to_bytes(8, "big")
+
+    @property
+    def generation(self) -> int:
+        """This node's own."""
+        return self._own.generation
+
+    def offers(self, node: str) -> Mapping[str, bytes]:
+        shelf = self._shelves.get(node)
+        return shelf.offers if shelf is not None else EMPTY_OFFERS
+
+    def living_shelves(self) -> list[Shelf]:
+        return [self._shelves[node] for node in self._living]
+
+    def own_entries(self) -> list[Entry]:
+        """Newest first."""
+        return sorted(self._own.by_key.values(), key=lambda entry: -entry.version)
+
+    def entry(self, node: str, key: str) -> Entry | None:
+        shelf = self._shelves.get(node)
+        return shelf.by_key.get(key) if shelf is not None else None
+
+    def lacks(self, node: str, generation: int, key: str, version: int) -> bool:
+        """Whether that entry would be kept."""
+        if node == self.me:
+            return False
+        if node not in self._living and node not in self._dead_since:
+            return False
+        return self._shelves[node].lacks(node, generation, key, version)
+
+    # --- this node's own ---
+
+    def offer(self, key: str, value: bytes) -> Entry | None:
+        """A new version of an own slot; None where it already holds `value`. Raises `MisuseError` over a limit."""
+        check_offer(key, value)
+        held = self._own.by_key.get(key)
+        if held is None and len(self._own.by_key) >= KEYS_MAX:
+            raise MisuseError(f"no room for {key!r}: a node has {KEYS_MAX} slots, and a slot once used stays")
+        if held is not None and held.value == value and not held.flags & WITHDRAWN:
+            return None
+        others = sum(len(entry.value) for entry in self._own.by_key.values() if entry is not held)
+        if others + len(value) > OFFERS_BYTES_MAX:
+            raise MisuseError(f"{len(value)} bytes for {key!r} and {others} in other slots exceed the {OFFERS_BYTES_MAX} of a node")
+        return self._write(key, 0, value)
+
+    def withdraw(self, key: str) -> Entry | None:
+        """Empty an own slot; None where it is empty."""
+        held = self._own.by_key.get(key)
+        if held is None or held.flags & WITHDRAWN:
+            return None
+        return self._write(key, WITHDRAWN, b"")
+
+    def reissue(self, generation: int) -> list[Entry]:
+        """All own entries again under a higher generation, since entries of a later life of ours were met."""
+        held = self.own_entries()
+        self._root ^= self._own.hash
+        self._own.begin(generation)
+        return [self._write(entry.key, entry.flags, entry.value) for entry in reversed(held)]
+
+    def _write(self, key: str, flags: int, value: bytes) -> Entry:
+        self._version += 1
+        entry = Entry(self.me, self._own.generation, key, self._version, flags, value)
+        self._put(self._own, entry)
+        return entry
+
+    # --- others' ---
+
+    def accept(self, entry: Entry) -> bool:
+        """Keep another node's entry if it is news; True if it was."""
+        if not self.lacks(entry.node, entry.generation, entry.key, entry.version):
+            return False
+        return self._put(self._shelves[entry.node], entry)
+
+    def _put(self, shelf: Shelf, entry: Entry) -> bool:
+        before = shelf.hash
+        if not shelf.put(entry):
+            return False
+        if shelf.node in self._living:
+            self._root ^= before ^ shelf.hash
+        return True
+
+    def revive(self, node: str, generation: int) -> bool:
+        """A member lives, in this generation; True if what it offers changed by that."""
+        shelf = self._shelves.get(node)
+        if shelf is None:
+            shelf = self._shelves[node] = Shelf(node)
+            shelf.begin(self._departed.get(node, (-1, 0.0))[0])
+        if node not in self._living:
+            self._living[node] = None
+            self._dead_since.pop(node, None)
+            self._root ^= shelf.hash
+        before = shelf.hash
+        changed = shelf.begin(generation)
+        self._root ^= before ^ shelf.hash
+        return changed
+
+    def bury(self, node: str, now: float) -> None:
+        """A member is gone: out of the root at once, kept for a while."""
+        if node == self.me or node not in self._living:
+            return
+        del self._living[node]
+        self._dead_since[node] = now
+        self._root ^= self._shelves[node].hash
+
+    def forget(self, now: float) -> list[str]:
+        """Drop the entries of those long dead, and return whose they were; remembered is only what may not come back."""
+        gone = [node for node, since_s in self._dead_since.items() if since_s + DEAD_KEPT_S <= now]
+        forgotten: list[str] = []
+        for node in gone:
+            del self._dead_since[node]
+            shelf = self._shelves.pop(node)
+            self._departed.pop(node, None)
+            self._departed[node] = (shelf.generation, now + DEPARTED_KEPT_S)
+            forgotten.append(node)
+        for node in list(self._departed):
+            if len(self._departed) <= DEPARTED_MAX and self._departed[node][1] > now:
+                break
+            del self._departed[node]
+        return forgotten
+
+
+def check_offer(key: str, value: bytes) -> None:
+    """Raises `MisuseError` for a key or a value that cannot travel."""
+    if not key or not key.isprintable() or len(key.encode()) > KEY_BYTES_MAX:
+        raise MisuseError(f"offer key {key!r} must be 1 to {KEY_BYTES_MAX} bytes of printable text")
+    if len(value) > VALUE_BYTES_MAX:
+        raise MisuseError(f"offer {key!r} has {len(value)} bytes; at most {VALUE_BYTES_MAX} travel")
+
+
+def cut(entries: Iterable[Entry], *, budget_bytes: int) -> list[Entry]:
+    """The first of `entries` whose values fit the budget. Every entry stands for itself, so a cut list is safe to apply."""
+    kept: list[Entry] = []
+    for entry in entries:
+        # The numbers and the array header beside key, name and value are at most 32 bytes.
+        budget_bytes -= len(entry.value) + len(entry.key) + len(entry.node) + 32
+        if budget_bytes < 0:
+            break
+        kept.append(entry)
+    return kept

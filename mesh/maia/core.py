@@ -1,0 +1,589 @@
+"""`Mesh`: the one object that a driver or a simulator holds. Datagrams, streams and `now` in; datagrams, exchanges and events out.
+
+It does nothing by itself: whoever holds it calls `tick` no later than `deadline`, and after every call drains `datagrams`, `exchanges` and
+`events`. Rules live in `membership` and `catalogue`; here they are wired, and packets are filled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final, NamedTuple, assert_never
+
+from maia.catalogue.catalogue import Catalogue
+from maia.catalogue.courier import Courier
+from maia.config import Address, MeshConfig, Random
+from maia.errors import DatagramRejected
+from maia.membership.awareness import Awareness
+from maia.membership.members import Member, MemberTable, pick
+from maia.membership.probing import Outbox, Prober
+from maia.membership.reunion import Reunion
+from maia.membership.rumours import Rumours
+from maia.membership.swim import Swim
+from maia.view import (
+    Counters,
+    GenerationRaised,
+    IncarnationRaised,
+    MemberChanged,
+    MemberCleared,
+    MemberDied,
+    MemberForgotten,
+    MemberJoined,
+    MemberLeft,
+    MemberReturned,
+    MemberSuspected,
+    MemberView,
+    MeshEvent,
+    MeshView,
+    NameContested,
+    OffersChanged,
+    SeedAnswered,
+)
+from maia.wire.codec import (
+    COMPOUND_OVERHEAD,
+    CRC_OVERHEAD,
+    KINDS,
+    PACKET_BYTES_MAX,
+    PART_OVERHEAD,
+    PARTS_MAX,
+    decode,
+    encode,
+    pack,
+)
+from maia.wire.frames import encode_push_pull
+from maia.wire.messages import (
+    STATE_ALIVE,
+    STATE_DEAD,
+    STATE_LEFT,
+    STATE_SUSPECT,
+    Ack,
+    Alive,
+    Dead,
+    IndirectPing,
+    Message,
+    Nack,
+    NodeState,
+    Ping,
+    PushPull,
+    Suspect,
+    User,
+)
+from maia.wire.offers import PRIVATE_FROM, Entry, decode_exchange, decode_offers
+from maia.wire.tags import decode_tags, encode_tags
+
+EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
+INTRODUCED_MAX: Final = 128  # newcomers that are brought our offers straight; beyond it the root hash does, with less traffic
+HOUSEKEEPING_S: Final = 5.0
+HEARD_REFRESH_S: Final = 1.0
+PUSH_PULL_SCALE_FROM: Final = 32  # members; above it memberlist makes exchanges rarer by the logarithm
+BUDGET_BYTES: Final = PACKET_BYTES_MAX - CRC_OVERHEAD - COMPOUND_OVERHEAD
+
+_STATES: Final = {"alive": STATE_ALIVE, "suspect": STATE_SUSPECT, "dead": STATE_DEAD, "left": STATE_LEFT}
+
+
+class Datagram(NamedTuple):
+    payload: bytes
+    target: Address
+
+
+class Exchange(NamedTuple):
+    """A push/pull to carry out over TCP: send `request`, and hand the answer to `Mesh.reply` or say `Mesh.exchange_failed`."""
+
+    number: int
+    target: Address
+    request: bytes
+
+
+class Mesh:
+    """One node's mesh. Not safe for threads: one owner calls everything."""
+
+    def __init__(self, config: MeshConfig, *, random: Random, now: float) -> None:
+        self.config = config
+        self.counters = Counters()
+        self._random = random
+        self._outbox: Outbox = []
+        self._nudged: dict[Address, None] = {}
+        self._events: list[MeshEvent] = []
+        self._settled = 0
+        self._exchanges: list[Exchange] = []
+        self._under_way: dict[int, Address] = {}
+        self._numbered = 0
+
+        profile = config.profile
+        meta = encode_tags(config)
+        me = Member(
+            Alive(config.incarnation, config.name, config.gossip, meta), decode_tags(meta, name=config.name, gossip=config.gossip), now
+        )
+        self._table = MemberTable(me)
+        self._rumours = Rumours()
+        self._awareness = Awareness()
+        self._prober = Prober(
+            self._table, profile, awareness=self._awareness, outbox=self._outbox, counters=self.counters, random=random, now=now
+        )
+        self._swim = Swim(
+            config,
+            self._table,
+            self._rumours,
+            awareness=self._awareness,
+            outbox=self._outbox,
+            events=self._events,
+            counters=self.counters,
+            random=random,
+        )
+        self._reunion = Reunion(
+            self._table, probe_interval_s=profile.probe_interval_s, random=random, seeds_max=config.limits.seeds_max, now=now
+        )
+        self._catalogue = Catalogue(config.name, config.generation)
+        self._courier = Courier(
+            self._catalogue,
+            peers=self._maia_addresses,
+            outbox=self._outbox,
+            counters=self.counters,
+            random=random,
+            gossip_interval_s=profile.gossip_interval_s,
+        )
+        self._gossip_s = now + random.random() * profile.gossip_interval_s
+        self._push_pull_s = now + random.random() * profile.push_pull_interval_s
+        self._housekeeping_s = now + HOUSEKEEPING_S
+        self._view: MeshView | None = None
+        self._viewed_revision = 0
+        self._viewed_s = -math.inf
+        self._swim.announce()
+
+    # --- what the owner of the node wants ---
+
+    def join(self, seeds: Iterable[Address], *, now: float) -> int:
+        """Ask these addresses for an exchange, again and again until each has answered once. Returns how many are not our own."""
+        return sum(self._reunion.add_seed(seed, now) for seed in seeds)
+
+    def offer(self, key: str, value: bytes, *, now: float) -> None:
+        """Put `value` into the slot `key` of what this node offers. Raises `MisuseError` over a limit; nothing is changed then."""
+        entry = self._catalogue.offer(key, value)
+        if entry is not None:
+            self._changed_own([entry], now)
+
+    def withdraw(self, key: str, *, now: float) -> None:
+        """Empty a slot; one that is empty stays so."""
+        entry = self._catalogue.withdraw(key)
+        if entry is not None:
+            self._changed_own([entry], now)
+
+    def leave(self, *, now: float) -> None:
+        """Say goodbye. From here on this node answers, and starts nothing."""
+        self._swim.leave(now)
+
+    @property
+    def farewell_told(self) -> bool:
+        """The goodbye was told as often as a rumour is; stopping now looks like leaving to everyone."""
+        return self._swim.leaving and (self.config.name not in self._rumours or not self._table.living)
+
+    def heard(self, name: str, *, now: float) -> None:
+        """A member answered us otherwise, over a link: it lives, and need not be pinged for an interval."""
+        member = self._table.get(name)
+        if member is not None and member.living:
+            member.heard_s = now
+
+    def stalled(self, lag_s: float, *, now: float) -> None:
+        """This node stood still for `lag_s`: what it did not hear in that time proves nothing about others."""
+        if lag_s < self.config.profile.probe_timeout_s:
+            return
+        self.counters.stalls += 1
+        self.counters.probes_voided += self._prober.void(now)
+        self._swim.delay_suspicions(self.config.profile.probe_interval_s)
+
+    # --- time ---
+
+    def deadline(self) -> float:
+        """When `tick` has something to do: perhaps at once, never at infinity."""
+        gossip_s = self._gossip_s if len(self._rumours) and self._table.living else math.inf
+        if self._swim.leaving:
+            return min(gossip_s, self._courier.due_s(), self._housekeeping_s)
+        return min(
+            self._prober.due_s(),
+            self._swim.due_s,
+            gossip_s,
+            self._courier.due_s(),
+            self._reunion.due_s(),
+            self._push_pull_s,
+            self._housekeeping_s,
+        )
+
+    def tick(self, *, now: float) -> None:
+        """Do everything that is due. Coming a probe timeout or more too late for a probe counts as a stall."""
+        # Only the prober's timers are never set into the past, so only they show that we were late.
+        self.stalled(now - self._prober.due_s(), now=now)
+        if not self._swim.leaving:
+            self._watch(now)
+        self._courier.tick(now)
+        for peer in self._courier.streams:
+            self._dial(peer, join=False)
+        self._courier.streams.clear()
+        if self._gossip_s <= now and len(self._rumours) and self._table.living:
+            self._gossip(now)
+        if self._housekeeping_s <= now:
+            self._keep_house(now)
+        self._settle(now)
+
+    def _watch(self, now: float) -> None:
+        failed = self._prober.tick(now)
+        if failed is not None:
+            member, how = failed
+            self._swim.hear_suspect(Suspect(member.incarnation, member.name, self.config.name), None, now, how=how)
+        self._swim.expire(now)
+        for seed in self._reunion.seeds_to_dial(now):
+            self._dial(seed, join=True)
+        lost = self._reunion.address_to_knock(now)
+        if lost is not None:
+            sequence = self._prober.next_sequence()
+            self._reunion.knocked(sequence, lost)
+            self._outbox.append((lost, Ping(sequence, "", self.config.gossip, self.config.name)))
+        if self._push_pull_s <= now:
+            scale = 1
+            if self._table.living_count > PUSH_PULL_SCALE_FROM:
+                scale += math.ceil(math.log2(self._table.living_count / PUSH_PULL_SCALE_FROM))
+            self._push_pull_s = now + self.config.profile.push_pull_interval_s * scale * (0.75 + 0.5 * self._random.random())
+            for peer in pick([member for member in self._table.living if member.status == "alive"], 1, self._random):
+                self._dial(peer.address, join=False)
+
+    def _gossip(self, now: float) -> None:
+        profile = self.config.profile
+        self._gossip_s = now + profile.gossip_interval_s
+        dead_since_s = now - profile.gossip_to_dead_s
+        me = self._table.me
+        # The lately dead are told as well: whoever is wrongly among them refutes.
+        candidates = [
+            member for member in self._table.by_name.values() if member is not me and (member.living or member.since_s > dead_since_s)
+        ]
+        for peer in pick(candidates, profile.gossip_nodes, self._random):
+            self._nudged[peer.address] = None
+
+    def _keep_house(self, now: float) -> None:
+        self._housekeeping_s = now + HOUSEKEEPING_S
+        limits = self.config.limits
+        departed = self._table.departed()
+        surplus = len(departed) - limits.departed_max
+        for index, member in enumerate(departed):
+            if index < surplus or member.since_s + limits.departed_kept_s <= now:
+                self._swim.forget(member)
+        for name in self._catalogue.forget(now):
+            member_or_none = self._table.get(name)
+            if member_or_none is not None:
+                self._table.touch(member_or_none)
+
+    # --- datagrams in ---
+
+    def receive(self, datagram: bytes, *, sender: Address, now: float) -> None:
+        """Take one datagram from the network, whatever it holds; what cannot be read is counted and changes nothing."""
+        counters = self.counters
+        counters.datagrams_in += 1
+        counters.bytes_in += len(datagram)
+        try:
+            packet = decode(datagram)
+        except DatagramRejected as error:
+            counters.reject(error.reason)
+            return
+        for reason in packet.rejected:
+            counters.reject(reason)
+        messages = packet.messages
+        if len(messages) > 1:
+            # News that somebody lives comes first, as in memberlist: an accusation beside it may already be refuted.
+            messages.sort(key=lambda message: not isinstance(message, Alive))
+        for message in messages:
+            self._hear(message, sender, now)
+            if len(self._events) > self._settled:
+                self._settle(now)  # at once: the next message may bring the offers of whom this one introduced
+
+    def _hear(self, message: Message, sender: Address, now: float) -> None:
+        match message:
+            case Ping():
+                self._hear_ping(message, sender, now)
+            case Ack():
+                self._hear_ack(message, now)
+            case Alive():
+                self._swim.hear_alive(message, sender, now)
+            case Suspect():
+                self._swim.hear_suspect(message, sender, now)
+            case Dead():
+                self._swim.hear_dead(message, sender, now)
+            case Nack():
+                self._prober.nacked(message.sequence)
+            case IndirectPing():
+                self._prober.relay(message, message.source or sender, now)
+            case User():
+                self._hear_user(message, sender, now)
+            case _:
+                assert_never(message)
+
+    def _hear_ping(self, ping: Ping, sender: Address, now: float) -> None:
+        if ping.node and ping.node != self.config.name:
+            self.counters.reject("ping-for-another")
+            return
+        answer_to = ping.source or sender
+        member = self._table.get(ping.source_node)
+        root = self._catalogue.root if member is not None and member.tags is not None else b""
+        self._outbox.append((answer_to, Ack(ping.sequence, b"", root)))
+        if member is None or member.address != answer_to:
+            # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
+            if ping.source_node and not self._swim.leaving and self._reunion.prompt(answer_to, now):
+                self._dial(answer_to, join=False)
+        elif member.status != "alive":
+            self._outbox.append((answer_to, member.as_known(teller=self.config.name)))
+
+    def _hear_ack(self, ack: Ack, now: float) -> None:
+        member = self._prober.acked(ack.sequence, now)
+        if member is not None:
+            if ack.root:
+                self._courier.compare(ack.root, member.address, now)
+            return
+        lost = self._reunion.opened(ack.sequence)
+        if lost is not None and not self._swim.leaving and self._reunion.prompt(lost, now):
+            self._dial(lost, join=False)
+
+    def _hear_user(self, message: User, sender: Address, now: float) -> None:
+        if not message.body or message.body[0] < PRIVATE_FROM:
+            return  # Serf's events and queries between stock agents
+        member = self._table.at(sender)
+        if member is None or member.tags is None:
+            self.counters.reject("stranger")
+            return
+        try:
+            offers = decode_offers(message.body)
+        except DatagramRejected as error:
+            self.counters.reject(error.reason)
+            return
+        self._note_offers(self._courier.hear(offers, sender, now))
+
+    # --- streams ---
+
+    def exchanges(self) -> list[Exchange]:
+        """Push/pulls to carry out; drained."""
+        exchanges, self._exchanges = self._exchanges, []
+        return exchanges
+
+    def answer(self, request: PushPull, *, now: float) -> bytes:
+        """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` for another cluster's node."""
+        self._refuse_foreigners(request)
+        self.counters.exchanges += 1
+        # Merged before the answer is written, so that what we refute by it is already in the answer.
+        self._merge(request.nodes, None, now)
+        offers = b""
+        if request.offers:
+            rows, entries = decode_exchange(request.offers)
+            self._note_offers(self._courier.accept(entries))
+            offers = self._courier.answer(rows)
+        self._settle(now)
+        return self._write_state(join=request.join, offers=offers)
+
+    def reply(self, number: int, reply: PushPull, *, now: float) -> None:
+        """The answer to an exchange of ours. Raises `DatagramRejected` for another cluster's node; the exchange then counts as failed."""
+        peer = self._under_way.pop(number, None)
+        if peer is None:
+            return
+        try:
+            self._refuse_foreigners(reply)
+            rows, entries = decode_exchange(reply.offers) if reply.offers else (b"", [])
+        except DatagramRejected:
+            self.counters.exchanges_failed += 1
+            raise
+        self.counters.exchanges += 1
+        self._merge(reply.nodes, peer, now)
+        if reply.offers:
+            self._note_offers(self._courier.accept(entries))
+            self._courier.settle(rows, peer)
+        if self._reunion.exchanged(peer):
+            self._events.append(SeedAnswered(peer))
+        self._settle(now)
+
+    def exchange_failed(self, number: int) -> None:
+        """Nobody answered. A seed is tried again by itself."""
+        if self._under_way.pop(number, None) is not None:
+            self.counters.exchanges_failed += 1
+
+    def _dial(self, target: Address, *, join: bool) -> None:
+        if len(self._under_way) >= EXCHANGES_MAX or target in self._under_way.values():
+            return
+        self._numbered += 1
+        self._under_way[self._numbered] = target
+        self._exchanges.append(Exchange(self._numbered, target, self._write_state(join=join, offers=self._courier.opening())))
+
+    def _write_state(self, *, join: bool, offers: bytes) -> bytes:
+        nodes = tuple(NodeState(member.as_alive(), _STATES[member.status]) for member in self._table.by_name.values())
+        return encode_push_pull(PushPull(nodes, join, offers=offers))
+
+    def _refuse_foreigners(self, exchange: PushPull) -> None:
+        for node in exchange.nodes:
+            alive = node.alive
+            known = self._table.get(alive.node)
+            if known is not None and known.meta == alive.meta:
+                continue
+            tags = decode_tags(alive.meta, name=alive.node, gossip=alive.address)
+            if tags is not None and tags.cluster_id != self.config.cluster_id:
+                raise DatagramRejected("other-cluster", alive.node)
+
+    def _merge(self, nodes: Iterable[NodeState], peer: Address | None, now: float) -> None:
+        newcomers: list[Member] = []
+        for node in nodes:
+            alive = node.alive
+            if node.state == STATE_ALIVE:
+                newcomer = self._swim.hear_alive(alive, None, now)
+                if newcomer is not None:
+                    newcomers.append(newcomer)
+            elif node.state == STATE_LEFT:
+                self._swim.hear_dead(Dead(alive.incarnation, alive.node, alive.node), peer, now)
+            else:
+                accused = self._swim.hear_gossip_of_loss(alive, peer, now)
+                if accused is not None:
+                    self._prober.hasten(accused)
+        self._settle(now)
+        for newcomer in newcomers[:INTRODUCED_MAX]:
+            if newcomer.tags is not None:
+                self._courier.introduce(newcomer.address)
+
+    # --- datagrams out ---
+
+    def datagrams(self) -> list[Datagram]:
+        """What to send, drained: what was said to one address travels in one packet, filled up with rumours."""
+        if not self._outbox and not self._nudged:
+            return []
+        parts_by_target: dict[Address, list[bytes]] = {}
+        for target, message in self._outbox:
+            parts_by_target.setdefault(target, []).append(encode(message))
+        self._outbox.clear()
+        for target in self._nudged:
+            parts_by_target.setdefault(target, [])
+        self._nudged.clear()
+        datagrams: list[Datagram] = []
+        for target, parts in parts_by_target.items():
+            if len(parts) == 1 and not len(self._rumours):
+                self._send(parts, target, datagrams)
+            else:
+                self._fill(parts, target, datagrams)
+        return datagrams
+
+    def _fill(self, parts: list[bytes], target: Address, datagrams: list[Datagram]) -> None:
+        held: list[bytes] = []
+        budget = BUDGET_BYTES
+        for part in parts:
+            if held and (budget < len(part) + PART_OVERHEAD or len(held) == PARTS_MAX):
+                self._send(held, target, datagrams)
+                held, budget = [], BUDGET_BYTES
+            held.append(part)
+            budget -= len(part) + PART_OVERHEAD
+        rumours = self._rumours.take(
+            budget_bytes=budget, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count, most=PARTS_MAX - len(held)
+        )
+        held += [rumour for rumour in rumours if rumour not in parts]
+        if held:
+            self._send(held, target, datagrams)
+
+    def _send(self, parts: list[bytes], target: Address, datagrams: list[Datagram]) -> None:
+        payload = pack(parts)
+        self.counters.sent(KINDS[parts[0][0]], len(payload))
+        datagrams.append(Datagram(payload, target))
+
+    # --- events and the view ---
+
+    def events(self) -> list[MeshEvent]:
+        """What happened since the last call, in order; drained."""
+        events = self._events[:]
+        self._events.clear()
+        self._settled = 0
+        return events
+
+    def _settle(self, now: float) -> None:
+        """Let the other rooms follow what the membership decided."""
+        while self._settled < len(self._events):
+            event = self._events[self._settled]
+            self._settled += 1
+            match event:
+                case MemberJoined() | MemberReturned() | MemberChanged():
+                    member = self._table.by_name[event.name]
+                    if not isinstance(event, MemberChanged):
+                        self._prober.introduce(member)
+                    if self._catalogue.revive(member.name, member.generation):
+                        self._events.append(OffersChanged(member.name))
+                case MemberDied() | MemberLeft():
+                    self._catalogue.bury(event.name, now)
+                case (
+                    MemberSuspected()
+                    | MemberCleared()
+                    | MemberForgotten()
+                    | NameContested()
+                    | OffersChanged()
+                    | IncarnationRaised()
+                    | GenerationRaised()
+                    | SeedAnswered()
+                ):
+                    pass
+                case _:
+                    assert_never(event)
+        later = max(self._swim.later_generation, self._courier.later_generation)
+        if later >= self.config.generation and not self._swim.leaving:
+            self._outlive(later, now)
+
+    def _outlive(self, generation: int, now: float) -> None:
+        """Somebody remembers a later life of this node, of which this one knows nothing: begin one that is later still."""
+        self.config = replace(self.config, generation=generation + 1)
+        meta = encode_tags(self.config)
+        self._swim.rename_myself(meta, decode_tags(meta, name=self.config.name, gossip=self.config.gossip))
+        self._courier.changed(self._catalogue.reissue(self.config.generation), now)
+        self._events.append(GenerationRaised(self.config.generation))
+        self._settled = len(self._events)
+
+    def _changed_own(self, entries: list[Entry], now: float) -> None:
+        self._courier.changed(entries, now)
+        self._note_offers(entries)
+
+    def _note_offers(self, news: list[Entry]) -> None:
+        for name in dict.fromkeys(entry.node for entry in news):
+            member = self._table.get(name)
+            if member is not None:
+                self._table.touch(member)
+                self._events.append(OffersChanged(name))
+
+    def _maia_addresses(self) -> list[Address]:
+        return [member.address for member in self._table.living if member.tags is not None]
+
+    def view(self, *, now: float) -> MeshView:
+        """The mesh as seen now. The same object as before where nothing changed; `heard_s` alone is refreshed once a second."""
+        table = self._table
+        held = self._view
+        changed = table.revision != self._viewed_revision
+        if held is not None and not changed and now < self._viewed_s + HEARD_REFRESH_S:
+            return held
+        self.counters.health = self._awareness.score
+        members: dict[str, MemberView] = {}
+        for name in sorted(table.by_name):
+            member = table.by_name[name]
+            before = held.members.get(name) if held is not None else None
+            if before is not None and name not in table.touched and before.heard_s == member.heard_s:
+                members[name] = before
+            else:
+                members[name] = self._describe(member, now)
+        self._view = MeshView(self.config.name, MappingProxyType(members), held.version + changed if held is not None else 1)
+        self._viewed_revision = table.revision
+        self._viewed_s = now
+        table.touched.clear()
+        return self._view
+
+    def _describe(self, member: Member, now: float) -> MemberView:
+        tags = member.tags
+        return MemberView(
+            name=member.name,
+            title=tags.title if tags else member.name,
+            node_id=tags.node_id if tags else "",
+            status=member.status,
+            incarnation=member.incarnation,
+            generation=member.generation,
+            gossip=member.address,
+            link=tags.link if tags else None,
+            api=tags.api if tags else "",
+            role=tags.role if tags else "",
+            zone=tags.zone if tags else "",
+            since_s=member.since_s,
+            heard_s=now if member is self._table.me else member.heard_s,
+            offers=self._catalogue.offers(member.name),
+            evidence=member.evidence,
+        )

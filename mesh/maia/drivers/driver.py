@@ -1,0 +1,389 @@
+"""The mesh's own thread: it holds `Mesh`, feeds it what the sockets and the clock say, and publishes what it sees.
+
+The node's loop reads `view`, one attribute that is swapped whole, and leaves its wishes in a box that the thread empties once per wake.
+Neither side ever waits for the other, but for `start`, `join`, `leave` and `stop`, which await a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+from random import SystemRandom
+from typing import Final
+
+from maia.catalogue.catalogue import check_offer
+from maia.config import Address, MeshConfig
+from maia.core import Exchange, Mesh
+from maia.drivers.clock import Clock
+from maia.drivers.datagrams import DatagramSocket
+from maia.drivers.discovery import is_literal, resolve
+from maia.drivers.streams import StreamServer, dial
+from maia.errors import DatagramRejected, JoinFailed, MisuseError
+from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
+from maia.wire.messages import PushPull
+from maia.wire.offers import KEYS_MAX
+
+PUBLISH_PAUSE_S: Final = 0.01  # at most 100 views a second: a reader cannot use more, and each wakes the node's loop
+WAKE_PAUSE_S: Final = 0.001  # between two wakes by the clock: no deadline is worth a busy loop
+EVENTS_MAX: Final = 8192  # waiting for a subscriber whose loop stands still; the oldest go first, the view still holds the truth
+HEARD_MAX: Final = 4096
+BIND_ATTEMPTS: Final = 32  # for port 0: the UDP port that the kernel gave may be taken for TCP
+RESOLVE_PAUSE_S: Final = 5.0
+
+
+class Wishes:
+    """What the node's loop wants of the mesh; taken whole by the mesh's thread. Bounded by what is named in it, so never full."""
+
+    def __init__(self) -> None:
+        self.offers: dict[str, bytes | None] = {}  # None withdraws
+        self.heard: dict[str, None] = {}
+        self.seeds: dict[Address, None] = {}
+        self.joins: list[Future[None]] = []
+        self.leaves: list[Future[None]] = []
+
+
+class Subscription:
+    """One subscriber's events on their way to its loop; one wake-up for many."""
+
+    def __init__(self, callback: Callable[[MeshEvent], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._callback = callback
+        self._loop = loop
+        self._waiting: deque[MeshEvent] = deque(maxlen=EVENTS_MAX)
+        self.cancelled = False
+
+    def post(self, events: list[MeshEvent]) -> int:
+        """Called on the mesh's thread; returns how many events were lost to the bound."""
+        lost = max(0, len(self._waiting) + len(events) - EVENTS_MAX)
+        self._waiting.extend(events)
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            self.cancelled = True  # its loop is closed: nobody is there any more
+        return lost
+
+    def _deliver(self) -> None:
+        while self._waiting and not self.cancelled:
+            self._callback(self._waiting.popleft())
+
+
+class MeshDriver:
+    """A node's mesh, as the rest of the node uses it. All methods belong to the node's loop."""
+
+    def __init__(self, config: MeshConfig) -> None:
+        self.config = config  # after `start` with the port that was bound
+        self.view = MeshView(config.name, {}, 0)
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._core: _Core | None = None
+        self._lock = threading.Lock()
+        self._wishes = Wishes()
+        self._wake_posted = False
+        self._slots: dict[str, None] = {}
+        self._subscriptions: list[Subscription] = []
+
+    async def start(self) -> None:
+        """Bind, start the thread and publish a first view. Raises `OSError` naming the address when the port is in use."""
+        if self._thread is not None:
+            raise MisuseError(f"the mesh of {self.config.name} was already started")
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="maia", daemon=True)
+        self._thread.start()
+        try:
+            await asyncio.wrap_future(started)
+        except OSError:
+            self._thread.join()
+            self._thread = None
+            raise
+
+    @property
+    def address(self) -> Address:
+        return self.config.gossip
+
+    def offer(self, key: str, value: bytes) -> None:
+        """Put `value` into a slot of what this node offers. Raises `MisuseError` for what can never travel; returns at once."""
+        check_offer(key, value)
+        if key not in self._slots and len(self._slots) >= KEYS_MAX:
+            raise MisuseError(f"no room for {key!r}: a node has {KEYS_MAX} slots, and a slot once used stays")
+        self._slots[key] = None
+        with self._lock:
+            self._wishes.offers[key] = value
+        self._wake()
+
+    def withdraw(self, key: str) -> None:
+        with self._lock:
+            self._wishes.offers[key] = None
+        self._wake()
+
+    def heard(self, name: str) -> None:
+        """A member answered over a link: it lives, and need not be pinged for an interval."""
+        with self._lock:
+            if len(self._wishes.heard) < HEARD_MAX:
+                self._wishes.heard[name] = None
+        # No wake: it only spares a ping, and the next wake is soon enough for that.
+
+    async def join(self, addresses: Iterable[Address], *, timeout_s: float) -> None:
+        """Ask seeds, IP or DNS, until one answers. Raises `JoinFailed` after `timeout_s`; the seeds go on being asked all the same."""
+        seeds = list(addresses)
+        joined: Future[None] = Future()
+        with self._lock:
+            self._wishes.seeds.update(dict.fromkeys(seeds))
+            self._wishes.joins.append(joined)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(joined)
+        except TimeoutError as error:
+            names = ", ".join(map(str, seeds))
+            raise JoinFailed(
+                f"no answer from {names} in {timeout_s:g} s; this node goes on alone and keeps asking: "
+                "check that a node gossips there, over UDP and TCP, in the same cluster"
+            ) from error
+
+    async def leave(self, *, timeout_s: float) -> None:
+        """Say goodbye and return once it is told, or after `timeout_s`. Call `stop` next."""
+        told: Future[None] = Future()
+        with self._lock:
+            self._wishes.leaves.append(told)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(told)
+        except TimeoutError:
+            return  # those who did not hear it will find out by themselves
+
+    async def stop(self) -> None:
+        """End the thread, without a goodbye unless `leave` was called. Calling it again does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if self._core is not None and self._loop is not None and thread.is_alive():
+            self._loop.call_soon_threadsafe(self._core.stopping.set)
+        await asyncio.to_thread(thread.join)
+
+    def subscribe(self, callback: Callable[[MeshEvent], None]) -> Callable[[], None]:
+        """Have `callback` called on the running loop for every event, after the view shows it. Returns how to end that."""
+        subscription = Subscription(callback, asyncio.get_running_loop())
+        self._subscriptions = [*self._subscriptions, subscription]
+
+        def unsubscribe() -> None:
+            subscription.cancelled = True
+            self._subscriptions = [other for other in self._subscriptions if other is not subscription]
+
+        return unsubscribe
+
+    def counters(self) -> Counters:
+        """A copy of what was counted so far."""
+        return self._core.mesh.counters.snapshot() if self._core is not None else Counters()
+
+    def _wake(self) -> None:
+        core, loop = self._core, self._loop
+        if core is None or loop is None or self._thread is None:
+            return  # the wishes wait for the start
+        with self._lock:
+            if self._wake_posted:
+                return
+            self._wake_posted = True
+        try:
+            loop.call_soon_threadsafe(core.wake)
+        except RuntimeError:
+            self._thread = None  # the mesh's loop has ended, and with it whatever was wished for
+
+    # --- on the mesh's thread ---
+
+    def _run(self, started: Future[None]) -> None:
+        asyncio.run(self._live(started))
+
+    async def _live(self, started: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        core = _Core(self)
+        try:
+            await core.open()
+        except OSError as error:
+            started.set_exception(error)
+            return
+        self._core = core
+        self.config = core.mesh.config
+        core.wake()
+        started.set_result(None)
+        try:
+            await core.stopping.wait()
+        finally:
+            await core.close()
+
+    def take_wishes(self) -> Wishes:
+        with self._lock:
+            wishes, self._wishes = self._wishes, Wishes()
+            self._wake_posted = False
+        return wishes
+
+    def publish(self, view: MeshView, events: list[MeshEvent]) -> int:
+        """Swap the view, then post events; returns how many events were lost."""
+        self.view = view
+        if not events:
+            return 0
+        return sum(subscription.post(events) for subscription in self._subscriptions)
+
+
+class _Core:
+    """What lives on the mesh's thread: the sockets, the timer and the `Mesh`."""
+
+    def __init__(self, driver: MeshDriver) -> None:
+        self._driver = driver
+        self._clock = Clock()
+        self.stopping = asyncio.Event()
+        self.mesh: Mesh
+        self._socket: DatagramSocket
+        self._server: StreamServer
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._joins: list[Future[None]] = []
+        self._leaves: list[Future[None]] = []
+        self._events: list[MeshEvent] = []
+        self._published_s = 0.0
+
+    async def open(self) -> None:
+        config = self._driver.config
+        for attempt in range(BIND_ATTEMPTS):
+            try:
+                await self._bind(config)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and config.gossip.port == 0 and attempt + 1 < BIND_ATTEMPTS:
+                    continue
+                raise OSError(error.errno, f"cannot gossip on {config.gossip}: {error.strerror or error}") from error
+            return
+
+    async def _bind(self, config: MeshConfig) -> None:
+        datagram_socket = DatagramSocket(config.gossip)
+        mesh = Mesh(replace(config, gossip=datagram_socket.address), random=SystemRandom(), now=self._clock.now())
+        server = StreamServer(self._answer, counters=mesh.counters, streams_max=config.limits.streams_max)
+        try:
+            await server.open(datagram_socket.address)
+        except OSError:
+            datagram_socket.close()
+            raise
+        self._socket, self._server, self.mesh = datagram_socket, server, mesh
+        datagram_socket.listen(self._receive, self.wake)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._socket.close()
+        await self._server.close()
+        for future in (*self._joins, *self._leaves):
+            future.cancel()
+
+    def wake(self) -> None:
+        """Do what was wished for and what is due, and send, publish and sleep again."""
+        now = self._clock.now()
+        mesh = self.mesh
+        self._grant(self._driver.take_wishes(), now)
+        jumped_s = self._clock.jumped_s()
+        if jumped_s >= mesh.config.profile.probe_timeout_s:
+            mesh.stalled(jumped_s, now=now)
+        try:
+            if mesh.deadline() <= now:
+                mesh.tick(now=now)
+            self._flush(now)
+        finally:
+            # Whatever went wrong above is logged by the loop; it must not be the last thing that this mesh did.
+            self._sleep(now)
+
+    def _receive(self, payload: bytes, sender: Address) -> None:
+        self.mesh.receive(payload, sender=sender, now=self._clock.now())
+
+    def _answer(self, request: PushPull) -> bytes:
+        reply = self.mesh.answer(request, now=self._clock.now())
+        asyncio.get_running_loop().call_soon(self.wake)
+        return reply
+
+    def _grant(self, wishes: Wishes, now: float) -> None:
+        for name in wishes.heard:
+            self.mesh.heard(name, now=now)
+        for key, value in wishes.offers.items():
+            if value is None:
+                self.mesh.withdraw(key, now=now)
+            else:
+                self.mesh.offer(key, value, now=now)
+        self._joins += wishes.joins
+        literals = [seed for seed in wishes.seeds if is_literal(seed.host)]
+        names = [seed for seed in wishes.seeds if not is_literal(seed.host)]
+        if wishes.joins and self.mesh.join(literals, now=now) == 0 and not names:
+            self._resolve_joins()  # nobody to wait for but ourselves
+        for seed in names:
+            self._spawn(self._join_by_name(seed), f"maia-seed-{seed}")
+        if wishes.leaves:
+            self._leaves += wishes.leaves
+            self.mesh.leave(now=now)
+
+    async def _join_by_name(self, seed: Address) -> None:
+        found = await resolve(seed)
+        while not found:
+            await asyncio.sleep(RESOLVE_PAUSE_S)
+            found = await resolve(seed)
+        if self.mesh.join(found, now=self._clock.now()) == 0:
+            self._resolve_joins()
+        self.wake()
+
+    def _resolve_joins(self) -> None:
+        for future in self._joins:
+            if not future.done():
+                future.set_result(None)
+        self._joins.clear()
+
+    def _flush(self, now: float) -> None:
+        mesh = self.mesh
+        for datagram in mesh.datagrams():
+            self._socket.send(datagram.payload, datagram.target)
+        for exchange in mesh.exchanges():
+            self._spawn(self._exchange(exchange), f"maia-exchange-{exchange.target}")
+        events = mesh.events()
+        self._events += events
+        if any(isinstance(event, SeedAnswered) for event in events):
+            self._resolve_joins()
+        if self._leaves and mesh.farewell_told:
+            for future in self._leaves:
+                if not future.done():
+                    future.set_result(None)
+            self._leaves.clear()
+        if now >= self._published_s + PUBLISH_PAUSE_S:
+            self._publish(now)
+
+    def _sleep(self, now: float) -> None:
+        wake_s = max(self.mesh.deadline(), now + WAKE_PAUSE_S)
+        if self._events:
+            wake_s = min(wake_s, max(now, self._published_s + PUBLISH_PAUSE_S))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(wake_s, self.wake)
+
+    def _publish(self, now: float) -> None:
+        view = self.mesh.view(now=now)
+        if view is self._driver.view and not self._events:
+            return
+        self._published_s = now
+        events, self._events = self._events, []
+        self.mesh.counters.events_dropped += self._driver.publish(view, events)
+
+    async def _exchange(self, exchange: Exchange) -> None:
+        try:
+            reply = await dial(exchange.target, exchange.request, self.mesh.counters)
+            self.mesh.reply(exchange.number, reply, now=self._clock.now())
+        except DatagramRejected as error:
+            self.mesh.counters.reject(error.reason)
+            self.mesh.exchange_failed(exchange.number)
+        except (OSError, TimeoutError):
+            self.mesh.exchange_failed(exchange.number)
+        self.wake()
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

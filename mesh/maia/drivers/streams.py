@@ -1,0 +1,98 @@
+"""The TCP side of the mesh: one request and one reply a connection, bounded in number, size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from maia.config import Address
+from maia.errors import DatagramRejected
+from maia.view import Counters
+from maia.wire.frames import StreamDecoder
+from maia.wire.messages import PushPull
+
+STREAM_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole exchange
+CHUNK_BYTES: Final = 65_536
+
+
+class StreamServer:
+    """Answers exchanges. `answer` is called with each whole request; what it returns is written back, `DatagramRejected` closes.
+
+    `open` raises `OSError` when the address cannot be bound.
+    """
+
+    def __init__(self, answer: Callable[[PushPull], bytes], *, counters: Counters, streams_max: int) -> None:
+        self._answer = answer
+        self._counters = counters
+        self._streams_max = streams_max
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, address: Address) -> None:
+        self._server = await asyncio.start_server(self._accept, address.host, address.port)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._serving) >= self._streams_max:
+            self._counters.reject("too-many-streams")
+            writer.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="maia-stream")
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(STREAM_TIMEOUT_S):
+                request = await read_push_pull(reader, self._counters)
+                reply = self._answer(request)
+                self._counters.stream_bytes_out += len(reply)
+                writer.write(reply)
+                await writer.drain()
+        except DatagramRejected as error:
+            self._counters.reject(error.reason)
+        except (OSError, TimeoutError):
+            self._counters.reject("stream-broken")
+        finally:
+            await _close(writer)
+
+
+async def dial(target: Address, request: bytes, counters: Counters) -> PushPull:
+    """Carry out one exchange. Raises `OSError`, `TimeoutError` or `DatagramRejected`."""
+    async with asyncio.timeout(STREAM_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        try:
+            counters.stream_bytes_out += len(request)
+            writer.write(request)
+            await writer.drain()
+            return await read_push_pull(reader, counters)
+        finally:
+            await _close(writer)
+
+
+async def read_push_pull(reader: asyncio.StreamReader, counters: Counters) -> PushPull:
+    decoder = StreamDecoder()
+    message: PushPull | None = None
+    while message is None:
+        chunk = await reader.read(CHUNK_BYTES)
+        if not chunk:
+            raise ConnectionResetError("the stream ended before its message was whole")
+        counters.stream_bytes_in += len(chunk)
+        message = decoder.feed(chunk)
+    for reason in decoder.rejected:
+        counters.reject(reason)
+    return message
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

@@ -1,0 +1,143 @@
+"""The table of members: everyone that this node knows, itself included, living or gone.
+
+`living` peers are alive or suspect. Orders are those of insertion, never of a set, so that a run can be replayed.
+"""
+
+from __future__ import annotations
+
+from maia.config import LAN, PROFILES, Address, Profile, Random
+from maia.membership.suspicion import Suspicion
+from maia.view import Evidence, Status
+from maia.wire.messages import Alive, Dead, Suspect
+from maia.wire.tags import Tags
+
+
+class Member:
+    """What is known of one member. Only `MemberTable` and `Swim` modify it."""
+
+    __slots__ = (
+        "address",
+        "evidence",
+        "heard_s",
+        "incarnation",
+        "meta",
+        "name",
+        "profile",
+        "since_s",
+        "status",
+        "suspicion",
+        "tags",
+        "vsn",
+    )
+
+    def __init__(self, alive: Alive, tags: Tags | None, now: float) -> None:
+        self.name = alive.node
+        self.status: Status = "alive"
+        self.since_s = now
+        self.heard_s = now
+        self.suspicion: Suspicion | None = None
+        self.evidence: Evidence | None = None
+        self.renew(alive, tags)
+
+    def renew(self, alive: Alive, tags: Tags | None) -> None:
+        """Take over what a newer alive message says."""
+        self.address: Address = alive.address
+        self.incarnation = alive.incarnation
+        self.meta = alive.meta
+        self.vsn = alive.vsn
+        self.tags = tags
+        # No tag means a stock agent, and an unknown profile a newer node than us: both are given memberlist's own patience.
+        self.profile: Profile = PROFILES.get(tags.profile, LAN) if tags else LAN
+
+    @property
+    def living(self) -> bool:
+        return self.status in ("alive", "suspect")
+
+    @property
+    def generation(self) -> int:
+        return self.tags.generation if self.tags else 0
+
+    @property
+    def node_id(self) -> str:
+        return self.tags.node_id if self.tags else ""
+
+    def as_alive(self) -> Alive:
+        return Alive(self.incarnation, self.name, self.address, self.meta, self.vsn)
+
+    def as_known(self, *, teller: str) -> Alive | Suspect | Dead:
+        """What `teller` would say of this member."""
+        match self.status:
+            case "alive":
+                return self.as_alive()
+            case "suspect":
+                return Suspect(self.incarnation, self.name, teller)
+            case "dead":
+                return Dead(self.incarnation, self.name, teller)
+            case "left":
+                return Dead(self.incarnation, self.name, self.name)
+
+
+class MemberTable:
+    """Members by name. `revision` grows with every change that a reader could see; `touched` names whom it concerns."""
+
+    def __init__(self, me: Member) -> None:
+        self.me = me
+        self.by_name: dict[str, Member] = {me.name: me}
+        self.revision = 1
+        self.touched: dict[str, None] = {me.name: None}
+        self._living: list[Member] | None = None
+        self._by_address: dict[Address, Member] = {}
+
+    def get(self, name: str) -> Member | None:
+        return self.by_name.get(name)
+
+    def add(self, member: Member) -> None:
+        self.by_name[member.name] = member
+        self.touch(member)
+
+    def forget(self, member: Member) -> None:
+        del self.by_name[member.name]
+        self.touch(member)
+
+    def touch(self, member: Member) -> None:
+        """A reader would now see something else of `member`."""
+        self.revision += 1
+        self.touched[member.name] = None
+        self._living = None
+
+    @property
+    def living(self) -> list[Member]:
+        """Peers that are alive or suspect, in the order in which they were first met. Not to be modified."""
+        if self._living is None:
+            me = self.me
+            self._living = [member for member in self.by_name.values() if member is not me and member.living]
+            self._by_address = {member.address: member for member in self._living}
+        return self._living
+
+    def at(self, address: Address) -> Member | None:
+        """The living peer that gossips from this address."""
+        return self._by_address.get(address) if self.living else None
+
+    @property
+    def living_count(self) -> int:
+        """Everyone living, this node included."""
+        return len(self.living) + 1
+
+    def departed(self) -> list[Member]:
+        """The dead and those that left, longest gone first."""
+        me = self.me
+        gone = [member for member in self.by_name.values() if member is not me and not member.living]
+        gone.sort(key=lambda member: (member.since_s, member.name))
+        return gone
+
+
+def pick(candidates: list[Member], count: int, random: Random) -> list[Member]:
+    """At most `count` different ones of `candidates`, at random."""
+    if len(candidates) <= count:
+        return list(candidates)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        index = random.randrange(len(candidates))
+        if index not in chosen:
+            chosen.append(index)
+    return [candidates[index] for index in chosen]

@@ -1,0 +1,237 @@
+"""Who still answers: one member is probed per interval, round robin over a shuffled list, directly and then through others.
+
+SWIM: Das, Gupta and Motivala, 2002, §4.3 (every member is probed within a bounded time), with Lifeguard's nacks: a relay that says "nobody
+answered me either" proves that our own network works, so missing nacks are held against ourselves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from maia.config import Address, Profile, Random
+from maia.membership.awareness import Awareness
+from maia.membership.members import Member, MemberTable, pick
+from maia.view import Counters
+from maia.wire.messages import Ack, IndirectPing, Message, Nack, Ping, Suspect
+
+RELAYS_MAX: Final = 256  # asked of us and unanswered; one more asker waits for its own deadline instead
+# Of the requester's timeout: a nack that comes with the deadline is worth nothing, and memberlist's comes exactly then.
+NACK_SHARE: Final = 0.8
+SEQUENCE_MODULUS: Final = 2**32
+
+Outbox = list[tuple[Address, Message]]
+
+
+class Probe:
+    """The probe in flight."""
+
+    __slots__ = ("deadline_s", "indirect_at_s", "nackers", "nacks", "relays", "sequence", "started_s", "target")
+
+    def __init__(self, target: Member, sequence: int, *, now: float, indirect_at_s: float, deadline_s: float) -> None:
+        self.target = target
+        self.sequence = sequence
+        self.started_s = now
+        self.indirect_at_s = indirect_at_s  # infinity once the relays are asked
+        self.deadline_s = deadline_s
+        self.relays = 0
+        self.nackers = 0  # relays whose nack is due in time
+        self.nacks = 0
+
+
+class Relay:
+    """Somebody else's probe, which we carry out."""
+
+    __slots__ = ("expires_s", "nack_at_s", "requester", "sequence")
+
+    def __init__(self, requester: Address, sequence: int, *, nack_at_s: float, expires_s: float) -> None:
+        self.requester = requester
+        self.sequence = sequence
+        self.nack_at_s = nack_at_s  # infinity once sent, or where none is wanted
+        self.expires_s = expires_s
+
+
+class Prober:
+    """`tick` starts probes and returns the member whose probe failed. Messages go to the shared outbox."""
+
+    def __init__(
+        self,
+        table: MemberTable,
+        profile: Profile,
+        *,
+        awareness: Awareness,
+        outbox: Outbox,
+        counters: Counters,
+        random: Random,
+        now: float,
+    ) -> None:
+        self._table = table
+        self._profile = profile
+        self._awareness = awareness
+        self._outbox = outbox
+        self._counters = counters
+        self._random = random
+        self._probe: Probe | None = None
+        self._next_s = now + random.random() * profile.probe_interval_s
+        self._round: list[str] = []
+        self._at = 0
+        self._sequence = random.randrange(SEQUENCE_MODULUS)
+        self._relays: dict[int, Relay] = {}
+        self._relay_due_s = math.inf
+
+    def due_s(self) -> float:
+        """When `tick` has something to do."""
+        probe = self._probe
+        if probe is None:
+            return min(self._next_s, self._relay_due_s)
+        return min(probe.indirect_at_s, probe.deadline_s, self._relay_due_s)
+
+    def next_sequence(self) -> int:
+        self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS
+        return self._sequence
+
+    def introduce(self, member: Member) -> None:
+        """A new member takes a random place in the round, so that it is not always the last to be probed."""
+        if member.name in self._round[self._at :]:
+            return
+        self._round.insert(self._at + self._random.randrange(len(self._round) - self._at + 1), member.name)
+
+    def hasten(self, member: Member) -> None:
+        """Probe `member` next: somebody doubts it."""
+        if member.name in self._round[self._at :]:
+            place = self._round.index(member.name, self._at)
+            self._round[self._at], self._round[place] = member.name, self._round[self._at]
+
+    def tick(self, now: float) -> tuple[Member, str] | None:
+        """Do what is due. Returns the member whose probe failed just now, and how, for the caller to suspect it."""
+        if self._relay_due_s <= now:
+            self._tend_relays(now)
+        failed: tuple[Member, str] | None = None
+        probe = self._probe
+        if probe is not None:
+            if probe.deadline_s <= now:
+                failed = self._give_up(probe, now)
+            elif probe.indirect_at_s <= now:
+                self._ask_relays(probe)
+        if self._probe is None and self._next_s <= now:
+            self._start(now)
+        return failed
+
+    def void(self, now: float) -> bool:
+        """Forget the probe in flight without a verdict; True if there was one."""
+        voided = self._probe is not None
+        self._probe = None
+        self._next_s = max(self._next_s, now + self._profile.probe_interval_s * self._random.random())
+        return voided
+
+    def acked(self, sequence: int, now: float) -> Member | None:
+        """The member that this ack proves to be living, if it is the one being probed; a relayed one is passed on."""
+        probe = self._probe
+        if probe is not None and probe.sequence == sequence:
+            self._probe = None
+            self._next_s = max(now, probe.started_s + self._profile.probe_interval_s)
+            self._awareness.shift(-1)
+            probe.target.heard_s = now
+            return probe.target
+        relay = self._relays.pop(sequence, None)
+        if relay is not None:
+            self._outbox.append((relay.requester, Ack(relay.sequence)))
+        return None
+
+    def nacked(self, sequence: int) -> None:
+        if self._probe is not None and self._probe.sequence == sequence:
+            self._probe.nacks += 1
+
+    def relay(self, request: IndirectPing, requester: Address, now: float) -> None:
+        """Ping somebody on behalf of `requester`."""
+        if len(self._relays) >= RELAYS_MAX:
+            self._counters.reject("too-many-relays")
+            return
+        timeout_s = request.timeout_ms / 1000 if request.timeout_ms else self._profile.probe_timeout_s
+        sequence = self.next_sequence()
+        relay = Relay(
+            requester,
+            request.sequence,
+            nack_at_s=now + NACK_SHARE * timeout_s if request.wants_nack else math.inf,
+            # An ack that comes later than the requester's next probe is of no use to it.
+            expires_s=now + max(timeout_s, self._profile.probe_interval_s),
+        )
+        self._relays[sequence] = relay
+        self._relay_due_s = min(self._relay_due_s, relay.nack_at_s, relay.expires_s)
+        me = self._table.me
+        self._outbox.append((request.target, Ping(sequence, request.node, me.address, me.name)))
+
+    def _tend_relays(self, now: float) -> None:
+        due_s = math.inf
+        for sequence, relay in list(self._relays.items()):
+            if relay.nack_at_s <= now:
+                self._outbox.append((relay.requester, Nack(relay.sequence)))
+                relay.nack_at_s = math.inf
+            if relay.expires_s <= now:
+                del self._relays[sequence]
+            else:
+                due_s = min(due_s, relay.nack_at_s, relay.expires_s)
+        self._relay_due_s = due_s
+
+    def _start(self, now: float) -> None:
+        self._next_s = now + self._profile.probe_interval_s
+        target = self._next_target(now)
+        if target is None:
+            return
+        sequence = self.next_sequence()
+        self._probe = Probe(
+            target,
+            sequence,
+            now=now,
+            indirect_at_s=now + self._profile.probe_timeout_s,
+            deadline_s=now + self._awareness.stretched_s(self._profile.probe_interval_s),
+        )
+        me = self._table.me
+        self._counters.pings += 1
+        self._outbox.append((target.address, Ping(sequence, target.name, me.address, me.name)))
+        if target.status == "suspect":
+            # The buddy system: whoever is suspected learns it with the ping, and refutes at once (Lifeguard, §IV-C).
+            self._outbox.append((target.address, Suspect(target.incarnation, target.name, me.name)))
+
+    def _next_target(self, now: float) -> Member | None:
+        heard_enough_s = now - self._profile.probe_interval_s
+        for _ in range(len(self._round) + 1):
+            if self._at >= len(self._round):
+                self._round = [member.name for member in self._table.living]
+                self._random.shuffle(self._round)
+                self._at = 0
+                if not self._round:
+                    return None
+            member = self._table.get(self._round[self._at])
+            self._at += 1
+            # Who proved to live within the last interval, by a link's traffic or otherwise, need not be asked; a suspect is always asked.
+            if member is not None and (member.status == "suspect" or (member.status == "alive" and member.heard_s < heard_enough_s)):
+                return member
+        return None
+
+    def _ask_relays(self, probe: Probe) -> None:
+        probe.indirect_at_s = math.inf
+        target = probe.target
+        me = self._table.me
+        timeout_ms = max(1, round(self._profile.probe_timeout_s * 1000))
+        candidates = [member for member in self._table.living if member.status == "alive" and member is not target]
+        for relay in pick(candidates, self._profile.indirect_checks, self._random):
+            probe.relays += 1
+            # A stock relay nacks after its own timeout and a slower one knows no haste: their silence says nothing about us.
+            probe.nackers += relay.tags is not None and relay.profile.probe_timeout_s <= self._profile.probe_timeout_s
+            self._counters.indirect_pings += 1
+            request = IndirectPing(probe.sequence, target.address, target.name, True, me.address, me.name, timeout_ms)
+            self._outbox.append((relay.address, request))
+
+    def _give_up(self, probe: Probe, now: float) -> tuple[Member, str] | None:
+        self._probe = None
+        self._next_s = max(now, probe.started_s + self._profile.probe_interval_s)
+        if probe.nackers > 0:
+            self._awareness.shift(max(0, probe.nackers - probe.nacks))
+        else:
+            self._awareness.shift(1)
+        self._counters.probes_failed += 1
+        if not probe.target.living:
+            return None
+        waited_ms = round((probe.deadline_s - probe.started_s) * 1000)
+        return probe.target, f"no answer in {waited_ms} ms, directly or through {probe.relays} others ({probe.nacks} nacks)"
