@@ -32,8 +32,8 @@ SYSTEM = "You are a careful assistant. Answer in one sentence."
 QUESTION = "What does a mesh of machines need before it is one computer?"
 EXPECT = f"You said: {QUESTION}"
 STREAMED_WORDS = 100
-# A fast local model: 200 tokens a second.
-PAUSE_MS = 5
+# 500 tokens a second, faster than any model that runs on these cores: the shorter a stream, the more of it is tax.
+PAUSE_MS = 2
 CLIENTS = 16
 NODE_READY_S = 30.0
 WIDTH = 26  # of a column

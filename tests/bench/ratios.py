@@ -51,7 +51,7 @@ class Verdict:
         return within and (self.goal.at_least is None or self.ratio.median >= self.goal.at_least)
 
     def __str__(self) -> str:
-        found = "no numbers" if self.ratio is None else f"{self.ratio:.3g}"
+        found = "no numbers" if self.ratio is None else f"{self.ratio:.3f}"
         failed = f", {self.failures} failures" if self.failures else ""
         return f"{'met   ' if self.met else 'MISSED'} {self.goal.name}  {self.goal.what}: {found}, goal {self.goal.limit}{failed}"
 

@@ -29,7 +29,7 @@ def test_a_goal_is_met_at_its_limit_and_missed_beyond_it_with_failures_or_withou
     assert not Verdict(goal=most, ratio=None, failures=0).met
     assert Verdict(goal=least, ratio=even, failures=0).met
     assert not Verdict(goal=least, ratio=Spread(0.6, 0.69, 0.8), failures=0).met
-    assert str(Verdict(goal=most, ratio=even, failures=3)) == "MISSED G1  overhead: 2 (2–2), goal ≤ 2, 3 failures"
+    assert str(Verdict(goal=most, ratio=even, failures=3)) == "MISSED G1  overhead: 2.000 (2.000–2.000), goal ≤ 2, 3 failures"
 
 
 def turn(p50_us: int, per_second: int, *, stream_us: int | None = None, failures: dict[str, int] | None = None) -> Turn:
