@@ -83,16 +83,14 @@ class ModelStore:
 
     def resolve(self, name: str) -> StoredModel:
         """By name, by a registered alias, or pinned as `name@sha256:hex` (a beginning of it will do). Raises `StoreError`."""
-        wanted, _, digest = name.partition("@sha256:")
-        entry = registry.find(wanted)
-        wanted = entry.name if entry is not None else wanted.lower()
-        found = (
-            self._load(wanted)
-            if NAME.fullmatch(wanted) and self._manifest(wanted).exists()
-            else f"there is no model {wanted!r} in {self.root}"
-        )
+        plain, _, digest = name.partition("@sha256:")
+        wanted = _canonical(plain)
+        if not self._known(wanted):
+            pull = wanted if registry.find(wanted) is not None else "/path/to/model.gguf"
+            raise StoreError(f"there is no model {wanted!r} in {self.root}", hint=f"astromesh-node models pull {pull}")
+        found = self._load(wanted)
         if isinstance(found, str):
-            raise StoreError(found, hint=f"astromesh-node models pull {wanted if entry else '/path/to/model.gguf'}")
+            raise StoreError(found, hint=f"pull it again, or astromesh-node models rm {wanted}")
         if not found.sha256.startswith(digest.lower()):
             raise StoreError(f"model {wanted} here has sha256 {found.sha256}, not {digest}", hint="astromesh-node models list")
         return found
@@ -128,11 +126,18 @@ class ModelStore:
             raise _disk_error(error, self.root) from error
 
     def remove(self, name: str) -> None:
-        """Forgets a name, and its bytes unless another name means them too. A user's own file stays where it is."""
-        model = self.resolve(name)
-        with self._lock(model.name, _silently):
-            self._manifest(model.name).unlink(missing_ok=True)
-            if model.path.parent == self._blobs and all(other.sha256 != model.sha256 for other in self.list()):
+        """Forgets a name, usable or not, and its bytes unless another name means them too. A user's own file stays where it is."""
+        target = _canonical(name)
+        if not self._known(target):
+            raise StoreError(f"there is no model {target!r} in {self.root}", hint="astromesh-node models list")
+        with self._lock(target, _silently):
+            model = self._load(target)
+            self._manifest(target).unlink(missing_ok=True)
+            if (
+                isinstance(model, StoredModel)
+                and model.path.parent == self._blobs
+                and model.path not in [other.path for other in self.list()]
+            ):
                 model.path.unlink(missing_ok=True)
 
     # A registered model.
@@ -222,6 +227,9 @@ class ModelStore:
             return ()
         return tuple(sorted(path.stem for path in self._manifests.glob("*.json") if NAME.fullmatch(path.stem)))
 
+    def _known(self, name: str) -> bool:
+        return NAME.fullmatch(name) is not None and self._manifest(name).exists()
+
     def _manifest(self, name: str) -> Path:
         return self._manifests / f"{name}.json"
 
@@ -287,6 +295,11 @@ class ModelStore:
                     progress(0, 0, f"waiting for another pull of {name}")
                 time.sleep(LOCK_POLL_S)
             yield
+
+
+def _canonical(name: str) -> str:
+    entry = registry.find(name)
+    return entry.name if entry is not None else name.lower()
 
 
 def _header_of(path: Path) -> GgufHeader:

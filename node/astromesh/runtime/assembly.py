@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from astromesh.errors import AgentUnusable
@@ -11,6 +11,7 @@ from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
+from astromesh.specs.agent import ModelTarget
 from astromesh.specs.provider import Server, Unresolved, server_of
 from astromesh.tools.toolbox import Toolbox
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class Providers:
     """The model servers that this node calls: one client for each server and key, shared by all who name it."""
 
-    def __init__(self, configured: Iterable[Provider]) -> None:
-        self.configured = {provider.name: provider for provider in configured}
+    def __init__(self, configured: Mapping[str, Provider]) -> None:
+        self.configured = configured
         self._open: dict[tuple[str, str | None, str | None, float | None], ModelProvider] = {}
 
     def client(self, server: Server, *, timeout_s: float | None = None) -> ModelProvider:
@@ -36,6 +37,16 @@ class Providers:
                 server.name, server.url, api_key=key, api_key_env=server.api_key_env, timeout_s=timeout_s
             )
         return self._open[identity]
+
+    def shared(self) -> Iterator[tuple[Provider, str, ModelProvider]]:
+        """What other nodes may use through this one: each provider's models and the client that calls them."""
+        for provider in self.configured.values():
+            if provider.shared and provider.called:
+                for model in provider.models:
+                    target = ModelTarget.model_validate({"provider": provider.name, "model": model})
+                    server = server_of(target, self.configured)
+                    if isinstance(server, Server):
+                        yield provider, model, self.client(server)
 
     async def close(self) -> None:
         for provider in self._open.values():

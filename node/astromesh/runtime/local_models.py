@@ -24,7 +24,7 @@ class LocalModels:
     """`changed` is called whenever what is offered may have changed."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+        self.changed = changed
         self._engines: dict[str, InferenceEngine] = {}
         self._created: dict[str, int] = {}
         self._shared: dict[str, ModelProvider] = {}
@@ -83,13 +83,11 @@ class LocalModels:
         return _figures(self._engines.values())
 
     async def _load(self, engine: InferenceEngine) -> None:
-        self._changed()
         try:
             await engine.start()
             log.info("model %s is loaded", engine.name)
         except AstromeshError as failure:
             log.warning("%s. %s", failure.message, failure.hint)
-        self._changed()
 
 
 class _Engine:

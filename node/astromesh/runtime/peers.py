@@ -16,7 +16,8 @@ from astromesh.fleet.roster import Roster
 from astromesh.runtime.bodies import from_error, from_event, from_request, to_error, to_event, to_request
 from astromesh.runtime.events import RunEvent
 from astromesh.telemetry.metrics import Metrics
-from maia.drivers.switchboard import IncomingCall, Peer, Switchboard
+from maia.drivers.link import IncomingCall
+from maia.drivers.switchboard import Peer, Switchboard
 from maia.errors import CallError, CallExpired, CallFailed, PeerUnreachable
 from maia.view import MemberView
 

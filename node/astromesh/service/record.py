@@ -28,10 +28,24 @@ class Record:
     generation: int
     incarnation: int = 0
     joined: tuple[str, ...] = ()
+    left: bool = False  # told to leave: seeds of the configuration are not asked until it is told to join
 
     def with_seed(self, address: str) -> Record:
         """Newest last, each once."""
-        return replace(self, joined=(*(seed for seed in self.joined if seed != address), address)[-SEEDS_KEPT:])
+        return replace(self, joined=(*(seed for seed in self.joined if seed != address), address)[-SEEDS_KEPT:], left=False)
+
+    def next_life(self, *, now: float) -> Record:
+        """A generation is the start time or more, so that a node whose file was lost comes after its earlier lives too.
+
+        `now` in seconds since the epoch.
+        """
+        return replace(self, generation=max(self.generation + 1, int(now)))
+
+    def alone(self) -> Record:
+        return replace(self, joined=(), left=True)
+
+    def raised(self, *, incarnation: int = 0, generation: int = 0) -> Record:
+        return replace(self, incarnation=max(self.incarnation, incarnation), generation=max(self.generation, generation))
 
 
 class RecordFile:
@@ -64,28 +78,23 @@ class RecordFile:
         finally:
             os.close(lock)
 
-    def begin_life(self, *, now: float) -> Record:
-        """The record of the life that starts now, already on disk. `now` in seconds since the epoch.
-
-        A generation is the start time or more, so that also a node whose file was lost comes after its earlier lives.
-        """
+    def read(self) -> Record:
+        """What is kept; of a node that never ran, a new identity. Raises `ConfigurationError` for a file that is damaged."""
         try:
             said = json.loads(self._path.read_text())
-            before = Record(
+            return Record(
                 node_id=str(said["node_id"]),
                 generation=int(said["generation"]),
                 incarnation=int(said["incarnation"]),
                 joined=tuple(str(seed) for seed in said["joined"]),
+                left=bool(said["left"]),
             )
         except FileNotFoundError:
-            before = Record(node_id=secrets.token_hex(16), generation=0)
+            return Record(node_id=secrets.token_hex(16), generation=0)
         except (OSError, ValueError, KeyError, TypeError) as failure:
             raise ConfigurationError(
                 f"{self._path} cannot be read: {failure}", hint="move it away to start as a new node, or restore it to stay the same one"
             ) from failure
-        record = replace(before, generation=max(before.generation + 1, int(now)))
-        self.write(record)
-        return record
 
     def write(self, record: Record) -> None:
         """Replaces the file; after a crash it is the old one or the new one."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +45,10 @@ class EngineLimits:
     starts_without_success: int = 5
 
 
+def _nobody() -> None:
+    """Who listens where nobody does."""
+
+
 def engine_is_installed() -> bool:
     """Without importing it."""
     return importlib.util.find_spec("llama_cpp") is not None
@@ -65,7 +69,16 @@ class _Request:
 class LlamaCppEngine:
     """An `InferenceEngine` whose model lives in a worker process."""
 
-    def __init__(self, model: ModelSpecification, *, limits: EngineLimits | None = None, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        model: ModelSpecification,
+        *,
+        limits: EngineLimits | None = None,
+        command: Sequence[str] = COMMAND,
+        on_change: Callable[[], None] = _nobody,
+    ) -> None:
+        """`on_change` is called whenever `state` has become another one."""
+        self._on_change = on_change
         self._model = model
         self._limits = limits or EngineLimits()
         self._command = command
@@ -118,7 +131,8 @@ class LlamaCppEngine:
         if self._command is COMMAND and not engine_is_installed():
             raise MissingExtra("no inference engine is installed, so this node cannot run models itself", hint=EXTRA_HINT)
         if self._supervisor is None:
-            self._state, self._problem, self._progress = "loading", "", 0.0
+            self._problem, self._progress = "", 0.0
+            self._become("loading")
             self._deaths_in_a_row = 0
             self._settled = asyncio.get_running_loop().create_future()
             self._supervisor = asyncio.create_task(self._supervise(), name=f"inference-{self.name}")
@@ -132,14 +146,29 @@ class LlamaCppEngine:
         if supervisor is not None:
             supervisor.cancel()
             await asyncio.wait([supervisor])
-        self._state, self._progress = "unloaded", 0.0
+        self._progress = 0.0
+        self._become("unloaded")
         gone = ModelUnavailable(f"model {self.name} was unloaded on this node")
         self._fail_running(ModelFailed(gone.message, code="model_provider_unavailable"))
         self._fail_waiting(gone)
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(gone)
 
+    def _become(self, state: EngineState) -> None:
+        if state != self._state:
+            self._state = state
+            self._on_change()
+
     async def _supervise(self) -> None:
+        try:
+            await self._keep_running()
+        except Exception as error:
+            # A mistake of ours, or of a worker of another version. Nobody may be left waiting for it.
+            self._give_up(f"its supervision broke: {error!r}")
+            self._fail_running(ModelFailed(f"model {self.name} broke off: {self._problem}", code="model_provider_unavailable"))
+            raise
+
+    async def _keep_running(self) -> None:
         limits = self._limits
         starts_without_success = 0
         while True:
@@ -148,13 +177,15 @@ class LlamaCppEngine:
             if refusal is not None or starts_without_success >= limits.starts_without_success:
                 self._give_up(refusal or self._problem)
                 return
-            self._state, self._progress = "loading", 0.0
+            self._progress = 0.0
+            self._become("loading")
             self._stats = replace(self._stats, restarts=self._stats.restarts + 1)
             doublings = min(self._deaths_in_a_row - 1, 16)  # far past the longest pause, and no overflow
             await asyncio.sleep(min(limits.restart_pause_max_s, limits.restart_pause_s * 2**doublings))
 
     def _give_up(self, why: str) -> None:
-        self._state, self._problem = "failed", why
+        self._problem = why
+        self._become("failed")
         failure = ModelFailed(
             f"model {self.name} cannot be loaded: {why}",
             code="model_provider_unavailable",
@@ -219,7 +250,8 @@ class LlamaCppEngine:
             case "progress":
                 self._progress = float(frame["fraction"])
             case "loaded":
-                self._state, self._progress, self._problem = "loaded", 1.0, ""
+                self._progress, self._problem = 1.0, ""
+                self._become("loaded")
                 if self._settled is not None and not self._settled.done():
                     self._settled.set_result(None)
                 self._send_waiting()

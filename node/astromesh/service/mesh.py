@@ -1,0 +1,234 @@
+"""This node's place in the mesh: its driver, what it offers there, and whom it joined.
+
+Leaving ends the present life in the mesh and begins a new, lonely one: what others remember of a node that said goodbye stays true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from astromesh.errors import ConfigurationError, JoinRefused
+from astromesh.fleet.offers import Offer, OfferTooLarge, slots
+from astromesh.service.addresses import HostPort, parse_seed
+from astromesh.service.ports import LAN_NEEDS, taken
+from astromesh.service.record import Record, RecordFile
+from astromesh.service.settings import NodeSettings
+from maia.config import PROFILES, Address, MeshConfig
+from maia.drivers.driver import MeshDriver
+from maia.drivers.switchboard import Switchboard
+from maia.errors import JoinFailed
+from maia.links.greeting import Greeting
+from maia.view import GenerationRaised, IncarnationRaised, MemberDied, MemberLeft, MemberReturned, MeshEvent, MeshView
+
+log = logging.getLogger(__name__)
+
+JOIN_TIMEOUT_S = 10.0
+GOODBYE_S = 2.0
+NAME_SUFFIX_CHARACTERS = 6
+
+
+class MeshMembership:
+    """One node's membership, from `start` to `stop`."""
+
+    def __init__(self, settings: NodeSettings, file: RecordFile, *, offer: Callable[[], Offer]) -> None:
+        """`offer` says what this node offers now. Raises `ConfigurationError` for a record that is damaged."""
+        self._settings = settings
+        self._file = file
+        self._record = file.read()
+        self._offer = offer
+        self._offered: dict[str, bytes] = {}
+        self._driver: MeshDriver | None = None
+        self._board: Switchboard | None = None
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        """The name on the wire."""
+        return f"{self._settings.name}-{self._record.node_id[:NAME_SUFFIX_CHARACTERS]}"
+
+    @property
+    def view(self) -> MeshView | None:
+        return self._driver.view if self._driver is not None else None
+
+    @property
+    def greeting(self) -> Greeting:
+        """How this node introduces itself on a link."""
+        return Greeting(self.name, self._record.node_id)
+
+    async def start(self, board: Switchboard) -> None:
+        """Opens the gossip and looks for the seeds, for ever if need be. Raises `ConfigurationError` where its port is in use.
+
+        Links to members that died or left are hung up on `board`: their calls fail now, not when silence proves it.
+        """
+        self._board = board
+        await self._begin_life()
+        seeds = (*self._record.joined, *(str(seed) for seed in self._settings.join if not self._record.left))
+        if seeds:
+            self._own(asyncio.create_task(self._look_for(tuple(dict.fromkeys(seeds))), name="joining the mesh"))
+
+    async def stop(self) -> None:
+        """Says goodbye, so that nobody has to find out."""
+        for task in self._tasks:
+            task.cancel()
+        if self._driver is not None:
+            await self._driver.leave(timeout_s=GOODBYE_S)
+            await self._driver.stop()
+
+    async def join(self, address: str) -> int:
+        """Joins through a member and remembers it. How many others are known then. Raises `JoinRefused`."""
+        try:
+            seed = parse_seed(address)
+        except ValueError as mistake:
+            raise JoinRefused(f"{address!r} is no address: {mistake}", hint="write HOST:PORT of a member's gossip") from mistake
+        if not seed.is_loopback:
+            raise JoinRefused(f"{seed} is another machine", hint=LAN_NEEDS)
+        assert self._driver is not None
+        try:
+            await self._driver.join((Address(*seed),), timeout_s=JOIN_TIMEOUT_S)
+        except JoinFailed as failure:
+            raise JoinRefused(
+                f"no member of a mesh answers at {seed}: {failure}", hint="is the node there up, and is this its gossip address?"
+            ) from failure
+        await self._remember(self._record.with_seed(str(seed)))
+        return sum(member.usable for member in self._driver.view.peers)
+
+    async def leave(self) -> None:
+        """Says goodbye, forgets whom it joined, and stays alone until it is told to join again."""
+        assert self._driver is not None
+        await self._driver.leave(timeout_s=GOODBYE_S)
+        await self._driver.stop()
+        for member in self._driver.view.peers:
+            self._hang_up(member.name, "this node left the mesh")
+        await self._remember(self._record.alone())
+        await self._begin_life()
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def link(self, name: str) -> Mapping[str, Any]:
+        stats = self._board.stats().links.get(name) if self._board else None
+        return {"state": stats.state if stats else "closed", "rtt_ms": stats.rtt_ms if stats else None}
+
+    def publish(self) -> None:
+        """Tells the mesh what changed in what this node offers."""
+        if self._driver is None:
+            return
+        try:
+            entries = slots(self._offer())
+        except OfferTooLarge as mistake:
+            log.error("not everything here can be offered to the mesh: %s", mistake)
+            return
+        for key, value in entries.items():
+            if value == self._offered.get(key, b""):
+                continue
+            if value:
+                self._driver.offer(key, value)
+            else:
+                self._driver.withdraw(key)
+        self._offered = entries
+
+    def figures(self) -> Iterable[Metric]:
+        """For Prometheus, read at the moment of the scrape."""
+        if self._driver is None:
+            return
+        counters = self._driver.counters()
+        for name, help_text, value in (
+            ("maia_probes", "Pings sent to see whether a member lives.", counters.pings),
+            ("maia_probes_failed", "Probes that nobody answered, directly or through others.", counters.probes_failed),
+            ("maia_suspicions", "Members that came under suspicion here.", counters.suspicions),
+            ("maia_deaths", "Members given up here.", counters.deaths),
+            ("maia_refutations", "Suspicions of this node that it refuted.", counters.refutations),
+            ("maia_datagrams_received", "Datagrams that arrived.", counters.datagrams_in),
+            ("maia_received_bytes", "Bytes of datagrams that arrived.", counters.bytes_in),
+        ):
+            yield CounterMetricFamily(name, help_text, value=value)
+        rejected = CounterMetricFamily("maia_datagrams_rejected", "Datagrams that were no message, by reason.", labels=["reason"])
+        for reason, count in counters.rejected.items():
+            rejected.add_metric([reason], count)
+        sent = CounterMetricFamily("maia_datagrams_sent", "Datagrams sent, by the kind of their first message.", labels=["kind"])
+        sent_bytes = CounterMetricFamily("maia_sent_bytes", "Bytes of datagrams sent, by the kind of their first message.", labels=["kind"])
+        for kind, count in counters.datagrams_out.items():
+            sent.add_metric([kind], count)
+            sent_bytes.add_metric([kind], counters.bytes_out[kind])
+        health = GaugeMetricFamily("maia_health_score", "Lifeguard's local health: 0 is well, 7 is starved.", value=counters.health)
+        members = GaugeMetricFamily("maia_members", "Members as this node sees them, by status.", labels=["status"])
+        statuses = [member.status for member in self._driver.view.members.values()]
+        for status in ("alive", "suspect", "dead", "left"):
+            members.add_metric([status], statuses.count(status))
+        yield from (rejected, sent, sent_bytes, health, members)
+
+    async def _begin_life(self) -> None:
+        settings = self._settings
+        await self._remember(self._record.next_life(now=time.time()))
+        config = MeshConfig(
+            name=self.name,
+            title=settings.name,
+            node_id=self._record.node_id,
+            generation=self._record.generation,
+            incarnation=self._record.incarnation + 1,
+            gossip=Address(*settings.gossip),
+            api=str(settings.api),
+            link=Address(*settings.link),
+            role=settings.role,
+            profile=PROFILES[settings.profile],
+        )
+        self._driver = MeshDriver(config)
+        try:
+            await self._driver.start()
+        except OSError as failure:
+            raise taken("gossip", settings.gossip, failure, kinds=("udp", "tcp")) from failure
+        self._driver.subscribe(self._hear)
+        self._offered = {}
+        self.publish()
+
+    async def _look_for(self, seeds: tuple[str, ...]) -> None:
+        addresses = tuple(Address(*parse_seed(seed)) for seed in seeds)
+        assert self._driver is not None
+        try:
+            await self._driver.join(addresses, timeout_s=JOIN_TIMEOUT_S)
+        except JoinFailed:
+            log.warning("none of %s answers yet; this node is alone and keeps looking", ", ".join(seeds))
+
+    def _hear(self, event: MeshEvent) -> None:
+        """What the mesh saw, on the node's own loop."""
+        match event:
+            case MemberDied(name, accuser):
+                log.info("%s is dead, says %s", name, accuser)
+                self._hang_up(name, "the mesh gave it up")
+            case MemberLeft(name):
+                log.info("%s left", name)
+                self._hang_up(name, "it left the mesh")
+            case MemberReturned(name):
+                log.info("%s is back", name)
+                self._hang_up(name, "it was started anew")
+            case IncarnationRaised(incarnation):
+                self._own(asyncio.create_task(self._remember(self._record.raised(incarnation=incarnation)), name="writing node.json"))
+            case GenerationRaised(generation):
+                self._own(asyncio.create_task(self._remember(self._record.raised(generation=generation)), name="writing node.json"))
+
+    def _hang_up(self, name: str, why: str) -> None:
+        if self._board is not None:
+            self._board.hang_up(name, why)
+
+    async def _remember(self, record: Record) -> None:
+        self._record = record
+        async with self._writing:
+            await asyncio.to_thread(self._file.write, self._record)
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def check_seeds(seeds: Iterable[HostPort]) -> None:
+    """Raises `ConfigurationError` for a seed on another machine."""
+    for seed in seeds:
+        if not seed.is_loopback:
+            raise ConfigurationError(f"--join {seed} is another machine", hint=LAN_NEEDS)

@@ -1,0 +1,160 @@
+"""A node: opens all its parts in order and closes them in reverse.
+
+It offers only what already works, and stops offering before it stops serving.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from aiohttp import web
+
+from astromesh.api.app import build
+from astromesh.api.house import House
+from astromesh.errors import AgentUnusable
+from astromesh.fleet.offers import Offer, OfferedAgent
+from astromesh.fleet.roster import Roster
+from astromesh.runtime.assembly import Assembly, Providers, assemble
+from astromesh.runtime.engine import AgentRuntime
+from astromesh.runtime.local_models import LocalModels
+from astromesh.runtime.models import Models
+from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
+from astromesh.service.config_dir import Configuration
+from astromesh.service.mesh import MeshMembership, check_seeds
+from astromesh.service.models import open_models
+from astromesh.service.ports import check_loopback, taken
+from astromesh.service.record import RecordFile
+from astromesh.service.settings import NodeSettings
+from astromesh.specs.runtime import Runtime
+from astromesh.telemetry.metrics import Metrics
+from astromesh.telemetry.traces import Ring
+from maia.drivers.switchboard import Switchboard
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 20.0  # what runs under way get when the node is told to stop
+LINGERING_S = 2.0  # what connections get to close after the last answer
+
+
+class Node:
+    """An open node. `house` is what its doors open to."""
+
+    def __init__(self, settings: NodeSettings, configuration: Configuration) -> None:
+        self.settings = settings
+        self.configuration = configuration
+        self.membership: MeshMembership | None = None
+        metrics = Metrics()
+        self.roster = Roster(lambda: self.membership.view if self.membership else None)
+        self.peers = PeerCalls(self.roster)
+        self.models = Models(node=settings.name, roster=self.roster, peers=self.peers, metrics=metrics)
+        self.runtime = AgentRuntime(
+            node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
+        )
+        self.local = LocalModels(self._publish)
+        self.house = House(
+            node=settings.name,
+            version=version("astromesh-node"),
+            started_at=time.time(),
+            runtime=self.runtime,
+            models=self.models,
+            roster=self.roster,
+            metrics=metrics,
+            mesh=None,
+            model_rows=self.local.rows,
+            hosts_allowed=frozenset({settings.name, socket.gethostname()}),
+            not_ready=["the node is starting"],
+        )
+
+    async def open_parts(self, stack: AsyncExitStack) -> None:
+        """What a node is without any door: its providers, its agents, its models."""
+        configuration = self.configuration
+        runtime = configuration.runtime or Runtime.unwritten()
+        providers = Providers(configuration.providers)
+        stack.push_async_callback(providers.close)
+        problems = [str(warning) for warning in configuration.warnings]
+        problems += open_models(self.settings, runtime, providers=providers, local=self.local, models=self.models)
+        problems += [str(mistake) for mistake in configuration.mistakes]
+        for broken in configuration.broken:
+            if broken.kind == "Agent" and broken.name:
+                self.runtime.broken[broken.name] = str(broken.mistakes[0])
+        assembly = Assembly(providers=providers, defaults=runtime.spec.defaults.orchestration)
+
+        def report(name: str, mistake: AgentUnusable) -> None:
+            self.runtime.broken[name] = mistake.message
+            problems.append(f"{mistake.message}. {mistake.hint}")
+
+        self.runtime.agents.update(assemble(configuration.agents, assembly, report=report))
+        self.house.warnings = tuple(problems)
+        for problem in problems:
+            log.warning("%s", problem)
+        self.house.metrics.watch(self.local.figures)
+        stack.push_async_callback(self.local.close)
+        self.local.load()
+        stack.push_async_callback(self.runtime.drain, GRACE_S)
+
+    async def open_mesh(self, stack: AsyncExitStack, file: RecordFile) -> None:
+        """Links first, so that whoever hears of this node can call it."""
+        membership = MeshMembership(self.settings, file, offer=self._offer)
+        serving = PeerServing(models=self.models, start_run=self.runtime.serve, metrics=self.house.metrics)
+        handlers = {COMPLETE: serving.complete, RUN: serving.run}
+        board = await stack.enter_async_context(Switchboard(me=membership.greeting, handlers=handlers))
+        try:
+            await board.serve(*self.settings.link)
+        except OSError as failure:
+            raise taken("link", self.settings.link, failure) from failure
+        self.peers.board = board
+        stack.push_async_callback(board.drain, GRACE_S)
+        self.membership = self.house.mesh = membership
+        stack.push_async_callback(membership.stop)
+        await membership.start(board)
+        self.house.metrics.watch(membership.figures)
+
+    async def open_doors(self, stack: AsyncExitStack) -> None:
+        # Whoever leaves in the middle has his handler cancelled, and with it what it does elsewhere.
+        runner = web.AppRunner(build(self.house), handler_cancellation=True, access_log=None, shutdown_timeout=LINGERING_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(runner, *self.settings.api).start()
+        except OSError as failure:
+            raise taken("api", self.settings.api, failure) from failure
+
+    def _offer(self) -> Offer:
+        agents = tuple(OfferedAgent(agent.name, agent.namespace, agent.version) for agent in self.runtime.agents.values())
+        return Offer(self.local.offered(), tuple(sorted(agents, key=lambda agent: agent.name)))
+
+    def _publish(self) -> None:
+        if self.membership is not None:
+            self.membership.publish()
+
+
+@asynccontextmanager
+async def open_node(settings: NodeSettings, configuration: Configuration, *, doors: bool) -> AsyncIterator[Node]:
+    """A whole node, or with `doors=False` one that nobody else can reach: no API, no mesh.
+
+    Raises `ConfigurationError` for whatever must be mended before it can run.
+    """
+    node = Node(settings, configuration)
+    async with AsyncExitStack() as stack:
+        if doors:
+            check_loopback("--api", settings.api)
+            check_loopback("--gossip", settings.gossip)
+            check_loopback("--link", settings.link)
+            check_seeds(settings.join)
+            file = RecordFile(settings.data)
+            stack.enter_context(file.held())
+        await node.open_parts(stack)
+        if doors and settings.mesh:
+            await node.open_mesh(stack, file)
+        if doors:
+            await node.open_doors(stack)
+        node.house.not_ready.clear()
+        try:
+            yield node
+        finally:
+            node.house.not_ready.append("the node is shutting down")

@@ -1,0 +1,61 @@
+"""Runs a node in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from astromesh.service.addresses import API_PORT
+from astromesh.service.config_dir import Configuration
+from astromesh.service.logs import open_logs
+from astromesh.service.node import Node, open_node
+from astromesh.service.settings import NodeSettings
+
+log = logging.getLogger(__name__)
+
+
+def serve(settings: NodeSettings, configuration: Configuration) -> int:
+    """The exit code. Raises `ConfigurationError` where it cannot start as it was told to."""
+    open_logs()
+    return asyncio.run(_serve(settings, configuration))
+
+
+async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        if told.is_set():
+            log.warning("told twice to stop: stopping at once")
+            os._exit(128 + number)
+        log.info("%s: draining and leaving; once more stops at once", number.name)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    async with open_node(settings, configuration, doors=True) as node:
+        sys.stdout.write(greeting(node))
+        sys.stdout.flush()
+        await told.wait()
+    log.info("stopped")
+    return 0
+
+
+def greeting(node: Node) -> str:
+    """Where the node is, and what to type next."""
+    settings = node.settings
+    url = f"http://{settings.api}"
+    lines = [f"node {settings.name} is up", f"  API     {url}", f"  look    {url}/docs"]
+    if settings.mesh:
+        lines += [
+            f"  gossip  {settings.gossip}, links {settings.link}",
+            "  one more node on this machine:",
+            f"    astromesh-node up --name NAME --api 127.0.0.1:PORT --gossip 127.0.0.1:PORT --data DIR --join {settings.gossip}",
+        ]
+    if agents := sorted(node.runtime.agents):
+        there = "" if settings.api.port == API_PORT else f"--url {url} "
+        lines += ["  ask:", f'    astromesh-node {there}run {agents[0]} "What is a mesh?"']
+    return "\n".join(lines) + "\n"
