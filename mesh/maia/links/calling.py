@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from maia.errors import CallError, CallExpired, CallFailed, CallRefused, ConversationBroken, LinkLost, MisuseError, PeerUnreachable
 from maia.links.conversation import Conversation, Progress
 from maia.links.frames import (
-    CALL_ID_MAX,
     Cancel,
     Credit,
     Done,
@@ -94,19 +93,19 @@ class CallingSide(Conversation):
             raise MisuseError("a call before the other side has said hello")
         if not 0 < len(kind) <= KIND_CHARACTERS_MAX:
             raise MisuseError(f"a kind of {len(kind)} characters: 1 to {KIND_CHARACTERS_MAX} are possible")
-        if len(self._calls) + len(self._lingering) >= self.limits.calls_max or self._last_id == CALL_ID_MAX:
+        if len(self._calls) + len(self._lingering) >= self.limits.calls_max:
             raise CallRefused(f"the link to {self.peer_name} carries {self.limits.calls_max} calls already", reason="too_many_calls")
         packed = encode_body(body)
         if len(packed) > self.limits.body_bytes_max:
             raise CallRefused(f"{kind}: a body of {len(packed)} bytes, {self.limits.body_bytes_max} are the limit", reason="body_too_large")
         self._last_id = call_id = self._last_id + 1
         deadline = now + timeout_s
-        pieces = cut(packed)
+        first, *rest = cut(packed)
         # Rounded up: a call that was given any time at all is not sent out dead.
-        opening = Open(call_id, kind, max(0, ceil(timeout_s * 1000)), len(packed), next(pieces))
+        opening = Open(call_id, kind, max(0, ceil(timeout_s * 1000)), len(packed), first)
         self._calls[call_id] = _Call(kind, deadline=deadline, granted=self.limits.window_bytes, stream=self._outbox.open(call_id))
         self._outbox.append(call_id, encode(opening))
-        for piece in pieces:
+        for piece in rest:
             self._outbox.append(call_id, encode(More(call_id, piece)))
         self.due = min(self.due, deadline)
         return call_id
@@ -148,58 +147,63 @@ class CallingSide(Conversation):
 
     def _hear(self, frame: Frame, *, now: float) -> None:
         match frame:
-            case Pong(token):
-                self._pong(token, now=now)
-            case Reply(call_id) | More(call_id) | Done(call_id) | Failed(call_id) | Refused(call_id):
-                if call_id in self._lingering:
-                    if not isinstance(frame, Reply | More):
-                        del self._lingering[call_id]
-                    return
-                call = self._calls.get(call_id)
-                if call is None or call.ended is not None:
-                    raise ConversationBroken("no_such_call", f"{type(frame).__name__} for call {call_id}")
-                self._answered(call_id, call, frame, now=now)
+            case Reply() | More() | Done() | Failed() | Refused():
+                call = self._calls.get(frame.call_id)
+                if call is not None and call.ended is None:
+                    self._answered(call, frame, now=now)
+                elif frame.call_id not in self._lingering:
+                    raise ConversationBroken("no_such_call", f"{type(frame).__name__} for call {frame.call_id}")
+                elif not isinstance(frame, Reply | More):
+                    del self._lingering[frame.call_id]
+            case Pong():
+                self._pong(frame.token, now=now)
             case _:
                 raise ConversationBroken("wrong_direction", f"{type(frame).__name__} is for the answering side")
 
-    def _answered(self, call_id: int, call: _Call, frame: Reply | More | Done | Failed | Refused, *, now: float) -> None:
+    def _answered(self, call: _Call, frame: Reply | More | Done | Failed | Refused, *, now: float) -> None:
+        call_id = frame.call_id
         match frame:
-            case Reply(_, total, piece):
+            case Reply():
                 if call.assembly is not None:
                     raise ConversationBroken("unexpected_reply", f"in call {call_id} another reply is not complete")
-                self._charge(call, piece)
-                if len(piece) == total:
-                    self._deliver(call_id, call, piece, cost=len(piece) + PIECE_COST_BYTES, held=0)
+                cost = self._charge(call, frame.piece)
+                if len(frame.piece) == frame.total:
+                    self._deliver(call_id, call, frame.piece, cost=cost, held=0)
                 else:
-                    self._assemble(call_id, call, Assembly(total, piece), now=now)
-            case More(_, piece):
+                    self._assemble(call_id, call, Assembly(frame.total, frame.piece), now=now)
+            case More():
                 if call.assembly is None:
                     raise ConversationBroken("unexpected_piece", f"in call {call_id} no reply has begun")
-                self._charge(call, piece)
-                whole = call.assembly.add(piece)
-                self._arrive(call_id, call, cost=len(piece) + PIECE_COST_BYTES)
+                whole = call.assembly.add(frame.piece)
+                self._arrive(call_id, call, cost=self._charge(call, frame.piece))
                 if whole:
                     assembly, call.assembly = call.assembly, None
                     cost, call.unreturned = call.unreturned, 0
                     self._deliver(call_id, call, assembly.packed, cost=cost, held=assembly.total)
-            case Done(_, outcome):
+            case Done():
                 if call.assembly is not None:
                     raise ConversationBroken("unexpected_end", f"call {call_id} ended in the middle of a reply")
-                if outcome == "expired":
+                if frame.outcome == "expired":
                     self._end(call_id, call, CallExpired(f"{call.kind}: {self.peer_name} was not done by the deadline"))
-                elif outcome == "done":
+                elif frame.outcome == "done":
                     self._end(call_id, call, None)
                 else:
-                    raise ConversationBroken("unexpected_end", f"call {call_id} ended as {outcome[:20]!r}")
-            case Failed(_, definite, packed):
-                self._end(call_id, call, CallFailed(decode_body(packed), definite=definite))
-            case Refused(_, reason, message):
-                self._end(call_id, call, CallRefused(f"{call.kind}: {self.peer_name} refused: {message}", reason=reason))
+                    raise ConversationBroken("unexpected_end", f"call {call_id} ended as {frame.outcome[:20]!r}")
+            case Failed():
+                self._end(call_id, call, CallFailed(decode_body(frame.body), definite=frame.definite))
+            case Refused():
+                message = f"{call.kind}: {self.peer_name} refused: {frame.message}"
+                self._end(call_id, call, CallRefused(message, reason=frame.reason))
+            case _:
+                assert_never(frame)
 
-    def _charge(self, call: _Call, piece: bytes) -> None:
-        call.granted -= len(piece) + PIECE_COST_BYTES
+    def _charge(self, call: _Call, piece: bytes) -> int:
+        """What this piece costs until it is read."""
+        cost = len(piece) + PIECE_COST_BYTES
+        call.granted -= cost
         if call.granted < 0:
             raise ConversationBroken("credit_overdrawn", f"{-call.granted} bytes of {call.kind} more than were granted")
+        return cost
 
     def _assemble(self, call_id: int, call: _Call, assembly: Assembly, *, now: float) -> None:
         error: CallError | None = None

@@ -86,8 +86,8 @@ class Conversation(ABC):
                     self._greet(frame, now=now)
                 else:
                     self._hear(frame, now=now)
-                if self._outbox.urgent_frames > self.limits.control_frames_max:
-                    raise ConversationBroken("does_not_read", f"{self._outbox.urgent_frames} short frames wait for it")
+            if self._outbox.urgent_frames > self.limits.control_frames_max:
+                raise ConversationBroken("does_not_read", f"{self._outbox.urgent_frames} short frames wait for it")
         except ConversationBroken as broken:
             self._over = broken
             raise

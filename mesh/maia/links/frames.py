@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import msgpack
 
 from maia.errors import ConversationBroken, MisuseError
-from maia.links.limits import FRAME_BYTES_MAX, KIND_CHARACTERS_MAX
+from maia.links.limits import FRAME_BYTES_MAX
 
 LENGTH_BYTES = 4
-CALL_ID_MAX = 2**53
+# What an error shows of bytes that made no sense.
+DETAIL_CHARACTERS_MAX = 120
 
 
 class Hello(NamedTuple):
@@ -98,23 +99,25 @@ class Pong(NamedTuple):
 
 Frame = Hello | Open | Reply | More | Done | Refused | Failed | Cancel | Credit | Ping | Pong
 
-_TYPES: dict[type[Any], int] = {
-    Hello: 0,
-    Open: 1,
-    Reply: 2,
-    More: 3,
-    Done: 4,
-    Refused: 5,
-    Failed: 6,
-    Cancel: 7,
-    Credit: 8,
-    Ping: 9,
-    Pong: 10,
+# For each type its frame and the exact types of its fields (True is no number here).
+_SHAPES: dict[int, tuple[type[Frame], list[type]]] = {
+    0: (Hello, [dict]),
+    1: (Open, [int, str, int, int, bytes]),
+    2: (Reply, [int, int, bytes]),
+    3: (More, [int, bytes]),
+    4: (Done, [int, str]),
+    5: (Refused, [int, str, str]),
+    6: (Failed, [int, bool, bytes]),
+    7: (Cancel, [int]),
+    8: (Credit, [int, int]),
+    9: (Ping, [int]),
+    10: (Pong, [int]),
 }
+_NUMBERS: dict[type[Frame], int] = {frame: number for number, (frame, _) in _SHAPES.items()}
 
 
 def encode(frame: Frame) -> bytes:
-    packed: bytes = msgpack.packb((_TYPES[type(frame)], *frame))
+    packed: bytes = msgpack.packb((_NUMBERS[type(frame)], *frame))
     if len(packed) > FRAME_BYTES_MAX:
         raise MisuseError(f"a frame of {len(packed)} bytes: {FRAME_BYTES_MAX} are the limit")
     return len(packed).to_bytes(LENGTH_BYTES, "big") + packed
@@ -140,50 +143,16 @@ def decode_body(packed: bytes | bytearray) -> dict[str, Any]:
 
 
 def decode(packed: bytes | bytearray) -> Frame:
-    """One frame, without its length. Raises `ConversationBroken` for anything that is not one."""
+    """One frame, without its length: the right fields of the right types, whatever their values. Raises `ConversationBroken` otherwise."""
     try:
         fields = msgpack.unpackb(packed)
-    except (ValueError, OverflowError) as error:
-        raise ConversationBroken("undecodable_frame", str(error)) from error
-    frame = _shape(fields)
-    if frame is None:
-        raise ConversationBroken("unknown_frame", repr(fields)[:80])
-    return frame
-
-
-def _shape(fields: object) -> Frame | None:
-    # The two frames of a streamed token come first: patterns are tried in order.
-    match fields:
-        case [2, int(call_id), int(total), bytes(piece), *_] if _is_id(call_id) and len(piece) <= total:
-            return Reply(call_id, total, piece)
-        case [8, int(call_id), int(amount), *_] if _is_id(call_id) and amount > 0:
-            return Credit(call_id, amount)
-        case [1, int(call_id), str(kind), int(remaining_ms), int(total), bytes(piece), *_] if (
-            _is_id(call_id) and len(kind) <= KIND_CHARACTERS_MAX and remaining_ms >= 0 and len(piece) <= total
-        ):
-            return Open(call_id, kind, remaining_ms, total, piece)
-        case [4, int(call_id), str(outcome), *_] if _is_id(call_id):
-            return Done(call_id, outcome)
-        case [3, int(call_id), bytes(piece), *_] if _is_id(call_id) and piece:
-            return More(call_id, piece)
-        case [7, int(call_id), *_] if _is_id(call_id):
-            return Cancel(call_id)
-        case [5, int(call_id), str(reason), str(message), *_] if _is_id(call_id):
-            return Refused(call_id, reason, message)
-        case [6, int(call_id), bool(definite), bytes(body), *_] if _is_id(call_id):
-            return Failed(call_id, definite, body)
-        case [9, int(token), *_]:
-            return Ping(token)
-        case [10, int(token), *_]:
-            return Pong(token)
-        case [0, dict(facts), *_]:
-            return Hello(facts)
-        case _:
-            return None
-
-
-def _is_id(number: int) -> bool:
-    return 0 < number <= CALL_ID_MAX
+        frame, types = _SHAPES[fields[0]]
+    except (ValueError, OverflowError, TypeError, LookupError) as error:
+        raise ConversationBroken("undecodable_frame", f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS_MAX]) from error
+    values = fields[1 : len(types) + 1]
+    if [type(value) for value in values] != types:
+        raise ConversationBroken("undecodable_frame", f"fields for {frame.__name__}: {values!r}"[:DETAIL_CHARACTERS_MAX])
+    return frame(*values)
 
 
 class FrameReader:
@@ -210,4 +179,5 @@ class FrameReader:
                 break
             yield decode(whole[at + LENGTH_BYTES : following])
             at = following
-        self._rest = bytearray(whole[at:])
+        if at < end or self._rest:
+            self._rest = bytearray(whole[at:])

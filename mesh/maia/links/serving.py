@@ -13,7 +13,7 @@ from maia.errors import ConversationBroken, MisuseError, RefusalReason
 from maia.links.conversation import CallArrived, CallWithdrawn, Conversation, MayReply
 from maia.links.frames import Cancel, Credit, Done, Failed, Frame, More, Open, Ping, Pong, Refused, Reply, decode_body, encode, encode_body
 from maia.links.greeting import VERSION_MAX, VERSION_MIN, Greeting
-from maia.links.limits import PIECE_BYTES_MAX, PIECE_COST_BYTES, LinkLimits
+from maia.links.limits import KIND_CHARACTERS_MAX, PIECE_BYTES_MAX, PIECE_COST_BYTES, LinkLimits
 from maia.links.outbox import Stream
 from maia.links.pieces import Assembly, cut
 
@@ -63,10 +63,9 @@ class ServingSide(Conversation):
         call = self._calls[call_id]
         if call.settled:
             return True
-        pieces = cut(packed)
-        first = next(pieces)
+        first, *rest = cut(packed)
         self._outbox.append(call_id, encode(Reply(call_id, len(packed), first)), price=len(first) + PIECE_COST_BYTES)
-        for piece in pieces:
+        for piece in rest:
             self._outbox.append(call_id, encode(More(call_id, piece)), price=len(piece) + PIECE_COST_BYTES)
         call.waiting = call.stream.waiting_bytes > self.limits.waiting_bytes_max
         return not call.waiting
@@ -97,29 +96,29 @@ class ServingSide(Conversation):
         match frame:
             case Open():
                 self._open(frame, now=now)
-            case Ping(token):
-                self._outbox.say(encode(Pong(token)))
-            case More(call_id) | Cancel(call_id) | Credit(call_id):
-                if call_id > self._highest_id:
-                    raise ConversationBroken("no_such_call", f"{type(frame).__name__} for call {call_id}")
+            case Ping():
+                self._outbox.say(encode(Pong(frame.token)))
+            case More() | Cancel() | Credit():
+                if frame.call_id > self._highest_id:
+                    raise ConversationBroken("no_such_call", f"{type(frame).__name__} for call {frame.call_id}")
                 # Absent: it ended while this was on its way, and the other side will know in a moment.
-                if (call := self._calls.get(call_id)) is not None:
-                    self._continue(call_id, call, frame)
+                if (call := self._calls.get(frame.call_id)) is not None:
+                    self._continue(call, frame)
             case _:
                 raise ConversationBroken("wrong_direction", f"{type(frame).__name__} is for the asking side")
 
-    def _continue(self, call_id: int, call: _Served, frame: More | Cancel | Credit) -> None:
+    def _continue(self, call: _Served, frame: More | Cancel | Credit) -> None:
         match frame:
             case Cancel():
-                self._withdraw(call_id, call, "cancelled")
-            case Credit(_, amount):
-                self._outbox.grant(call_id, amount)
-            case More(_, piece):
+                self._withdraw(frame.call_id, call, "cancelled")
+            case Credit():
+                self._outbox.grant(frame.call_id, frame.amount)
+            case More():
                 if call.assembly is None:
-                    raise ConversationBroken("unexpected_piece", f"the body of call {call_id} was complete")
-                if call.assembly.add(piece):
+                    raise ConversationBroken("unexpected_piece", f"the body of call {frame.call_id} was complete")
+                if call.assembly.add(frame.piece):
                     assembly = self._stop_assembling(call)
-                    self._arrive(call_id, call, assembly.packed)
+                    self._arrive(frame.call_id, call, assembly.packed)
             case _:
                 assert_never(frame)
 
@@ -147,7 +146,7 @@ class ServingSide(Conversation):
         if self.draining:
             return "draining", "it is on its way out and takes nothing new"
         if kind not in self._kinds:
-            return "unknown_kind", f"it serves no {kind!r}"
+            return "unknown_kind", f"it serves no {kind[:KIND_CHARACTERS_MAX]!r}"
         if len(self._calls) >= limits.calls_max:
             return "too_many_calls", f"{limits.calls_max} calls from this node are in flight"
         if total > limits.body_bytes_max:
