@@ -41,6 +41,8 @@ def parse_address(text: str, *, host: str, port: int) -> HostPort:
     Raises `ValueError` with a message that says what is wrong.
     """
     text = text.strip()
+    if not text:
+        raise ValueError("nothing is said; write HOST:PORT, HOST or PORT")
     if text.isascii() and text.isdigit():
         return HostPort(host, _port(text))
     if text.count(":") > 1 and not text.startswith("["):

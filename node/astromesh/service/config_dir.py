@@ -242,8 +242,7 @@ def _order(finding: Finding) -> tuple[str, int, int, str]:
 
 def _text(path: Path, source: str) -> str | Mistake:
     try:
-        # Not blocking: a pipe of this name would hold the start of the node for ever.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return Mistake(source, 0, 0, "", "is not a file", "Put a text file in its place.")
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -256,3 +255,8 @@ def _text(path: Path, source: str) -> str | Mistake:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         return Mistake(source, line, 0, "", "is not UTF-8 text", "Save it as UTF-8.")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting: a pipe of this name would hold the start of the node for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -154,6 +154,8 @@ class _Builder:
         remedy = "Check the indentation; a text with ': ', ' #' or one of {[&*!|>%@` at its start needs quotes."
         if error.context_mark and error.context_mark.line != line:
             remedy = f"It belongs to what begins in line {error.context_mark.line + 1 + self._offset}. {remedy}"
+        if line < len(self._lines) and "${" in self._lines[line]:
+            remedy = "Inside { } and [ ], a ${…} needs quotes."
         self._refuse(Mark(line + 1 + self._offset, column + 1), problem, remedy)
 
     def _refuse(self, mark: Mark, message: str, remedy: str, *, path: Path = ()) -> NoReturn:

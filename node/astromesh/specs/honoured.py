@@ -204,7 +204,7 @@ def _step(pattern: str, key: str, table: Mapping[str, str]) -> str:
 
 def asks(value: Any) -> bool:
     """Whether a value asks for something."""
-    return value not in (None, False, "", "none", "off") and value not in ([], {})
+    return value not in (None, False, [], {}) and str(value).lower() not in ("", "none", "off", "no", "false")
 
 
 def _not_offered(tool: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from astromesh.specs.findings import Caution, Mistake
@@ -19,10 +19,10 @@ _SECRET_ENDINGS = ("api_key", "apikey", "password", "secret", "authorization", "
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource(Generic[S]):
     metadata: Metadata
-    spec: S
+    spec: S = field(repr=False)  # its free-form parts may hold secrets that nothing marks as such
     source: str  # the file, or whatever the text came from
     line: int  # of the document's first key
-    lines: Mapping[str, int]  # of every key that was written, by its dotted path
+    lines: Mapping[str, int] = field(repr=False)  # of every key that was written, by its dotted path
     warnings: tuple[Caution, ...] = ()
 
     @property

@@ -20,6 +20,7 @@ BROKEN: dict[str, tuple[str, int, str, str]] = {
     "a tab": ("apiVersion: astromesh/v1\nspec:\n\tmodel: x\n", 3, "tab", "Use spaces"),
     "an open quote": ('kind: "Agent\n', 1, "never closed", "quotes"),
     "a colon inside plain text": ("kind: Agent: x\n", 1, "mapping values", "quotes"),
+    "an unquoted variable inside braces": ("a: {b: ${HOME}}\n", 1, "", "${…} needs quotes"),
     "an unquoted template": (HEAD + "  prompts: {{ x }}\n", 6, "plain text", "quotes"),
     "a list at the top": ("# agents\n- kind: Agent\n", 2, "found a list", "---"),
     "a single word": ("hello\n", 1, "single value", "apiVersion"),
