@@ -38,7 +38,7 @@ def _version(package: str) -> str | None:
 def facts() -> dict[str, Any]:
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD") or "unknown",
         "uncommitted": _git("status", "--porcelain").splitlines(),
         "machine": {
             "cores": len(os.sched_getaffinity(0)),

@@ -1,6 +1,7 @@
 """Where a running process spends its time: py-spy's samples, counted by function and by package.
 
-Sampled from outside, so that the process is the one that users run, all its threads included. Only time on the CPU is counted.
+Sampled from outside, so that the process is the one that users run, all its threads included. Where the kernel does not say which threads
+are asleep (in sandboxes), py-spy takes waiting for work; so frames that only wait are counted apart, and shares are of the rest.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLES_PER_SECOND = 400
+# py-spy works on the same cores: beside 400 samples a second a node answered 925 requests a second, beside 100 1,091, alone 2,491.
+SAMPLES_PER_SECOND = 100
 TOP = 30
+WAITING = ("EpollSelector.select", "KqueueSelector.select", "_worker  concurrent/", "Condition.wait", "Event.wait")
 FRAME = re.compile(r"^(?P<function>.+?) \((?P<file>[^()]+?)(?::\d+)?\)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Hotspots:
-    """Samples by function: `own`, while it was the innermost; `whole`, while it was anywhere on the stack."""
+    """Samples by function: `own`, while it was the innermost; `whole`, while it was anywhere on the stack. `waiting` is in neither."""
 
     samples: int
+    waiting: int
     own: Counter[str]
     whole: Counter[str]
     packages: Counter[str]
@@ -37,7 +41,9 @@ class Hotspots:
             return "no samples: the process was idle"
         own = table("own time by function", self.own)
         whole = table("time including callees", self.whole)
-        return "\n".join([*table("own time by package", self.packages), *own, *whole, f"{self.samples} samples"])
+        return "\n".join(
+            [*table("own time by package", self.packages), *own, *whole, f"{self.samples} samples of work, {self.waiting} of waiting"]
+        )
 
 
 def package_of(file: str) -> str:
@@ -53,20 +59,23 @@ def counted(raw: str) -> Hotspots:
     own: Counter[str] = Counter()
     whole: Counter[str] = Counter()
     packages: Counter[str] = Counter()
-    samples = 0
+    samples = waiting = 0
     for line in raw.splitlines():
         stack, _, number = line.rpartition(" ")
         frames = [match for frame in stack.split(";") if (match := FRAME.match(frame)) is not None]
         if not frames:
             continue
         count = int(number)
-        samples += count
         names = [f"{frame['function']}  {frame['file']}" for frame in frames]
+        if names[-1].startswith(WAITING):
+            waiting += count
+            continue
+        samples += count
         own[names[-1]] += count
         packages[package_of(frames[-1]["file"])] += count
         for name in dict.fromkeys(names):  # once each, however deep it recurses
             whole[name] += count
-    return Hotspots(samples, own, whole, packages)
+    return Hotspots(samples, waiting, own, whole, packages)
 
 
 async def hotspots(pid: int, *, seconds: float) -> Hotspots:
@@ -76,7 +85,7 @@ async def hotspots(pid: int, *, seconds: float) -> Hotspots:
         raise RuntimeError("profiling needs py-spy: pip install py-spy")
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "stacks"
-        sampling = ["--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_SECOND), "--function"]
+        sampling = ["--nonblocking", "--duration", str(round(seconds)), "--rate", str(SAMPLES_PER_SECOND), "--function"]
         options = [*sampling, "--format", "raw", "--output", str(out)]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(program, "record", *options, "--pid", str(pid), stdout=pipe, stderr=pipe)

@@ -60,10 +60,11 @@ def test_samples_are_counted_by_function_once_a_stack_and_by_package() -> None:
     raw = (
         "main (asyncio/runners.py:118);walk (astromesh/runtime/stage.py:40);walk (astromesh/runtime/stage.py:40) 6\n"
         "main (asyncio/runners.py:118);dumps (orjson) 2\n"
+        "main (asyncio/runners.py:118);EpollSelector.select (selectors.py:451) 5\n"
         "process 12 2\n"
     )
     found = counted(raw)
-    assert found.samples == 8
+    assert (found.samples, found.waiting) == (8, 5)
     assert found.own == {"walk  astromesh/runtime/stage.py": 6, "dumps  orjson": 2}
     assert found.whole["walk  astromesh/runtime/stage.py"] == 6
     assert found.whole["main  asyncio/runners.py"] == 8

@@ -33,7 +33,8 @@ SOURCES = (ROOT / "mesh", ROOT / "node")
 PROGRAM = (sys.executable, "-m", "astromesh.cli")
 # Five times the goal of one second for an API that is up, and as much again for bytecode that is compiled first while other nodes start.
 READY_S = 10.0
-STOP_S = 15.0
+# Runs under way get 20 s of grace, connections two more.
+STOP_S = 25.0
 KILL_S = 5.0
 POLL_S = 0.02
 REQUEST_S = 60.0
