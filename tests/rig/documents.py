@@ -35,11 +35,20 @@ def provider(endpoint: str, *, name: str = "stub", models: Sequence[str] = ("stu
     return {f"providers-{name}.yaml": _envelope("ProviderConfig", name, {"providers": {name: one}})}
 
 
-def agent(name: str, *, model: str = "stub", provider_name: str = "stub", system: str = "You are a test.", **spec: Any) -> Documents:
-    """`agents/<name>.agent.yaml`: a ReAct agent without memory, unless `spec` says otherwise."""
+def agent(
+    name: str,
+    *,
+    model: str = "stub",
+    provider_name: str | None = "stub",
+    parameters: Mapping[str, Any] | None = None,
+    system: str = "You are a test.",
+    **spec: Any,
+) -> Documents:
+    """`agents/<name>.agent.yaml`: a ReAct agent without memory, unless `spec` says otherwise. No provider: wherever the mesh has the model."""
+    source = {"provider": "local"} if provider_name is None else {"provider": "openai_compat", "providerRef": provider_name}
     whole: dict[str, Any] = {
         "identity": {"display_name": name, "description": f"The agent {name} of a test."},
-        "model": {"primary": {"provider": "openai_compat", "providerRef": provider_name, "model": model}},
+        "model": {"primary": {**source, "model": model, "parameters": dict(parameters or {})}},
         "prompts": {"system": system},
         "orchestration": {"pattern": "react", "max_iterations": 4, "timeout_seconds": 60},
         **spec,
