@@ -138,6 +138,8 @@ class _Builder:
     def _explain(self, error: yaml.MarkedYAMLError) -> NoReturn:
         place = error.problem_mark or error.context_mark
         line, column = (place.line, place.column) if place else (0, 0)
+        if line >= len(self._lines):  # it ended too soon: the last line there is
+            line, column = max(len(self._lines) - 1, 0), 0
         earliest = error.context_mark.line if error.context_mark else line
         for number in range(min(earliest, line), min(line + 1, len(self._lines))):
             indent = self._lines[number][: len(self._lines[number]) - len(self._lines[number].lstrip())]
