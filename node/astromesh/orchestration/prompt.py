@@ -1,22 +1,30 @@
 """Prompts as templates: Jinja2 in its sandbox, where an undefined variable is empty. Pure.
 
 The sandbox forbids private attributes and mutation of what it is given; what it cannot forbid, a text that grows without end, is bounded
-here.
+here. What an expression computes on the way is not: prompts are written by who runs the agent, and what others say fills them in only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2 import ChainableUndefined, TemplateSyntaxError
+from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from astromesh.errors import AgentUnusable
 
 RENDERED_CHARACTERS_MAX = 400_000  # about 100,000 tokens: more than any context window that a LAN serves
 
-_environment = ImmutableSandboxedEnvironment(undefined=ChainableUndefined, autoescape=False, keep_trailing_newline=False)
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        """Says so: an undefined that chains would swallow the refusal, and the prompt would silently lack a part."""
+        raise SecurityError(f"{attribute} of a {type(obj).__name__} is out of reach of templates")
+
+
+_environment = _Sandbox(undefined=ChainableUndefined, autoescape=False, keep_trailing_newline=False)
 
 
 class Template:
@@ -43,7 +51,8 @@ class Template:
         written: list[str] = []
         length = 0
         try:
-            for piece in self._compiled.generate(**variables):
+            # As one mapping: a caller's variable may be called `self`, too.
+            for piece in self._compiled.generate(variables):
                 length += len(piece)
                 if length > RENDERED_CHARACTERS_MAX:
                     raise AgentUnusable(
