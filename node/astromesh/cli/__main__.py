@@ -1,0 +1,5 @@
+"""`python -m astromesh.cli`."""
+
+from astromesh.cli import main
+
+main()

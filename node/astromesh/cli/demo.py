@@ -1,0 +1,191 @@
+"""`up --demo`: three real nodes on this machine. Only c has a model; a question to a is answered by it.
+
+Whatever ends the show (its end, Ctrl-C, SIGTERM, a mistake), its processes end with it and its folder is removed. Should this process be
+killed outright, the kernel tells the nodes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from astromesh.cli.answer import Screen, Stopwatch, summary
+from astromesh.cli.demo_nodes import DemoNode, demo_nodes
+from astromesh.cli.failures import NodeRefused, NodeUnreachable
+from astromesh.cli.models import install, installed_models
+from astromesh.cli.terminal import ProgressLine, bold, dim, is_terminal, table
+from astromesh.errors import AstromeshError, MissingExtra, StoreError
+
+MODEL = "smollm2"
+AGENT = "hello"
+QUESTION = "What can three computers do together that one cannot?"
+# The goals are seconds; a busy laptop with a cold disk gets its time.
+UP_S = 60.0
+SEE_EACH_OTHER_S = 60.0
+LOAD_S = 180.0
+POLL_S = 0.1
+
+
+class DemoFailed(AstromeshError):
+    """A node of the show did not do its part."""
+
+    code = "demo_failed"
+
+
+def demonstrate(models_dir: str | None) -> int:
+    if importlib.util.find_spec("llama_cpp") is None:
+        raise MissingExtra(
+            "the demo needs the engine llama-cpp-python, and this Python has none",
+            hint="in a checkout 'make demo' builds it (about 4 minutes, once); elsewhere: pip install 'astromesh-node[local]'",
+        )
+    store = installed_models(None, models_dir)
+    try:
+        store.resolve(MODEL)
+    except StoreError:
+        click.echo(f"The model {MODEL} is not in {store.root} yet: installing it.", err=True)
+        install(store, MODEL)
+    with _ended_by_signals(), ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="astromesh-demo-")))
+        nodes = stack.enter_context(demo_nodes(folder, model=MODEL, models_dir=store.root))
+        a, _, c = nodes
+        _until_ready(nodes, c)
+        _show_mesh(nodes)
+        _ask(a)
+        _show_next(nodes)
+        if is_terminal(sys.stdout):
+            click.echo(dim("The three nodes run until Ctrl-C.", sys.stdout))
+            _stay(nodes)
+    return 0
+
+
+def _until_ready(nodes: tuple[DemoNode, ...], holder: DemoNode) -> None:
+    """Waits until everybody knows everybody and sees the model, and says how far that is."""
+    line = ProgressLine()
+    a = nodes[0]
+    began = monotonic()
+    try:
+        _wait(nodes, lambda: all(node.answers() for node in nodes), UP_S, line, lambda: "starting three nodes")
+        _wait(nodes, lambda: all(node.alive() == len(nodes) for node in nodes), SEE_EACH_OTHER_S, line, lambda: _meeting(nodes))
+        _wait(
+            nodes,
+            lambda: a.sees_loaded(MODEL, holder.name),
+            LOAD_S,
+            line,
+            lambda: f"{holder.name} loads {MODEL} {holder.loaded(MODEL):4.0%}",
+        )
+    finally:
+        line.end()
+    click.echo(f"Three nodes see each other, and {a.name} sees the model of {holder.name}, after {monotonic() - began:.1f} s.\n")
+
+
+def _meeting(nodes: tuple[DemoNode, ...]) -> str:
+    return "waiting until each sees three: " + ", ".join(f"{node.name} sees {node.alive()}" for node in nodes)
+
+
+def _wait(nodes: tuple[DemoNode, ...], true: Callable[[], bool], limit_s: float, line: ProgressLine, what: Callable[[], str]) -> None:
+    deadline = monotonic() + limit_s
+    while True:
+        for node in nodes:
+            if (code := node.exit_code) is not None:
+                raise DemoFailed(f"node {node.name} ended with exit code {code}. It said last:\n{node.last_words()}")
+        try:
+            if true():
+                return
+        except (NodeUnreachable, NodeRefused):
+            pass  # not yet
+        if monotonic() > deadline:
+            words = "\n".join(f"--- {node.name}\n{node.last_words()}" for node in nodes)
+            raise DemoFailed(f"{what()}: not within {limit_s:g} s. The nodes said last:\n{words}")
+        try:
+            line.say(what())
+        except (NodeUnreachable, NodeRefused):
+            line.say("waiting for the nodes")
+        sleep(POLL_S)
+
+
+def _show_mesh(nodes: tuple[DemoNode, ...]) -> None:
+    rows = {row["name"]: row for row in nodes[0].client.get("/v1/mesh/state").body["nodes"]}
+    cells = (
+        (
+            node.name,
+            rows[node.name]["status"],
+            str(node.pid),
+            node.url,
+            str(rows[node.name]["gossip"]),
+            ", ".join(rows[node.name]["models"]),
+            ", ".join(rows[node.name]["agents"]),
+        )
+        for node in nodes
+    )
+    click.echo(table(("NODE", "STATUS", "PROCESS", "API", "GOSSIP", "MODELS", "AGENTS"), cells, sys.stdout))
+
+
+def _ask(node: DemoNode) -> None:
+    click.echo(f"\nAsking {node.name}, which has no model:\n{bold('> ' + QUESTION, sys.stdout)}")
+    watch, screen, done = Stopwatch(), Screen(), None
+    with closing(node.client.run(AGENT, QUESTION, session_id=None)) as events:
+        for event in events:
+            watch.saw(event.kind)
+            screen.event(event)
+            if event.kind == "done":
+                done = event.data
+    assert done is not None, "a run ends with done, or raises"
+    screen.end(str(done["answer"]))
+    click.echo(f"\n{bold(summary(done, watch), sys.stdout)}")
+
+
+def _show_next(nodes: tuple[DemoNode, ...]) -> None:
+    a, _, c = nodes
+    processes = ", ".join(f"{node.name} {node.pid}" for node in nodes)
+    click.echo(f"""processes: {processes}
+
+Look at    {a.url}/docs
+Ask again  astromesh-node run {AGENT} "Hello!" --stream --url {a.url}
+           curl {a.url}/v1/agents/{AGENT}/run -H 'Content-Type: application/json' -d '{{"query": "Hello!"}}'
+OpenAI     from openai import OpenAI
+           client = OpenAI(base_url="{a.url}/v1", api_key="none")
+           client.chat.completions.create(model="{MODEL}", messages=[{{"role": "user", "content": "Hello!"}}])
+Break it   kill -9 {c.pid}, then: astromesh-node members --url {a.url}
+           Ask again: {a.name} says at once that the model was {c.name}'s, and that {c.name} is gone.
+""")
+
+
+def _stay(nodes: tuple[DemoNode, ...]) -> None:
+    """Until somebody ends it, or nobody is left. Who falls is told once."""
+    fallen: set[str] = set()
+    while len(fallen) < len(nodes):
+        for node in nodes:
+            if node.exit_code is not None and node.name not in fallen:
+                fallen.add(node.name)
+                click.echo(f"node {node.name} (process {node.pid}) ended: {node.ending()}")
+        sleep(POLL_S)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and a terminal that closes end the show in order, as Ctrl-C does."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        # Once is enough: what follows is bounded, and cut short it would leave processes.
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

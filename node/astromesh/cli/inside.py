@@ -1,0 +1,160 @@
+"""A node inside this process, for a question while no node runs.
+
+It lives on a thread with a loop of its own, so that a verb reads it just as it reads a node elsewhere: one event after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import Coroutine, Generator
+from concurrent.futures import Future
+from time import monotonic, sleep
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from astromesh.cli.client import Event
+from astromesh.cli.terminal import ProgressLine
+from astromesh.errors import AstromeshError, ModelUnavailable
+from astromesh.inference import registry
+
+if TYPE_CHECKING:
+    from astromesh.runtime.engine import Run
+    from astromesh.service.config_dir import Configuration
+    from astromesh.service.node import Node
+    from astromesh.service.settings import NodeSettings
+
+LOAD_S = 600.0  # the largest models that fit on one machine, from a slow disk
+POLL_S = 0.05
+CLOSE_S = 30.0  # runs under way have 20 s of their own; a node that hangs must not keep the terminal
+
+T = TypeVar("T")
+
+
+class ModelNotInstalled(ModelUnavailable):
+    """The agent's model is one of this mesh's own, and this machine has none of that name."""
+
+    def __init__(self, message: str, *, model: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.model = model
+
+
+class NodeInside:
+    def __init__(self, settings: NodeSettings, configuration: Configuration) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._opened: Future[Node] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._live, name="node inside", daemon=True)
+
+    def __enter__(self) -> NodeInside:
+        _show_warnings()
+        self._thread.start()
+        try:
+            self._node = self._opened.result()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def prepare(self, agent: str) -> None:
+        """Waits for the agent's model with a progress line. Raises `ModelUnavailable` where it cannot be had."""
+        known = self._node.runtime.agents.get(agent)
+        if known is None or known.model_source != "local":
+            return
+        line = ProgressLine()
+        deadline = monotonic() + LOAD_S
+        try:
+            while (row := self._row(known.model, agent)) is not None and row["state"] != "loaded":
+                if row.get("error"):
+                    raise ModelUnavailable(row["error"])
+                if monotonic() > deadline:
+                    raise ModelUnavailable(f"model {known.model} did not load within {LOAD_S:g} s", hint="is the machine out of memory?")
+                line.say(f"loading {known.model} {row.get('progress', 0.0):4.0%}")
+                sleep(POLL_S)
+        finally:
+            line.end()
+
+    def run(self, agent: str, query: str, *, session_id: str | None) -> Generator[Event, None, None]:
+        """The events of a run as they happen, to its `done`. Closing the iterator cancels the run."""
+        run = self._call(self._start(agent, query, session_id))
+        try:
+            while (event := self._call(_next(run))) is not None:
+                yield event
+                if event.kind == "done":
+                    return
+        finally:
+            self._call(run.close())
+        raise AstromeshError("the run ended without a result")
+
+    def remembers(self, agent: str) -> bool | None:
+        """Whether the agent knows earlier questions of a session; None where there is no such agent."""
+        known = self._node.runtime.agents.get(agent)
+        return None if known is None else known.memory is not None
+
+    def _row(self, model: str, agent: str) -> dict[str, Any] | None:
+        """The model among this node's own; None where a server of the configuration has it."""
+        row = next((row for row in self._node.house.model_rows() if row["name"] == model), None)
+        if row is None and model not in self._node.models.local:
+            entry = registry.find(model)
+            hint = f"astromesh-node models pull {entry.name if entry else '/path/to/model.gguf --name ' + model}"
+            said = f"agent {agent} uses the model {model}, which is not in {self._settings.models_dir}"
+            raise ModelNotInstalled(said, model=model, hint=hint)
+        return None if row is None or row["state"] == "remote" else row
+
+    async def _start(self, agent: str, query: str, session_id: str | None) -> Run:
+        from astromesh.runtime.events import RunRequest
+
+        asked = RunRequest(agent, query, session_id=session_id, context={}, watched=True)
+        return self._node.runtime.start(asked, request_id=uuid4().hex)
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits on the node's thread. Interrupted here, it is cancelled there."""
+        assert self._loop is not None, "the node is open"
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _live(self) -> None:
+        asyncio.run(self._life())
+
+    async def _life(self) -> None:
+        """Opened and closed by one task, as its parts demand."""
+        from astromesh.service.node import open_node
+
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with open_node(self._settings, self._configuration, doors=False) as node:
+                self._opened.set_result(node)
+                await self._over.wait()
+        except BaseException as failure:
+            if self._opened.done():
+                raise
+            self._opened.set_exception(failure)
+
+    def _close(self) -> None:
+        if self._loop is not None and self._over is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(CLOSE_S)
+
+
+async def _next(run: Run) -> Event | None:
+    event = await anext(run.events, None)
+    return None if event is None else Event(event.kind, dict(event.data))
+
+
+def _show_warnings() -> None:
+    """What a node would have in its log, as far as it is a warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
