@@ -95,7 +95,7 @@ async def dark(stub: StubOpenAI) -> AsyncIterator[Mesh]:
 async def lit() -> AsyncIterator[Mesh]:
     """Three nodes; c alone holds SmolLM2, through llama.cpp."""
     models = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models"
-    hello = agent("hello", model="smollm2", provider_name=None, parameters={"max_tokens": 96, "temperature": 0})
+    hello = agent("hello", model="smollm2", provider_name=None, parameters={"max_tokens": 48, "temperature": 0})
     async with AsyncExitStack() as stack:
         mesh = await open_mesh(stack, hello=hello, on_c={"env": {"ASTROMESH_MODELS_DIR": str(models)}})
         await eventually(lambda: ready_for(mesh.a, "smollm2"), MODELS_GOAL_S, what="a knows of the loaded model on c")

@@ -55,7 +55,7 @@ class OpenAICompat:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S)
         try:
             async with self._open().post(
-                self._url, data=orjson.dumps(_body(request)), headers=self._headers(), timeout=timeout
+                f"{self._url}/chat/completions", data=orjson.dumps(_body(request)), headers=self._headers(), timeout=timeout
             ) as response:
                 if response.status != 200:
                     await self._refuse(response)
