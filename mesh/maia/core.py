@@ -179,6 +179,10 @@ class Mesh:
         """The goodbye was told as often as a rumour is; stopping now looks like leaving to everyone."""
         return self._swim.leaving and (self.config.name not in self._rumours or not self._table.living)
 
+    @property
+    def rumours_queued(self) -> int:
+        return len(self._rumours)
+
     def heard(self, name: str, *, now: float) -> None:
         """A member answered us otherwise, over a link: it lives, and need not be pinged for an interval."""
         member = self._table.get(name)
