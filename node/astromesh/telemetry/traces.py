@@ -70,6 +70,7 @@ class Ring:
 
     def add(self, trace: Trace) -> None:
         self._traces[trace.id] = trace
+        self._traces.move_to_end(trace.id)  # ids may be the callers' own, and come again
         while len(self._traces) > self._kept:
             self._traces.popitem(last=False)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable
 from typing import Any
+
+import orjson
 
 from astromesh.dialogue import Message, ToolCall, ToolSchema
 from astromesh.tools.port import Tool, ToolFailed
@@ -29,7 +30,7 @@ class Toolbox:
     async def call(self, calls: tuple[ToolCall, ...]) -> tuple[Message, ...]:
         """One message of role "tool" for each call, in the order of the calls."""
         answers = await asyncio.gather(*(self._one(call) for call in calls[:CALLS_AT_ONCE_MAX]))
-        refused = [f"not called: at most {CALLS_AT_ONCE_MAX} tools can be called at once" for _ in calls[CALLS_AT_ONCE_MAX:]]
+        refused = [f"error: not called, at most {CALLS_AT_ONCE_MAX} tools can be called at once" for _ in calls[CALLS_AT_ONCE_MAX:]]
         return tuple(Message("tool", text, tool_call_id=call.id) for call, text in zip(calls, [*answers, *refused], strict=True))
 
     async def _one(self, call: ToolCall) -> str:
@@ -37,7 +38,7 @@ class Toolbox:
         if tool is None:
             return f"error: there is no tool {call.name!r}; there are: {', '.join(sorted(self._tools)) or 'none'}"
         try:
-            arguments: Any = json.loads(call.arguments or "{}")
+            arguments: Any = orjson.loads(call.arguments or "{}")
         except ValueError as mistake:
             return f"error: the arguments are not JSON: {mistake}"
         if not isinstance(arguments, dict):

@@ -1,0 +1,72 @@
+"""What a node offers goes into catalogue entries and comes out again; what is malformed offers nothing."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from astromesh.fleet.offers import (
+    AGENT_SLOTS,
+    MODEL_SLOTS,
+    SLOT_BYTES_MAX,
+    Offer,
+    OfferedAgent,
+    OfferedModel,
+    OfferTooLarge,
+    read,
+    slots,
+)
+
+names = st.text(min_size=1, max_size=40)
+models = st.builds(OfferedModel, names, st.sampled_from(["loaded", "loading", "on_disk", "remote"]), st.binary(max_size=32).map(bytes.hex))
+agents = st.builds(OfferedAgent, names, names, st.text(max_size=10))
+offers = st.builds(Offer, st.lists(models, max_size=12).map(tuple), st.lists(agents, max_size=24).map(tuple))
+EVERY_SLOT = {f"models/{slot}" for slot in range(MODEL_SLOTS)} | {f"agents/{slot}" for slot in range(AGENT_SLOTS)}
+
+
+@given(offers)
+def test_what_is_offered_is_read_and_every_slot_is_written_within_its_size(offer: Offer) -> None:
+    entries = slots(offer)
+    assert read(entries) == offer
+    assert set(entries) == EVERY_SLOT
+    assert max(len(value) for value in entries.values()) <= SLOT_BYTES_MAX
+
+
+def test_a_smaller_offer_withdraws_what_a_larger_one_had_written() -> None:
+    many = Offer(agents=tuple(OfferedAgent(f"agent-{number}" * 5) for number in range(60)))
+    entries = slots(many)
+    assert entries["agents/1"] != b""
+    entries.update(slots(Offer(agents=(OfferedAgent("one"),))))
+    assert read(entries) == Offer(agents=(OfferedAgent("one"),))
+
+
+def test_more_than_the_slots_hold_is_refused_and_named() -> None:
+    with pytest.raises(OfferTooLarge, match="models: model-.* does not fit"):
+        slots(Offer(models=tuple(OfferedModel(f"model-{number}", "loaded", "ab" * 32) for number in range(1000))))
+    with pytest.raises(OfferTooLarge, match="agents: xxx"):
+        slots(Offer(agents=(OfferedAgent("x" * SLOT_BYTES_MAX),)))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(EVERY_SLOT)), st.binary(max_size=60), max_size=4))
+@example({"models/0": msgpack.packb(["not a row", 7, None, {}])})
+@example({"models/0": msgpack.packb([["m", "flying", b""], ["", "loaded", b""], [7, "loaded", b""], ["m", "loaded", "text"], ["m"]])})
+@example({"agents/0": msgpack.packb([[b"a", "default", ""], ["", "default", ""], ["a", None, ""]])})
+@example({"agents/0": msgpack.packb({"a": 1}), "models/0": b"\xff" * 3})
+@example({"models/0": b"\xd6\xff\x00\x00\x00\x00", "models/1": b"\xc7\x0c\xff" + b"\xff" * 12, "models/2": b"\x91" * 3000})
+def test_whatever_is_malformed_offers_nothing_and_harms_nothing_beside_it(entries: dict[str, bytes]) -> None:
+    good = slots(Offer(models=(OfferedModel("good", "loaded"),)))["models/0"]
+    offer = read({**entries, "models/7": good})
+    assert OfferedModel("good", "loaded") in offer.models
+
+
+def test_malformed_rows_are_left_out_one_by_one() -> None:
+    rows = [["m", "flying", b""], ["", "loaded", b""], [7, "loaded", b""], ["m", "loaded", "text"], ["m"], ["good", "loaded", b""]]
+    assert read({"models/0": msgpack.packb(rows)}) == Offer(models=(OfferedModel("good", "loaded"),))
+
+
+def test_a_newer_nodes_further_columns_and_slots_are_ignored() -> None:
+    assert read({"models/0": msgpack.packb([["m", "loaded", b"", "new", 7]]), "moods/0": b"\x01"}) == Offer(
+        models=(OfferedModel("m", "loaded"),)
+    )

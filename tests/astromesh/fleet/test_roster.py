@@ -1,0 +1,92 @@
+"""Who serves a model and who hosts an agent, read from a view."""
+
+from __future__ import annotations
+
+import pytest
+from tests.rig.mesh_view import HERE, member, mesh_view
+
+from astromesh.fleet.roster import Roster
+from maia.view import MemberView, MeshView
+
+
+class Mesh:
+    """The attribute that the mesh's thread swaps."""
+
+    def __init__(self, view: MeshView | None) -> None:
+        self.view = view
+
+
+def roster(*others: MemberView) -> Roster:
+    view = mesh_view(*others, me=member(HERE, models=["m"], agents=["desk"]))
+    return Roster(lambda: view)
+
+
+def names(members: tuple[MemberView, ...]) -> list[str]:
+    return [one.name for one in members]
+
+
+def test_living_peers_that_offer_a_model_serve_it_and_this_node_is_not_its_own_peer() -> None:
+    found = roster(member("b-000002", models=["m"]), member("c-000003", models=["other"]), member("a-000001", models=["m"]))
+    assert names(found.serving("m")) == ["a-000001", "b-000002"]
+    assert found.serving("nobody's") == ()
+
+
+def test_a_suspect_still_serves() -> None:
+    assert names(roster(member("b-000002", models=["m"], agents=["desk"], status="suspect")).serving("m")) == ["b-000002"]
+
+
+@pytest.mark.parametrize("status", ["dead", "left"])
+def test_who_is_gone_serves_nothing_and_is_missed(status: str) -> None:
+    found = roster(member("b-000002", models=["m"], agents=["desk"], status=status))  # type: ignore[arg-type]
+    assert (found.serving("m"), found.hosting("desk")) == ((), ())
+    assert names(found.missed_for_model("m")) == names(found.missed_for_agent("desk")) == ["b-000002"]
+
+
+def test_who_is_still_loading_is_missed_and_a_model_on_disk_or_behind_a_server_is_served() -> None:
+    found = roster(
+        member("b-000002", models=[("m", "loading")]),
+        member("c-000003", models=[("m", "on_disk")]),
+        member("d-000004", models=[("m", "remote")]),
+    )
+    assert names(found.serving("m")) == ["c-000003", "d-000004"]
+    assert names(found.missed_for_model("m")) == ["b-000002"]
+
+
+def test_people_read_the_human_name_unless_two_nodes_share_it() -> None:
+    found = roster(member("lab-000001"), member("lab-000002"), member("desk-000003"))
+    assert [found.label(name) for name in ("lab-000001", "lab-000002", "desk-000003", "stranger-000009")] == [
+        "lab-000001",
+        "lab-000002",
+        "desk",
+        "stranger-000009",
+    ]
+
+
+def test_a_new_view_is_seen_at_once_and_an_old_one_is_indexed_once() -> None:
+    mesh = Mesh(mesh_view(member("b-000002", models=["m"])))
+    found = Roster(lambda: mesh.view)
+    first = found.index()
+    assert found.index() is first
+    mesh.view = mesh_view(version=2)
+    assert found.serving("m") == ()
+
+
+def test_listings_name_living_peers_with_what_each_offers() -> None:
+    found = roster(member("b-000002", models=["m"], agents=["desk"]), member("c-000003", models=["m"], agents=["desk"], status="dead"))
+    assert {name: [(one.name, model.state) for one, model in rows] for name, rows in found.models().items()} == {
+        "m": [("b-000002", "loaded")]
+    }
+    assert {name: [one.name for one, _ in rows] for name, rows in found.agents().items()} == {"desk": ["b-000002"]}
+
+
+def test_without_a_mesh_there_is_nobody() -> None:
+    found = Roster(lambda: None)
+    assert (found.view(), found.index(), found.serving("m"), found.hosting("desk"), found.models(), found.agents()) == (
+        None,
+        None,
+        (),
+        (),
+        {},
+        {},
+    )
+    assert (found.missed_for_model("m"), found.missed_for_agent("desk"), found.label("here")) == ((), (), "here")
