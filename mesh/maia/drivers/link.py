@@ -318,18 +318,24 @@ class ServingLink(Link):
         try:
             replies = self._handlers[call.kind](IncomingCall(call.kind, call.body, self.peer_name, call.deadline))
             async for body in replies:
-                may_go_on = self._serving.reply(call_id, body)
+                pace = self._serving.reply(call_id, body)
                 self._stir()
-                if not may_go_on:
+                if pace == "wait":
                     await self._until_there_is_room(call_id)
+                elif pace == "stop":  # withdrawn, and the handler made light of its cancellation
+                    break
             self._serving.end(call_id)
             self._stir()
+        except asyncio.CancelledError:
+            # By a withdrawal, and then this says nothing; or by something inside the handler, and then somebody still waits.
+            self._serving.fail(call_id, _unexplained(call.kind).body, definite=False)
+            self._stir()
+            raise
         except CallFailed as failure:
             self._fail(call, failure)
         except Exception:  # noqa: BLE001  whatever a handler raises ends its call, and nothing else
             _log.exception("%s for %s failed", call.kind, self.peer_name)
-            # What went wrong is for this node's log: messages of arbitrary exceptions carry paths, prompts and keys.
-            self._fail(call, CallFailed({"message": f"{call.kind} failed; the log of the node that served it says why"}, definite=False))
+            self._fail(call, _unexplained(call.kind))
         finally:
             await _close(replies)
 
@@ -360,6 +366,11 @@ class ServingLink(Link):
             _log.info("link from %s: %s; %d calls are cancelled", self.peer_name, why, len(self._tasks))
         for task in self._tasks.values():
             task.cancel()
+
+
+def _unexplained(kind: str) -> CallFailed:
+    """What went wrong is for this node's log: messages of arbitrary exceptions carry paths, prompts and keys."""
+    return CallFailed({"message": f"{kind} failed; the log of the node that served it says why"}, definite=False)
 
 
 async def _close(replies: AsyncIterator[Mapping[str, Any]] | None) -> None:

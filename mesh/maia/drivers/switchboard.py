@@ -277,7 +277,7 @@ class Switchboard:
         """The door. A link is between nodes: whatever could come from a web page, or by a name that is not this machine's, stays out."""
         if "Origin" in request.headers:
             return web.Response(status=403, text="web pages have no business here\n")
-        if not _is_loopback(request.host):
+        if not _is_loopback(request.headers.get("Host", "").lower()):
             return web.Response(status=403, text="without certificates, links are for this machine: the Host has to be loopback\n")
         if request.path != PATH:
             return web.Response(status=404, text=f"this is the link door of a node; its only path is {PATH}\n")
@@ -352,7 +352,7 @@ class Call:
 
 
 def _is_loopback(host: str) -> bool:
-    """Of a Host header: a name or an address, with or without a port."""
+    """Of a Host header in lower case: a name or an address, with or without a port."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
     if name == "localhost":
         return True

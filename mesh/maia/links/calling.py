@@ -247,9 +247,6 @@ class CallingSide(Conversation):
     def _end(self, call_id: int, call: _Call, error: CallError | None) -> None:
         call.ended = Ended(error)
         self._outbox.close(call_id)
-        if call.assembly is not None:
-            self._release(call, call.assembly.total)
-            call.assembly = None
         self._events.append(Progress(call_id))
 
     def _withdraw(self, call_id: int, call: _Call, *, now: float) -> None:

@@ -41,7 +41,7 @@ class CallArrived(NamedTuple):
 
 
 class CallWithdrawn(NamedTuple):
-    """Nobody waits for this call any more ("cancelled", "expired"): stop its handler. What it still says is dropped."""
+    """Nobody waits for this call any more ("cancelled", "expired"): stop its handler."""
 
     call_id: int
     outcome: str

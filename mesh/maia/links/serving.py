@@ -7,7 +7,7 @@ left: until then it counts against `calls_max`, so that neither a slow reader no
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from maia.errors import ConversationBroken, MisuseError, RefusalReason
 from maia.links.conversation import CallArrived, CallWithdrawn, Conversation, MayReply
@@ -16,6 +16,9 @@ from maia.links.greeting import VERSION_MAX, VERSION_MIN, Greeting
 from maia.links.limits import KIND_CHARACTERS_MAX, PIECE_BYTES_MAX, PIECE_COST_BYTES, LinkLimits
 from maia.links.outbox import Stream
 from maia.links.pieces import Assembly, cut
+
+# After a reply: say the next, wait for `MayReply` first, or stop, because nobody listens any more.
+Pace = Literal["go on", "wait", "stop"]
 
 
 class _Served:
@@ -54,21 +57,20 @@ class ServingSide(Conversation):
     def in_flight(self) -> int:
         return len(self._calls)
 
-    def reply(self, call_id: int, body: Mapping[str, Any]) -> bool:
-        """Whether more may be said at once; if not, `MayReply` tells when. Raises `MisuseError` for a body that cannot be sent; the call
-        goes on."""
+    def reply(self, call_id: int, body: Mapping[str, Any]) -> Pace:
+        """Raises `MisuseError` for a body that cannot be sent; the call goes on."""
         packed = encode_body(body)
         if len(packed) > self.limits.body_bytes_max:
             raise MisuseError(f"a reply of {len(packed)} bytes, {self.limits.body_bytes_max} are the limit")
         call = self._calls[call_id]
         if call.settled:
-            return True
+            return "stop"
         first, *rest = cut(packed)
         self._outbox.append(call_id, encode(Reply(call_id, len(packed), first)), price=len(first) + PIECE_COST_BYTES)
         for piece in rest:
             self._outbox.append(call_id, encode(More(call_id, piece)), price=len(piece) + PIECE_COST_BYTES)
         call.waiting = call.stream.waiting_bytes > self.limits.waiting_bytes_max
-        return not call.waiting
+        return "wait" if call.waiting else "go on"
 
     def end(self, call_id: int) -> None:
         """All was said."""

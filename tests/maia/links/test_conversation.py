@@ -100,8 +100,8 @@ def test_a_call_its_replies_and_its_end() -> None:
     pair.talk()
     assert pair.heard == [CallArrived(call, "echo", {"n": 1}, 30.0)]
     assert pair.taken(call) == []
-    assert pair.server.reply(call, {"n": 2})
-    assert pair.server.reply(call, {"n": 3})
+    assert pair.server.reply(call, {"n": 2}) == "go on"
+    assert pair.server.reply(call, {"n": 3}) == "go on"
     pair.server.end(call)
     pair.server.finish(call)
     pair.talk()
@@ -147,6 +147,13 @@ def test_what_a_newer_version_adds_is_ignored() -> None:
     asker.receive(_raw([2, call, 1, b"\x80", "more"]) + _raw([4, call, "done", 7]), now=0.0)
     assert asker.take(call) == {}
     assert asker.take(call) == Ended(None)
+
+
+def test_a_kind_without_end_is_refused_in_a_frame_that_fits() -> None:
+    pair = Pair()
+    pair.server.receive(encode(Open(1, "x" * 60_000, 1000, 1, b"\x80")), now=0.0)
+    (refused,) = frames(everything(pair.server))
+    assert isinstance(refused, Refused)
 
 
 def test_a_refusal_for_a_reason_of_a_newer_version_is_still_a_refusal() -> None:
@@ -250,18 +257,18 @@ def test_unread_replies_stop_at_the_window_and_hold_only_their_own_handler() -> 
     slow, quick = pair.call(), pair.call()
     pair.talk()
     said = 0
-    while pair.server.reply(slow, {"text": "x" * 1000}):
+    while pair.server.reply(slow, {"text": "x" * 1000}) == "go on":
         said += 1
         pair.talk()
     assert LIMITS.window_bytes < said * 1070 < LIMITS.window_bytes + 2 * LIMITS.waiting_bytes_max
-    assert pair.server.reply(quick, {"n": 1})
+    assert pair.server.reply(quick, {"n": 1}) == "go on"
     pair.talk()
     assert pair.taken(quick) == [{"n": 1}]
     assert MayReply(slow) not in pair.heard
     assert pair.taken(slow)
     pair.talk()
     assert MayReply(slow) in pair.heard
-    assert pair.server.reply(slow, {"n": 2})
+    assert pair.server.reply(slow, {"n": 2}) == "go on"
 
 
 def test_replies_without_content_are_not_free() -> None:
@@ -269,7 +276,7 @@ def test_replies_without_content_are_not_free() -> None:
     call = pair.call()
     pair.talk()
     said = 0
-    while pair.server.reply(call, {}):
+    while pair.server.reply(call, {}) == "go on":
         pair.talk()
         said += 1
         assert said < 2 * LIMITS.window_bytes / PIECE_COST_BYTES
@@ -300,7 +307,7 @@ def test_an_early_leave_withdraws_the_call_and_late_replies_are_ignored() -> Non
     pair.asker.receive(late, now=0.0)
     pair.talk()
     assert pair.heard[-1] == CallWithdrawn(call, "cancelled")
-    assert pair.server.reply(call, {"n": 2}), "a handler that has not noticed yet talks to nobody"
+    assert pair.server.reply(call, {"n": 2}) == "stop", "a handler that has not noticed yet talks to nobody"
     assert not pair.server.has_outgoing
     pair.server.finish(call)
     assert (pair.asker.in_flight, pair.server.in_flight) == (0, 0)
@@ -329,14 +336,17 @@ def test_a_call_that_was_left_before_it_was_sent_is_never_sent() -> None:
 
 
 def test_a_call_that_is_left_while_its_body_travels_never_reaches_a_handler() -> None:
-    pair = Pair()
-    call = pair.call("echo", {"text": "x" * MIB})
+    pair = Pair(LinkLimits(body_bytes_max=MIB, held_bytes_max=MIB))
+    call = pair.call("echo", {"text": "x" * 900 * KIB})
     pair.server.receive(pair.asker.outgoing(), now=0.0)
     assert pair.server.in_flight == 1
     pair.asker.leave(call, now=0.0)
     pair.talk()
     assert pair.heard == []
     assert pair.server.in_flight == 0
+    again = pair.call("echo", {"text": "x" * 900 * KIB})
+    pair.talk()
+    assert [event.call_id for event in pair.heard if isinstance(event, CallArrived)] == [again], "the bytes of the first are free"
 
 
 def test_cancel_that_crosses_the_end_on_its_way_is_harmless() -> None:
@@ -360,7 +370,7 @@ def test_cancel_of_a_call_whose_handler_has_ended_drops_what_its_reader_never_to
     pair = Pair()
     call = pair.call()
     pair.talk()
-    while pair.server.reply(call, {"text": "x" * 1000}):
+    while pair.server.reply(call, {"text": "x" * 1000}) == "go on":
         pair.talk()
     pair.server.end(call)
     pair.server.finish(call)
@@ -378,6 +388,23 @@ def test_a_deadline_is_carried_as_the_time_that_is_left() -> None:
     server.receive(everything(asker), now=7.0)
     (arrived,) = [event for event in server.events() if isinstance(event, CallArrived)]
     assert arrived.deadline == 9.5
+
+
+def test_a_new_call_brings_the_next_tick_forward_on_both_sides() -> None:
+    pair = Pair()
+    pair.call(timeout_s=0.5)
+    pair.talk()
+    assert (pair.asker.due, pair.server.due) == (0.5, 0.5)
+
+
+def test_what_was_said_but_has_not_left_is_dropped_by_a_cancel() -> None:
+    pair = Pair()
+    call = pair.call()
+    pair.talk()
+    pair.server.reply(call, {"n": 1})
+    pair.asker.leave(call, now=0.0)
+    pair.server.receive(pair.asker.outgoing(), now=0.0)
+    assert frames(everything(pair.server)) == [Done(call, "cancelled")]
 
 
 def test_a_deadline_ends_the_call_on_both_sides() -> None:
@@ -530,28 +557,30 @@ def test_a_peer_that_asks_and_never_reads_is_given_up() -> None:
 
 FROM_ASKER = [Open(1, "stream", 1000, 1, b"\x80"), Ping(1)]
 BREACHES_TO_SERVER = {
-    "a call number that was used": [Open(1, "stream", 1000, 1, b"\x80")],
-    "a piece of a body that was complete": [More(1, b"x")],
-    "a piece for a call that never was": [More(9, b"x")],
-    "cancel of a call that never was": [Cancel(9)],
-    "more pieces than were announced": [Open(2, "stream", 1000, 3, b"ab"), More(2, b"cd")],
-    "a body that is no map": [Open(2, "stream", 1000, 1, b"\x01")],
-    "a body that is not msgpack": [Open(2, "stream", 1000, 1, b"\xc1")],
-    "what only a server says": [Done(1, "done")],
-    "a second hello": [hello(Greeting("asker", "id"), window_bytes=MIB)],
+    "a call number that was used": ("call_id_reused", [Open(1, "stream", 1000, 1, b"\x80")]),
+    "a piece of a body that was complete": ("unexpected_piece", [More(1, b"x")]),
+    "a piece for a call that never was": ("no_such_call", [More(9, b"x")]),
+    "cancel of a call that never was": ("no_such_call", [Cancel(9)]),
+    "more pieces than were announced": ("body_overrun", [Open(2, "stream", 1000, 3, b"ab"), More(2, b"cd")]),
+    "more in the first piece than was announced": ("body_overrun", [Open(2, "stream", 1000, 1, b"ab")]),
+    "a body that is no map": ("undecodable_body", [Open(2, "stream", 1000, 1, b"\x01")]),
+    "a body that is not msgpack": ("undecodable_body", [Open(2, "stream", 1000, 1, b"\xc1")]),
+    "what only a server says": ("wrong_direction", [Done(1, "done")]),
+    "a second hello": ("wrong_direction", [hello(Greeting("asker", "id"), window_bytes=MIB)]),
 }
+LARGE = encode_body({"text": "x" * 60_000})
 BREACHES_TO_ASKER = {
-    "a reply to a call that never was": [Reply(9, 1, b"\x80")],
-    "an end after the end": [Done(1, "done"), Done(1, "done")],
-    "an end that nobody asked for": [Done(1, "cancelled")],
-    "a reply inside a reply": [Reply(1, 3, b"ab"), Reply(1, 1, b"\x80")],
-    "an end inside a reply": [Reply(1, 3, b"ab"), Done(1, "done")],
-    "a piece of no reply": [More(1, b"x")],
-    "more than was granted": [Reply(1, 60000, b"\xda\xea\x5d" + bytes(59997))] * 5,
-    "a failure that is no map": [Failed(1, True, b"\x01")],
-    "an answer to no ping": [Pong(99)],
-    "what only a caller says": [Open(1, "stream", 1000, 1, b"\x80")],
-    "a second hello": [hello(Greeting("server", "id"), window_bytes=MIB)],
+    "a reply to a call that never was": ("no_such_call", [Reply(9, 1, b"\x80")]),
+    "an end after the end": ("no_such_call", [Done(1, "done"), Done(1, "done")]),
+    "an end that nobody asked for": ("unexpected_end", [Done(1, "cancelled")]),
+    "a reply inside a reply": ("unexpected_reply", [Reply(1, 3, b"ab"), Reply(1, 1, b"\x80")]),
+    "an end inside a reply": ("unexpected_end", [Reply(1, 3, b"ab"), Done(1, "done")]),
+    "a piece of no reply": ("unexpected_piece", [More(1, b"x")]),
+    "more than was granted": ("credit_overdrawn", [Reply(1, len(LARGE), LARGE)] * 5),
+    "a failure that is no map": ("undecodable_body", [Failed(1, True, b"\x01")]),
+    "an answer to no ping": ("no_such_ping", [Pong(99)]),
+    "what only a caller says": ("wrong_direction", [Open(1, "stream", 1000, 1, b"\x80")]),
+    "a second hello": ("wrong_direction", [hello(Greeting("server", "id"), window_bytes=MIB)]),
 }
 
 
@@ -559,8 +588,10 @@ BREACHES_TO_ASKER = {
 def test_a_caller_that_breaks_the_rules_ends_the_link(breach: str) -> None:
     pair = Pair()
     pair.server.receive(b"".join(encode(frame) for frame in FROM_ASKER), now=0.0)
-    with pytest.raises(ConversationBroken):
-        pair.server.receive(b"".join(encode(frame) for frame in BREACHES_TO_SERVER[breach]), now=0.0)
+    reason, said = BREACHES_TO_SERVER[breach]
+    with pytest.raises(ConversationBroken) as caught:
+        pair.server.receive(b"".join(encode(frame) for frame in said), now=0.0)
+    assert caught.value.reason == reason
     with pytest.raises(ConversationBroken):
         pair.server.receive(encode(Ping(1)), now=0.0)
 
@@ -570,9 +601,10 @@ def test_a_server_that_breaks_the_rules_ends_the_link(breach: str) -> None:
     pair = Pair()
     assert pair.call() == 1
     pair.talk()
-    data = b"".join(encode(frame) for frame in BREACHES_TO_ASKER[breach])
-    with pytest.raises(ConversationBroken):
-        pair.asker.receive(data, now=0.0)
+    reason, said = BREACHES_TO_ASKER[breach]
+    with pytest.raises(ConversationBroken) as caught:
+        pair.asker.receive(b"".join(encode(frame) for frame in said), now=0.0)
+    assert caught.value.reason == reason
     with pytest.raises(ConversationBroken):
         pair.asker.receive(encode(Pong(1)), now=0.0)
 
@@ -710,7 +742,7 @@ def test_whatever_the_order_of_reading_and_writing_every_reply_arrives_once_and_
     def write(call: int) -> None:
         if unsaid[call] and not held[call]:
             number, size = unsaid[call].pop(0)
-            held[call] = not pair.server.reply(call, {"number": number, "text": "x" * size})
+            held[call] = pair.server.reply(call, {"number": number, "text": "x" * size}) == "wait"
             if not unsaid[call]:
                 pair.server.end(call)
                 pair.server.finish(call)

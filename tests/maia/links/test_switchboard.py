@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
+import psutil
 import pytest
 
 from maia.config import Address
@@ -16,7 +18,7 @@ from maia.drivers.link import Handler, IncomingCall
 from maia.drivers.switchboard import BoardLimits, Peer, Switchboard
 from maia.errors import CallExpired, CallFailed, CallRefused, LinkLost, MisuseError, PeerUnreachable
 from maia.links.greeting import Greeting
-from maia.links.limits import LinkLimits
+from maia.links.limits import MIB, LinkLimits
 
 AMPLE_S = 60.0
 Body = Mapping[str, Any]
@@ -166,6 +168,59 @@ async def test_a_handler_that_is_held_by_a_slow_reader_is_cancelled_too() -> Non
         await asyncio.wait_for(two.desk.released.wait(), AMPLE_S)
 
 
+async def test_a_handler_that_was_held_is_closed_before_its_call_is_over() -> None:
+    class Pourer:
+        closed = False
+
+        def __aiter__(self) -> Pourer:
+            return self
+
+        async def __anext__(self) -> Body:
+            return {"text": "x" * 1000}
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    pourer = Pourer()
+    async with two_nodes() as two, Switchboard(me=Greeting("jug", "id"), handlers={"pour": lambda _: pourer}) as jug:
+        peer = Peer("jug", Address("127.0.0.1", await jug.serve("127.0.0.1", 0)))
+        async with two.here.call(peer, "pour", {}, timeout_s=AMPLE_S) as replies:
+            await anext(replies)
+        await until(lambda: jug.stats().in_flight_in == 0)
+        assert pourer.closed
+
+
+async def test_a_handler_that_makes_light_of_its_cancellation_is_stopped_at_its_next_reply() -> None:
+    async def stubborn(_: IncomingCall) -> AsyncIterator[Body]:
+        yield {}
+        while True:
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                yield {}
+
+    async with two_nodes() as two, Switchboard(me=Greeting("mule", "id"), handlers={"pull": stubborn}) as mule:
+        peer = Peer("mule", Address("127.0.0.1", await mule.serve("127.0.0.1", 0)))
+        async with two.here.call(peer, "pull", {}, timeout_s=AMPLE_S) as replies:
+            await anext(replies)
+        await until(lambda: mule.stats().in_flight_in == 0)
+
+
+async def test_a_handler_that_is_cancelled_from_within_fails_its_call_at_once() -> None:
+    async def tangled(_: IncomingCall) -> AsyncIterator[Body]:
+        yield {}
+        inner = asyncio.get_running_loop().create_future()
+        inner.cancel()
+        await inner
+
+    async with two_nodes() as two, Switchboard(me=Greeting("knot", "id"), handlers={"tie": tangled}) as knot:
+        peer = Peer("knot", Address("127.0.0.1", await knot.serve("127.0.0.1", 0)))
+        async with two.here.call(peer, "tie", {}, timeout_s=AMPLE_S) as replies:
+            await anext(replies)
+            with pytest.raises(CallFailed, match="tie failed"):
+                await anext(replies)
+
+
 async def test_a_cancelled_caller_cancels_its_handler() -> None:
     async with two_nodes() as two:
         caller = asyncio.create_task(two.replies("hang", {}))
@@ -177,7 +232,8 @@ async def test_a_cancelled_caller_cancels_its_handler() -> None:
 
 
 async def test_a_call_past_its_deadline_expires_here_and_is_stopped_there() -> None:
-    async with two_nodes() as two:
+    # No ping comes to the rescue: only the deadline itself can wake the two sides.
+    async with two_nodes(BoardLimits(link=LinkLimits(ping_period_s=1000.0, silence_max_s=3000.0))) as two:
         with pytest.raises(CallExpired, match=r"hang.*there") as caught:
             await two.replies("hang", {}, timeout_s=0.05)
         assert not caught.value.definite
@@ -290,6 +346,27 @@ async def test_a_peer_that_hangs_is_hung_up_on_after_its_silence() -> None:
             with pytest.raises(LinkLost, match="silent"):
                 await anext(replies)
         await asyncio.wait_for(two.desk.released.wait(), AMPLE_S)
+
+
+async def test_a_peer_that_takes_nothing_leaves_no_open_socket_behind() -> None:
+    limits = BoardLimits(link=LinkLimits(ping_period_s=0.05, silence_max_s=0.2, stall_s=AMPLE_S))
+    async with two_nodes(limits) as two, cuttable(two.peer.address) as (address, cut):
+
+        def sockets() -> int:
+            return sum(1 for each in psutil.Process().net_connections("tcp") if each.raddr == tuple(address) and each.fd != -1)
+
+        async with two.here.call(Peer("there", address), "hang", {}, timeout_s=AMPLE_S) as replies:
+            await anext(replies)
+            assert sockets() == 1
+            cut.stop()
+            async with contextlib.AsyncExitStack() as calls:
+                for _ in range(4):  # more than all buffers on the way hold
+                    await calls.enter_async_context(
+                        two.here.call(Peer("there", address), "echo", {"text": "x" * 9 * MIB}, timeout_s=AMPLE_S)
+                    )
+                with pytest.raises(LinkLost, match="silent"):
+                    await anext(replies)
+            await until(lambda: sockets() == 0)
 
 
 async def test_a_link_that_carries_nothing_lives_on_its_pings() -> None:
@@ -417,6 +494,7 @@ async def test_a_port_in_use_is_an_oserror() -> None:
         ("/link", {"Origin": "null"}, 403),
         ("/link", {"Host": "node.example:7947"}, 403),
         ("/link", {"Host": "192.168.1.7"}, 403),
+        ("/link", {"Host": ""}, 403),
         ("/", {}, 404),
         ("/link", {}, 426),
         ("/link", {"Host": "localhost:7947"}, 426),
@@ -468,6 +546,12 @@ class Cut:
     def __init__(self) -> None:
         self.swallow = False
         self.writers: list[asyncio.StreamWriter] = []
+        self.transports: list[asyncio.ReadTransport] = []
+
+    def stop(self) -> None:
+        """Take nothing any more, so that buffers fill up on the way."""
+        for transport in self.transports:
+            transport.pause_reading()
 
     def __call__(self) -> None:
         for writer in self.writers:
@@ -487,6 +571,7 @@ async def cuttable(target: Address) -> AsyncIterator[tuple[Address, Cut]]:
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(*target)
+        cut.transports.append(cast(asyncio.ReadTransport, writer.transport))
         pumps.append(asyncio.create_task(pump(reader, far_writer)))
         pumps.append(asyncio.create_task(pump(far_reader, writer)))
 
