@@ -346,15 +346,17 @@ class _Core:
             self._spawn(self._exchange(exchange), f"maia-exchange-{exchange.target}")
         events = mesh.events()
         self._events += events
-        if any(isinstance(event, SeedAnswered) for event in events):
+        answered = any(isinstance(event, SeedAnswered) for event in events)
+        # Whoever waited for a join finds the members in the view.
+        if answered or now >= self._published_s + PUBLISH_PAUSE_S:
+            self._publish(now)
+        if answered:
             self._resolve_joins()
         if self._leaves and mesh.farewell_told:
             for future in self._leaves:
                 if not future.done():
                     future.set_result(None)
             self._leaves.clear()
-        if now >= self._published_s + PUBLISH_PAUSE_S:
-            self._publish(now)
 
     def _sleep(self, now: float) -> None:
         wake_s = max(self.mesh.deadline(), now + WAKE_PAUSE_S)
