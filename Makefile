@@ -7,13 +7,13 @@ SEEDS ?= 1000
 MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/astromesh/models
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test proof mutants sim bench wheel clean prerequisites
+.PHONY: help demo check test proof mutants sim bench wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
 demo: $(VENV)/engine $(VENV)/smollm2  ## three nodes on this machine answer a question that only one of them can
-	@$(BIN)/astromesh-node demo --models $(MODELS)
+	@$(BIN)/astromesh-node up --demo --models $(MODELS)
 
 check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engine, under 5 minutes
 	$(BIN)/ruff format --check
@@ -26,7 +26,7 @@ test: check $(VENV)/engine $(VENV)/smollm2  ## all of it with the real engine an
 	$(BIN)/pytest -q -m "engine or processes"
 
 proof: $(VENV)/engine $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json
-	$(BIN)/python tests/proof.py
+	$(BIN)/python -m tests.proof
 
 mutants: $(VENV)/installed  ## breaks the code by name; each break must turn its test red
 	$(BIN)/python tests/mutants/run.py
@@ -35,7 +35,7 @@ sim: $(VENV)/installed  ## SEEDS=1000 simulated meshes
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/simulation
 
 bench: $(VENV)/installed  ## what a node costs beside a bare proxy
-	$(BIN)/python tests/bench/overhead.py
+	$(BIN)/python -m tests.bench.overhead
 
 wheel: $(VENV)/installed  ## dist/*.whl, built from the sdist
 	$(BIN)/python -m build --outdir dist
@@ -43,10 +43,8 @@ wheel: $(VENV)/installed  ## dist/*.whl, built from the sdist
 clean:  ## removes what was built here; the engine's wheel and the models stay in the cache
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-prerequisites:
-	@installers/prerequisites
-
-$(VENV)/installed: pyproject.toml | prerequisites
+$(VENV)/installed: pyproject.toml
+	@installers/prerequisites python3-venv
 	@echo "environment: installing the node and its development tools into $(VENV) (about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
@@ -54,6 +52,7 @@ $(VENV)/installed: pyproject.toml | prerequisites
 	@touch $@
 
 $(VENV)/engine: installers/engine_wheel.py $(VENV)/installed
+	@installers/prerequisites g++
 	@wheel=$$($(BIN)/python installers/engine_wheel.py) && $(BIN)/pip install -q "$$wheel"
 	@touch $@
 

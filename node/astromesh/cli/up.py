@@ -28,7 +28,7 @@ from astromesh.cli.options import config_option, examples
 @click.option("--join", metavar="ADDR", multiple=True, help="A member of the mesh to join; may be given several times.")
 @click.option("--mesh/--no-mesh", default=None, help="Whether there is a mesh at all.")
 @click.option("--mdns/--no-mdns", default=None, help="Whether nodes find each other by mDNS; not yet, so --join names them.")
-@click.option("--profile", type=click.Choice(["lan-fast", "lan", "wan"]), help="How fast the mesh probes; lan otherwise.")
+@click.option("--profile", type=click.Choice(["lan-fast", "lan", "wan"]), help="How fast the mesh probes; lan-fast otherwise.")
 @click.option("--data", metavar="DIR", help="The folder for what the node keeps.")
 @click.option("--models", "models_dir", metavar="DIR", help="The folder of the models; otherwise models in the data folder.")
 @click.option("--demo", is_flag=True, help="Three nodes on this machine, of which one has a model, and a question to another.")

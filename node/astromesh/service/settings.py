@@ -46,7 +46,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("link", "--link", "ASTROMESH_LINK", (), "HOST:PORT of the links; default: the gossip's host, the port after it"),
     Setting("advertise", "--advertise", "ASTROMESH_ADVERTISE", ("spec.mesh.advertise",), "the address that others reach this node by"),
     Setting("join", "--join", "ASTROMESH_JOIN", ("spec.mesh.seeds",), "members to join by; several are separated by commas"),
-    Setting("profile", "--profile", "ASTROMESH_PROFILE", ("spec.mesh.profile",), "timing of the mesh: lan-fast, lan or wan; default: lan"),
+    Setting("profile", "--profile", "ASTROMESH_PROFILE", ("spec.mesh.profile",), "timing of the mesh: lan-fast, lan or wan; default: lan-fast"),
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
     Setting(
@@ -127,7 +127,7 @@ def settle(
         link=told.one("link", lambda text: parse_address(text, host=gossip.host, port=after), None, str(HostPort(gossip.host, after))),
         advertise=told.optional("advertise", _host_only, spec.mesh.advertise),
         join=told.several("join", parse_seed, spec.mesh.seeds),
-        profile=cast(Profile, told.one("profile", _one_of("lan-fast", "lan", "wan"), spec.mesh.profile, "lan")),
+        profile=cast(Profile, told.one("profile", _one_of("lan-fast", "lan", "wan"), spec.mesh.profile, "lan-fast")),
         mdns=mdns,
         data=data,
         models_dir=told.one("models_dir", _path, _beside(folder, spec.inference.models_dir), str(data / "models")),

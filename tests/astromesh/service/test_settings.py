@@ -50,7 +50,7 @@ def settled(flags: Mapping[str, Flag] | None = None, file: str | None = None, **
 
 def test_without_anything_there_are_defaults_that_work() -> None:
     values = settled().values
-    assert (values.name, values.role, values.profile, values.mesh, values.mdns) == ("my-box", "full", "lan", True, False)
+    assert (values.name, values.role, values.profile, values.mesh, values.mdns) == ("my-box", "full", "lan-fast", True, False)
     assert [str(address) for address in (values.api, values.gossip, values.link)] == ["127.0.0.1:8000", "127.0.0.1:7946", "127.0.0.1:7947"]
     assert all(address.is_loopback for address in (values.api, values.gossip, values.link))
     assert (values.advertise, values.join, values.data, values.models_dir) == (None, (), Path("/var/x"), Path("/var/x/models"))
