@@ -43,7 +43,7 @@ def test_a_smaller_offer_withdraws_what_a_larger_one_had_written() -> None:
 
 
 def test_more_than_the_slots_hold_is_refused_and_named() -> None:
-    with pytest.raises(OfferTooLarge, match="models: model-.* does not fit"):
+    with pytest.raises(OfferTooLarge, match=r"models: model-.* does not fit"):
         slots(Offer(models=tuple(OfferedModel(f"model-{number}", "loaded", "ab" * 32) for number in range(1000))))
     with pytest.raises(OfferTooLarge, match="agents: xxx"):
         slots(Offer(agents=(OfferedAgent("x" * SLOT_BYTES_MAX),)))

@@ -5,6 +5,8 @@ A request that nobody watches is asked for in one piece, a watched one as an eve
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
@@ -33,6 +35,8 @@ REPLY_BYTES_MAX = 10 * 2**20
 EVENT_BYTES_MAX = 2**20  # one line of an event stream
 TOOL_CALLS_MAX = 128
 ERROR_TEXT_MAX = 500
+RETRY_AFTER_MAX_S = 3600  # a server that says more has misread its own clock
+LAST_BYTES_S = 0.2  # from [DONE] to the end of the body, which commonly come together
 
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
 
@@ -62,7 +66,7 @@ class OpenAICompat:
                 if not request.stream:
                     yield _whole(orjson.loads(await _bounded(response)), request.model)
                     return
-                stream = _Stream(request.model)
+                stream = _Stream(self._name, request.model)
                 async for line in response.content:
                     if not line.startswith(b"data:"):
                         continue
@@ -71,7 +75,11 @@ class OpenAICompat:
                         break
                     for event in stream.receive(orjson.loads(data)):
                         yield event
-                yield stream.end(self._name)
+                yield stream.end()
+                # A body that was read to its end gives its connection back; one that was not costs the next request a new one.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_BYTES_S):
+                        await response.content.readany()
         except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
             self._explain(failure, timeout_s)
 
@@ -87,31 +95,34 @@ class OpenAICompat:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
-        key = self._api_key
-        if key is None and self._api_key_env:
-            key = os.environ.get(self._api_key_env)
-            if not key:
-                raise ModelFailed(
-                    f"provider {self._name} needs a key",
-                    code="model_missing_api_key",
-                    hint=f"set the environment variable {self._api_key_env} for the node",
-                    definite=True,
-                )
-        if key:
+        if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
+        elif self._api_key is None and self._api_key_env:
+            raise ModelFailed(
+                f"provider {self._name} needs a key",
+                code="model_missing_api_key",
+                hint=f"set the environment variable {self._api_key_env} for the node",
+                definite=True,
+            )
         return headers
+
+    def _key(self) -> str:
+        """Without the line break that a file read into a variable leaves behind."""
+        key = os.environ.get(self._api_key_env, "") if self._api_key is None and self._api_key_env else self._api_key
+        return (key or "").strip()
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
         """Turns an answer that is none into the error that says whose fault it is. No token was made, so elsewhere is safe."""
         name, status = self._name, response.status
         said = _complaint(await _bounded(response))
+        if key := self._key():
+            said = said.replace(key, "[the key]")  # some servers repeat what they refuse
         match status:
             case 429:
-                wait = response.headers.get("Retry-After", "")
                 raise Overloaded(
                     f"provider {name} is busy: {said}",
                     hint=f"the limits of {self._url}",
-                    retry_after_s=int(wait) if wait.isdigit() else 1,
+                    retry_after_s=_seconds(response.headers.get("Retry-After", "")),
                 )
             case 401 | 403:
                 raise ModelFailed(
@@ -128,7 +139,9 @@ class OpenAICompat:
                     definite=True,
                 )
             case _ if 400 <= status < 500:
-                raise ModelRefused(f"provider {name} refuses the request with {status}: {said}")
+                raise ModelRefused(
+                    f"provider {name} refuses the request with {status}: {said}", hint="change what it names, or ask another model"
+                )
             case _:
                 raise ModelFailed(
                     f"provider {name} answered {status}: {said}",
@@ -178,33 +191,39 @@ class OpenAICompat:
 class _Stream:
     """Puts the pieces of an event stream together while they pass through."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
         self._model = model
-        self._text: list[str] = []
+        self._said: list[str] = []
         self._length = 0
         self._calls: list[tuple[str, str, list[str]]] = []
         self._finish: FinishReason | None = None
         self._usage = Usage()
 
-    def receive(self, chunk: Mapping[str, Any]) -> list[ModelEvent]:
-        """Raises `ValueError` for what is no chunk of a completion."""
-        if not isinstance(chunk, dict) or "error" in chunk:
-            raise ValueError("not a chunk")
-        self._usage = _usage(chunk.get("usage")) or self._usage
-        self._model = str(chunk.get("model") or self._model)
-        events: list[ModelEvent] = []
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if text := delta.get("content"):
-                self._length += len(text)
-                if self._length > REPLY_BYTES_MAX:
-                    raise ValueError("the reply is too long")
-                self._text.append(text)
-                events.append(TextDelta(text))
-            events += [self._call(piece) for piece in delta.get("tool_calls") or ()]
-            if reason := choice.get("finish_reason"):
-                self._finish = _FINISH.get(reason, "stop")
-        return events
+    def receive(self, chunk: Any) -> list[ModelEvent]:
+        """Raises `ValueError` for what is no chunk of a completion, `ModelFailed` for a server that gives up in the middle."""
+        try:
+            if chunk.get("error"):
+                raise ModelFailed(
+                    f"provider {self._provider} broke off: {_complaint(orjson.dumps(chunk))}",
+                    code="model_provider_unavailable",
+                    hint="look at the model server's log",
+                )
+            self._usage = _usage(chunk.get("usage")) or self._usage
+            self._model = str(chunk.get("model") or self._model)
+            events: list[ModelEvent] = []
+            for choice in chunk.get("choices") or ():
+                delta = choice.get("delta") or {}
+                if text := _text(delta.get("content")):
+                    self._grow(text)
+                    self._said.append(text)
+                    events.append(TextDelta(text))
+                events += [self._call(piece) for piece in delta.get("tool_calls") or ()]
+                if reason := choice.get("finish_reason"):
+                    self._finish = _FINISH.get(reason, "stop")
+            return events
+        except (AttributeError, KeyError, TypeError) as mistake:
+            raise ValueError("not a chunk") from mistake
 
     def _call(self, piece: Mapping[str, Any]) -> ToolCallDelta:
         index, function = int(piece.get("index", 0)), piece.get("function") or {}
@@ -213,24 +232,29 @@ class _Stream:
         while len(self._calls) <= index:
             self._calls.append(("", "", []))
         known_id, known_name, arguments = self._calls[index]
-        delta = ToolCallDelta(index, id=piece.get("id") or "", name=function.get("name") or "", arguments=function.get("arguments") or "")
-        self._length += len(delta.arguments)
-        if self._length > REPLY_BYTES_MAX:
-            raise ValueError("the reply is too long")
+        delta = ToolCallDelta(
+            index, id=_text(piece.get("id")), name=_text(function.get("name")), arguments=_text(function.get("arguments"))
+        )
+        self._grow(delta.arguments)
         arguments.append(delta.arguments)
         self._calls[index] = (known_id or delta.id, known_name or delta.name, arguments)
         return delta
 
-    def end(self, provider: str) -> ModelReply:
+    def _grow(self, text: str) -> None:
+        self._length += len(text)
+        if self._length > REPLY_BYTES_MAX:
+            raise ValueError("the reply is too long")
+
+    def end(self) -> ModelReply:
         """Raises `ModelFailed` where the stream ended without saying why: the rest of the text is missing."""
         if self._finish is None:
             raise ModelFailed(
-                f"provider {provider} ended its stream in the middle",
+                f"provider {self._provider} ended its stream in the middle",
                 code="model_provider_unavailable",
                 hint="look at the model server's log",
             )
         calls = tuple(ToolCall(id, name, "".join(arguments)) for id, name, arguments in self._calls)  # noqa: A001
-        return ModelReply("".join(self._text), calls, self._finish, self._usage, self._model)
+        return ModelReply("".join(self._said), calls, self._finish, self._usage, self._model)
 
 
 def _whole(answer: Mapping[str, Any], model: str) -> ModelReply:
@@ -243,7 +267,7 @@ def _whole(answer: Mapping[str, Any], model: str) -> ModelReply:
             for call in (message.get("tool_calls") or ())[:TOOL_CALLS_MAX]
         )
         return ModelReply(
-            text=message.get("content") or "",
+            text=_text(message.get("content")),
             tool_calls=calls,
             finish_reason=_FINISH.get(choice.get("finish_reason") or "stop", "stop"),
             usage=_usage(answer.get("usage")) or Usage(),
@@ -251,6 +275,18 @@ def _whole(answer: Mapping[str, Any], model: str) -> ModelReply:
         )
     except (KeyError, IndexError, TypeError, AttributeError) as mistake:
         raise ValueError("not a completion") from mistake
+
+
+def _text(said: Any) -> str:
+    """Absent text is empty. Raises `ValueError` for what is neither."""
+    if said is not None and not isinstance(said, str):
+        raise ValueError("not a text")
+    return said or ""
+
+
+def _seconds(said: str) -> int:
+    """A Retry-After; a date, or what is nothing at all, is one second."""
+    return min(int(said), RETRY_AFTER_MAX_S) if said.isascii() and said.isdigit() and len(said) < 10 else 1
 
 
 def _usage(said: Mapping[str, Any] | None) -> Usage | None:
