@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+FINDINGS_MAX = 100  # of one document, of each sort: nobody reads more before mending these, and every hint costs time
+
 Path = tuple[str | int, ...]
 """The way from a document's top to a value: keys and positions."""
 
@@ -37,7 +39,9 @@ class Finding:
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}" if self.line else self.source
         said = f"{self.message.rstrip('.')}. {self.remedy}" if self.remedy else self.message
-        return ": ".join(part for part in (place, self.path, said) if part)
+        line = ": ".join(part for part in (place, self.path, said) if part)
+        # A key or a value may hold line ends, and a log reader trusts that a line is a line.
+        return line if line.isprintable() else "".join(sign if sign.isprintable() else " " for sign in line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from astromesh.specs.documents import Mark
-from astromesh.specs.findings import Caution, Mistake, Path, dotted
+from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotted
 from astromesh.specs.section import Section
 
 KEY_SHOWN_MAX = 40
@@ -112,6 +112,8 @@ class _Pass:
             here = (*written, key)
             mark = self._marks.get(here, Mark(0, 0))
             field = known.get(key)
+            if field is None and len(self.mistakes if not open_ended else self.cautions) > FINDINGS_MAX:
+                continue
             if field is None and open_ended:
                 said = "is not passed on: no model server is known to take it"
                 remedy = guess(key, known) + f"Known here: {', '.join(section.model_fields)}."

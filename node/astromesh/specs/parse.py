@@ -7,14 +7,14 @@ it cannot see past ends that document and no other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from astromesh.specs.agent import Agent, AgentDocument
-from astromesh.specs.documents import Document, Mark, read_documents
-from astromesh.specs.findings import Caution, Mistake, Path, dotted
+from astromesh.specs.documents import Document, Mark, read_documents, too_large
+from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotted
 from astromesh.specs.honoured import LISTED_KINDS, RUN_KINDS, unhonoured
 from astromesh.specs.keys import Canonical, canonical, guess
 from astromesh.specs.provider import ProviderConfig, ProviderConfigDocument, ProviderDocument, ProviderResource
@@ -25,6 +25,7 @@ from astromesh.specs.substitution import Substitution
 from astromesh.specs.templates import template_mistakes
 from astromesh.specs.validation import explain
 
+F = TypeVar("F", Mistake, Caution)
 AnyResource = Agent | ProviderConfig | ProviderResource | Runtime | Listed
 
 _API_VERSIONS = (API_VERSION, "astromesh.io/v1alpha1")
@@ -65,6 +66,9 @@ def parse(text: str, *, source: str, environment: Mapping[str, str]) -> Parsed:
 
 def parse_document(value: Any, *, source: str, environment: Mapping[str, str]) -> Parsed:
     """The same for one document that came as JSON values, so without lines."""
+    if why := too_large(value):
+        mistake = Mistake(source, 0, 0, "", why, "No resource needs that.")
+        return _together([], (Broken("", "", "", source, 0, (mistake,)),))
     return _together([_one(Document(value, {}), source, environment)], ())
 
 
@@ -153,7 +157,7 @@ def _resource(document: Document, kind: str, source: str, environment: Mapping[s
         mistakes += template_mistakes(model.spec.prompts, settled.places)
     if mistakes:
         return _broken(document, kind, source, mistakes, told)
-    resource = _built(model, settled, source, tuple(sorted(told, key=_order)))
+    resource = _built(model, settled, source, _bounded(told))
     return Parsed(resources=(resource,), warnings=resource.warnings)
 
 
@@ -185,9 +189,19 @@ def _broken(document: Document, kind: str, source: str, mistakes: list[Mistake],
         namespace=namespace if isinstance(namespace, str) else "default",
         source=source,
         line=document.marks.get((), Mark(0, 0)).line,
-        mistakes=tuple(sorted(mistakes, key=_order)),
+        mistakes=_bounded(mistakes),
     )
-    return Parsed(broken=(broken,), mistakes=broken.mistakes, warnings=tuple(sorted(cautions, key=_order)))
+    return Parsed(broken=(broken,), mistakes=broken.mistakes, warnings=_bounded(cautions))
+
+
+def _bounded(findings: list[F]) -> tuple[F, ...]:
+    """In the order of the file; where there are too many, the last one says that there are more."""
+    ordered = sorted(findings, key=_order)
+    if len(ordered) > FINDINGS_MAX:
+        ordered[FINDINGS_MAX:] = [
+            replace(ordered[FINDINGS_MAX], path="", message="there is more of this further down", remedy="Mend these first.")
+        ]
+    return tuple(ordered)
 
 
 def _order(finding: Mistake | Caution) -> tuple[int, int, str]:

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from astromesh.specs.documents import Mark
-from astromesh.specs.findings import Caution, Mistake, Path, dotted
+from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotted
 
-_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{(?P<other>[^}\n]{0,40}\}?)")
+_DEFAULT = r"[^}$]*(?:\$(?!\{)[^}$]*)*"  # up to the next "${": references do not nest, and the search stays linear
+_REFERENCE = re.compile(
+    rf"\$\$\{{|\$\{{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>{_DEFAULT}))?\}}|\$\{{(?P<other>[^}}\n]{{0,40}}\}}?)"
+)
 
 
 class Substitution:
@@ -47,16 +50,19 @@ class Substitution:
             name, default = found["name"], found["default"]
             if found.group() == "$${":
                 return "${"
+            if name is not None:
+                known = self._environment.get(name)
+                if known or (known is not None and default is None):
+                    return known
+                if default is not None:
+                    return default
+            if len(self.cautions if name is None else self.mistakes) > FINDINGS_MAX:
+                return found.group()
             if name is None:
                 said = f"'${{{found['other']}' names no variable and stays as it is"
                 remedy = "Write ${NAME} or ${NAME:-default}; $${ for a literal ${."
                 self.cautions.append(Caution(self._source, line_of(found), mark.column, dotted(path), said, remedy))
                 return found.group()
-            known = self._environment.get(name)
-            if known or (known is not None and default is None):
-                return known
-            if default is not None:
-                return default
             remedy = f"Set it, write ${{{name}:-default}}, or $${{{name}}} for the text itself."
             said = f"the environment variable {name} is not set"
             self.mistakes.append(Mistake(self._source, line_of(found), mark.column, dotted(path), said, remedy))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from astromesh.specs.findings import Mistake, Path
+from astromesh.specs.findings import FINDINGS_MAX, Mistake, Path
 from astromesh.specs.keys import Place, Places, field_at, shown_key
 from astromesh.specs.section import Section
 
@@ -42,7 +42,7 @@ def explain(error: ValidationError, value: Any, section: type[Section], places: 
     """One mistake for every place where something is wrong, in the order of the file."""
     wrong: dict[Path, list[Any]] = {}
     missing: dict[Path, None] = {}
-    for detail in error.errors(include_url=False, include_input=False):
+    for detail in error.errors(include_url=False, include_input=False)[: FINDINGS_MAX + 1]:
         path, rest = _path(detail["loc"], places)
         if detail["type"] == "missing":
             missing[(*path, *rest[-1:])] = None

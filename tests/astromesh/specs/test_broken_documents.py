@@ -106,7 +106,7 @@ def test_an_alias_bomb_is_refused_before_it_grows() -> None:
 
 
 def test_too_many_values_and_too_long_a_text_are_refused() -> None:
-    assert "20,000 values" in read("a: [" + "1," * 20_001 + "]").mistakes[0].message
+    assert "5,000 values" in read("a: [" + "1," * 5_001 + "]").mistakes[0].message
     assert "too many" in read("# " + "x" * 2**20).mistakes[0].message
 
 
@@ -132,3 +132,30 @@ def test_no_secret_is_ever_in_a_message() -> None:
     assert len(said.splitlines()) == 6
     assert "sk-" not in said
     assert "HUSH" in said
+
+
+def test_thousands_of_mistakes_are_told_by_the_first_hundred() -> None:
+    for text in (
+        GOOD + "".join(f"  k{number}: 1\n" for number in range(2000)),
+        GOOD.replace("name: desk", "name: desk\n  labels: {" + ",".join(f"k{number}: []" for number in range(2000)) + "}"),
+        GOOD + "  prompts:\n    system: |\n" + "      ${UNSET}\n" * 2000,
+        "a: 1\n" * 2000,
+    ):
+        mistakes = read(text).mistakes
+        assert len(mistakes) == 101
+        assert mistakes[-1].message == "there is more of this further down"
+
+
+def test_an_unset_variable_is_a_mistake_behind_any_number_of_odd_texts() -> None:
+    parsed = read(GOOD + "  prompts: {system: '" + "${a b} " * 200 + "${UNSET}'}\n")
+    assert [mistake.message for mistake in parsed.mistakes] == ["the environment variable UNSET is not set"]
+    assert len(parsed.warnings) == 101
+
+
+def test_many_documents_of_one_file_are_bounded() -> None:
+    assert "more than 200 documents" in read("---\n" * 1000).mistakes[0].message
+
+
+def test_a_text_cannot_make_its_mistake_two_lines() -> None:
+    [mistake] = read(GOOD + '  "un\\nknown\\e[31m": 1\n').mistakes
+    assert str(mistake).startswith("agents/desk.agent.yaml:8: spec.un known [31m: unknown key.")

@@ -110,6 +110,12 @@ def test_variables_come_from_the_environment_or_from_their_default() -> None:
     assert desk.system_prompt == " ${HOME} full"
 
 
+def test_references_do_not_nest() -> None:
+    desk = agent(MODEL + "  prompts: {system: '${A:-${B}} ${C:-a $5 note}'}\n", B="b")
+    assert desk.system_prompt == "${A:-${B}} a $5 note"
+    assert ["names no variable" in caution.message for caution in desk.warnings] == [True]
+
+
 def test_a_variable_cannot_bring_structure_in() -> None:
     desk = agent(MODEL + "  prompts:\n    system: ${TEXT}\n", TEXT="a\ntools: [x]\n---\n${OTHER}")
     assert desk.system_prompt == "a\ntools: [x]\n---\n${OTHER}"
@@ -197,3 +203,12 @@ def test_providers_may_be_empty_and_metadata_left_out() -> None:
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing() -> None:
     assert read("\ufeff" + (HEAD + MODEL).replace("\n", "\r\n")).agents[0].lines == agent(MODEL).lines
+
+
+def test_json_values_are_bounded_like_a_file() -> None:
+    deep: Any = []
+    for _ in range(2000):
+        deep = [deep]
+    for value in (deep, {"kind": ["x"] * 5000}, {"a": {str(number): {} for number in range(5000)}}):
+        [mistake] = parse_document(value, source="the body", environment={}).mistakes
+        assert str(mistake) == "the body: more than 5,000 values or 32 levels. No resource needs that."
