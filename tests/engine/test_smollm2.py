@@ -33,7 +33,7 @@ LONG = "Tell a very long story about a lighthouse keeper, with many chapters."
 
 
 def ask(engine: LlamaCppEngine, question: str, sampling: Sampling = GREEDY) -> AsyncGenerator[ModelEvent, None]:
-    return engine.complete(ModelRequest("smollm2", (Message("user", question),), sampling=sampling), timeout_s=60)
+    return engine.complete(ModelRequest("smollm2", (Message("user", question),), sampling=sampling), timeout_s=100)
 
 
 async def reply_to(engine: LlamaCppEngine, question: str, sampling: Sampling = GREEDY) -> ModelReply:

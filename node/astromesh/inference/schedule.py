@@ -24,6 +24,12 @@ from astromesh.inference.sampling import SamplingPlan
 # of SmolLM2-135M take 0.4 s. Wider ones are hardly faster on a CPU.
 CHUNK_TOKENS = 128
 
+# No vocabulary has a longer token (SmolLM2's longest has 162 bytes, that of Llama 3 256). Tokenizing runs at 1 to 3 MB/s and holds up all
+# streams, so what cannot fit is not tokenized to say by how much.
+TOKEN_CHARACTERS_MAX = 256
+
+CONTEXT_HINT = "shorten the conversation, or raise spec.inference.models[].context"
+
 S = TypeVar("S")
 
 
@@ -125,14 +131,21 @@ class Schedule(Generic[S]):
 
         Raises `InvalidRequest` where the prompt does not fit or the template refuses it; nothing is kept then.
         """
-        prompt = self._decoder.tokenize(self._template.render(transcript_of(frame), tools_of(frame)))
+        text = self._template.render(transcript_of(frame), tools_of(frame))
+        if len(text) > self._context * TOKEN_CHARACTERS_MAX:
+            raise InvalidRequest(
+                f"the prompt has {len(text)} characters, far more than the {self._context} tokens that the context of this model has",
+                param="messages",
+                hint=CONTEXT_HINT,
+            )
+        prompt = self._decoder.tokenize(text)
         if not prompt:
             raise InvalidRequest("the model's chat template makes an empty prompt of these messages", param="messages")
         if len(prompt) >= self._context:
             raise InvalidRequest(
                 f"the prompt has {len(prompt)} tokens and the context of this model has {self._context}, with the answer in it",
                 param="messages",
-                hint="shorten the conversation, or raise spec.inference.models[].context",
+                hint=CONTEXT_HINT,
             )
         plan = sampling_of(frame)
         room = self._context - len(prompt)

@@ -139,6 +139,13 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
     assert schedule.idle
 
 
+def test_a_prompt_that_cannot_possibly_fit_is_not_even_tokenized() -> None:
+    schedule, decoder = a_schedule(context=8)
+    decoder.tokenize = None  # type: ignore[assignment,method-assign]
+    with pytest.raises(InvalidRequest, match=r"2049 characters.*8 tokens"):
+        submit(schedule, 1, "x" * 2049)
+
+
 def test_an_empty_prompt_is_refused() -> None:
     schedule, _ = a_schedule()
     with pytest.raises(InvalidRequest, match="empty prompt"):

@@ -15,6 +15,7 @@ from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, Te
 from astromesh.errors import InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
 from astromesh.inference.backends.llama_cpp import engine as engine_module
 from astromesh.inference.backends.llama_cpp.engine import EngineLimits, LlamaCppEngine
+from astromesh.inference.frames import FRAME_BYTES_MAX
 from astromesh.inference.port import InferenceEngine, ModelSpecification
 
 DOUBLE = (sys.executable, str(Path(__file__).with_name("worker_double.py")))
@@ -161,6 +162,18 @@ async def test_a_refusal_of_the_worker_is_the_callers_mistake_by_name() -> None:
             await all_of(ask(engine, "refuse"))
         assert refused.value.param == "messages"
         assert engine.stats.running == 0
+
+
+@pytest.mark.parametrize("content", ["half a pair: \ud83e", "x" * FRAME_BYTES_MAX], ids=["surrogate", "too long"])
+async def test_a_text_that_cannot_be_sent_is_the_callers_mistake_and_disturbs_nobody(content: str) -> None:
+    async with started(an_engine()) as engine:
+        stream = ask(engine, "hold on")
+        await anext(stream)
+        with pytest.raises(InvalidRequest) as refused:
+            await anext(ask(engine, content))
+        assert refused.value.param == "messages"
+        assert (engine.state, engine.stats.running, engine.stats.queued) == ("loaded", 1, 0)
+        await stream.aclose()
 
 
 async def test_a_stream_that_takes_too_long_is_cut_and_may_have_happened() -> None:

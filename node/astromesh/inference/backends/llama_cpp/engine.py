@@ -19,6 +19,7 @@ import psutil
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
 from astromesh.inference.backends.llama_cpp.process import COMMAND, WorkerProcess
+from astromesh.inference.frames import FrameError, pack
 from astromesh.inference.port import EngineState, EngineStats, ModelSpecification
 from astromesh.inference.request import as_frame
 
@@ -57,7 +58,7 @@ def engine_is_installed() -> bool:
 @dataclass(slots=True, eq=False)
 class _Request:
     number: int
-    frame: Mapping[str, Any]
+    frame: bytes
     arrived_s: float
     # Bounded by the request itself: one event for each token, and those by the context.
     events: asyncio.Queue[ModelEvent | AstromeshError] = field(default_factory=asyncio.Queue)
@@ -207,7 +208,7 @@ class LlamaCppEngine:
         self._process = process
         ending = "was ended"
         try:
-            process.send(self._load_frame())
+            process.send(pack(self._load_frame()))
             self._listen_for_silence()
             async for frame in process.frames():
                 if frame["kind"] == "unusable":
@@ -344,17 +345,26 @@ class LlamaCppEngine:
         if self._state == "unloaded" or self._state == "failed":
             why = f": {self._problem}" if self._problem else ""
             raise ModelUnavailable(f"model {self.name} is {self._state} on this node{why}", hint=f"astromesh-node models load {self.name}")
-        frame = as_frame(request, number=self._numbers)
+        frame = self._packed(request)
         if len(self._waiting) >= self._limits.waiting:
             raise Overloaded(
                 f"{len(self._waiting)} requests are already waiting for model {self.name} on this node",
                 hint="try again, or load the model on one more node",
             )
+        entry = _Request(self._numbers, frame, now)
         self._numbers += 1
-        entry = _Request(frame["number"], frame, now)
         self._waiting.append(entry)
         self._send_waiting()
         return entry
+
+    def _packed(self, request: ModelRequest) -> bytes:
+        """Packed before it is queued: what cannot be packed is this caller's mistake, and must not reach the supervision."""
+        try:
+            return pack(as_frame(request, number=self._numbers))
+        except UnicodeEncodeError:
+            raise InvalidRequest("a text holds half of a surrogate pair, which is no character", param="messages") from None
+        except (FrameError, OverflowError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"the request cannot be handed to the model: {error}", param="messages") from error
 
     def _send_waiting(self) -> None:
         if self._state != "loaded" or self._process is None:
@@ -386,4 +396,4 @@ class LlamaCppEngine:
         elif entry.number in self._running and not entry.abandoned:
             entry.abandoned = True
             if self._process is not None:
-                self._process.send({"kind": "cancel", "number": entry.number})
+                self._process.send(pack({"kind": "cancel", "number": entry.number}))

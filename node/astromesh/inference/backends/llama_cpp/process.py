@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from astromesh.inference.frames import FrameDecoder, FrameError, pack
+from astromesh.inference.frames import FrameDecoder, FrameError
 
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "astromesh.inference.backends.llama_cpp.worker")
 
@@ -40,11 +40,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, frame: Mapping[str, Any]) -> None:
-        """Never waits: a worker reads its stdin at all times, and what is sent is bounded by the requests that it may have."""
+    def send(self, frame: bytes) -> None:
+        """A packed frame. Never waits: a worker always reads its stdin, and what is sent is bounded by the requests that it may have."""
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
-            self._process.stdin.write(pack(frame))
+            self._process.stdin.write(frame)
 
     async def frames(self) -> AsyncIterator[dict[str, Any]]:
         """Until its stdout ends, or carries something that is no frame: then it is killed."""
