@@ -418,7 +418,7 @@ async def test_a_stream_in_which_the_server_gives_up_repeats_what_it_says() -> N
 
 
 async def test_a_stream_that_was_read_to_its_end_gives_its_connection_to_the_next() -> None:
-    ports = set()
+    ports, replied = set(), asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
@@ -426,13 +426,15 @@ async def test_a_stream_that_was_read_to_its_end_gives_its_connection_to_the_nex
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b'data: {"choices": [{"delta": {"content": "Yes."}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n')
-        await asyncio.sleep(0)
-        await response.write_eof()
+        await replied.wait()  # the end of the body comes after the end of the answer
         return response
 
     async with a_server_that(answer) as url, calling(url) as provider:
         for _ in range(3):
-            await everything(provider, asks("hello"))
+            async for event in provider.complete(asks("hello"), timeout_s=AMPLE_S):
+                if isinstance(event, ModelReply):
+                    replied.set()
+            replied.clear()
     assert len(ports) == 1
 
 
