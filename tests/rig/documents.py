@@ -44,7 +44,10 @@ def agent(
     system: str = "You are a test.",
     **spec: Any,
 ) -> Documents:
-    """`agents/<name>.agent.yaml`: a ReAct agent without memory, unless `spec` says otherwise. No provider: wherever the mesh has the model."""
+    """`agents/<name>.agent.yaml`: a ReAct agent without memory, unless `spec` says otherwise.
+
+    Without a `provider_name` its model is whatever node's of the mesh.
+    """
     source = {"provider": "local"} if provider_name is None else {"provider": "openai_compat", "providerRef": provider_name}
     whole: dict[str, Any] = {
         "identity": {"display_name": name, "description": f"The agent {name} of a test."},

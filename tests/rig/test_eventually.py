@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
-from tests.rig.eventually import eventually
+from tests.rig.eventually import FIGURES, eventually
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FIGURES, raising=False)
+
+
+async def test_where_goals_are_proven_the_goal_itself_is_the_limit_and_the_time_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures = tmp_path / "figures.jsonl"
+    monkeypatch.setenv(FIGURES, str(figures))
+
+    async def is_true() -> bool:
+        return True
+
+    async def never() -> bool:
+        return False
+
+    await eventually(is_true, 1, what="truth")
+    assert json.loads(figures.read_text())["what"] == "truth"
+    with pytest.raises(AssertionError, match=r"not within 0\.02 s, 1 times its goal"):
+        await eventually(never, 0.02)
 
 
 async def test_it_returns_when_the_predicate_is_true_and_prints_the_time(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,86 @@
+"""Everything at full length: one JSON file for each part in docs/proof/, with the commit, the machine and the figures.
+
+`python -m tests.proof [PART ...]`; without a part all of them, one after the other, since two cores measure nothing while something
+else runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.bench.facts import facts
+from tests.rig.eventually import FIGURES
+from tests.rig.server_process import ROOT
+
+OUT = ROOT / "docs" / "proof"
+SEEDS = "1000"
+
+
+def pytest_part(*arguments: str, **environment: str) -> Callable[[Path], tuple[int, dict[str, Any]]]:
+    """A run of tests; its figures are the counts, and every wait beside its goal."""
+
+    def run(scratch: Path) -> tuple[int, dict[str, Any]]:
+        report, waits = scratch / "report.xml", scratch / "waits.jsonl"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *arguments]
+        code = subprocess.run(command, cwd=ROOT, env={**os.environ, FIGURES: str(waits), **environment}, check=False).returncode
+        suite = ET.parse(report).getroot().find("testsuite")
+        counts = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")} if suite is not None else {}
+        waited = [json.loads(line) for line in waits.read_text().splitlines()] if waits.exists() else []
+        return code, {"counts": counts, "waits": waited}
+
+    return run
+
+
+def bench_part(scratch: Path) -> tuple[int, dict[str, Any]]:
+    out = scratch / "overhead.json"
+    code = subprocess.run([sys.executable, "-m", "tests.bench.overhead", "--out", str(out)], cwd=ROOT, check=False).returncode
+    return code, json.loads(out.read_text()) if out.exists() else {}
+
+
+def mutants_part(scratch: Path) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run([sys.executable, "tests/mutants/run.py"], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    print(done.stdout)
+    return done.returncode, {"table": done.stdout.splitlines()}
+
+
+PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
+    "fast": pytest_part("-m", "not engine and not processes", "--ignore=tests/simulation"),
+    "simulation": pytest_part("tests/simulation", "--timeout=1800", SEEDS=SEEDS),
+    "engine": pytest_part("-m", "engine and not processes"),
+    "cluster": pytest_part("-m", "processes"),
+    "overhead": bench_part,
+    "mutants": mutants_part,
+}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := [name for name in wanted if name not in PARTS]:
+        print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    OUT.mkdir(parents=True, exist_ok=True)
+    verdicts: dict[str, int] = {}
+    for name in wanted:
+        print(f"--- proof: {name}", flush=True)
+        known, began = facts(), time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            code, figures = PARTS[name](Path(scratch))
+        verdicts[name] = code
+        document = {**known, "part": name, "passed": code == 0, "seconds": round(time.monotonic() - began, 1), "figures": figures}
+        (OUT / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    for name, code in verdicts.items():
+        print(f"{name:<12} {'passed' if code == 0 else 'FAILED'}  docs/proof/{name}.json")
+    return 1 if any(verdicts.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
