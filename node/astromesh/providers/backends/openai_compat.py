@@ -79,7 +79,8 @@ class OpenAICompat:
                 # A body that was read to its end gives its connection back; one that was not costs the next request a new one.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LAST_BYTES_S):
-                        await response.content.readany()
+                        while await response.content.readany():
+                            pass
         except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
             self._explain(failure, timeout_s)
 
