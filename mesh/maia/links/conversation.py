@@ -62,7 +62,7 @@ class Conversation(ABC):
     def __init__(self, me: Greeting, limits: LinkLimits, *, now: float, versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX)) -> None:
         self.limits = limits
         self.introduction: Introduction | None = None
-        self.due = now + limits.silence_max_s
+        self.due = now + limits.ping_period_s
         self._versions = versions
         self._reader = FrameReader()
         self._outbox = Outbox()
@@ -99,7 +99,8 @@ class Conversation(ABC):
         if now - self._heard >= self.limits.silence_max_s:
             self._over = ConversationBroken("silent", f"nothing was heard for {now - self._heard:.1f} s")
             raise self._over
-        self.due = self._heard + self.limits.silence_max_s
+        # Not simply when silence would be proven: a stall that ends just then would look like the other side's.
+        self.due = min(self._heard + self.limits.silence_max_s, now + self.limits.ping_period_s)
         self._keep_time(now=now)
 
     @property

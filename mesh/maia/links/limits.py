@@ -44,6 +44,11 @@ class LinkLimits:
             raise MisuseError(
                 f"window_bytes is {self.window_bytes}: at least two frames of {FRAME_BYTES_MAX + PIECE_COST_BYTES} have to fit"
             )
+        # A stall that is too short to be noticed, beside the longest regular gap on each side of it, must not look like silence.
+        if self.silence_max_s < self.stall_s + 2 * self.ping_period_s:
+            raise MisuseError(
+                f"silence_max_s is {self.silence_max_s}: at least stall_s and two ping periods are needed to tell who was silent"
+            )
         if self.body_bytes_max > self.held_bytes_max:
             raise MisuseError(
                 f"body_bytes_max ({self.body_bytes_max}) is above held_bytes_max ({self.held_bytes_max}): it could never arrive"

@@ -151,7 +151,7 @@ def test_what_a_newer_version_adds_is_ignored() -> None:
 
 def test_a_kind_without_end_is_refused_in_a_frame_that_fits() -> None:
     pair = Pair()
-    pair.server.receive(encode(Open(1, "x" * 60_000, 1000, 1, b"\x80")), now=0.0)
+    pair.server.receive(encode(Open(1, "x" * 65_510, 1000, 1, b"\x80")), now=0.0)
     (refused,) = frames(everything(pair.server))
     assert isinstance(refused, Refused)
 
@@ -546,6 +546,15 @@ def test_who_stood_still_itself_blames_nobody() -> None:
     pair.later(30.0)
 
 
+@pytest.mark.parametrize("ended", [5.9, 6.0, 6.5, 6.9, 7.5])
+def test_a_stall_that_ends_when_silence_would_be_proven_blames_nobody(ended: float) -> None:
+    pair = Pair()
+    for side in (pair.asker, pair.server):
+        while side.due < 1.5:
+            side.tick(now=side.due)
+        side.tick(now=ended)
+
+
 def test_a_peer_that_asks_and_never_reads_is_given_up() -> None:
     server = answering()
     server.receive(encode(hello(Greeting("deaf", "id"), window_bytes=MIB)), now=0.0)
@@ -796,7 +805,7 @@ def test_a_body_survives_the_wire_as_it_was() -> None:
     assert encode_body(arrived.body) == encode_body(body)
 
 
-@pytest.mark.parametrize("unfit", [{"window_bytes": 64 * KIB}, {"held_bytes_max": MIB}])
-def test_limits_that_would_make_both_sides_wait_for_ever_are_refused(unfit: dict[str, int]) -> None:
+@pytest.mark.parametrize("unfit", [{"window_bytes": 64 * KIB}, {"held_bytes_max": MIB}, {"silence_max_s": 4.5}])
+def test_limits_that_cannot_work_are_refused(unfit: dict[str, Any]) -> None:
     with pytest.raises(MisuseError):
         LinkLimits(**unfit)

@@ -21,6 +21,8 @@ from maia.links.greeting import Greeting
 from maia.links.limits import MIB, LinkLimits
 
 AMPLE_S = 60.0
+# Silence is noticed soon; a machine that stalls for longer than `stall_s` makes it later, never wrong.
+IMPATIENT = LinkLimits(ping_period_s=0.05, stall_s=0.2, silence_max_s=0.4)
 Body = Mapping[str, Any]
 
 
@@ -338,7 +340,7 @@ async def test_a_connection_that_is_cut_without_a_word_fails_its_calls_and_cance
 
 
 async def test_a_peer_that_hangs_is_hung_up_on_after_its_silence() -> None:
-    limits = BoardLimits(link=LinkLimits(ping_period_s=0.05, silence_max_s=0.2, stall_s=AMPLE_S))
+    limits = BoardLimits(link=IMPATIENT)
     async with two_nodes(limits) as two, cuttable(two.peer.address) as (address, cut):
         async with two.here.call(Peer("there", address), "hang", {}, timeout_s=AMPLE_S) as replies:
             await anext(replies)
@@ -349,7 +351,7 @@ async def test_a_peer_that_hangs_is_hung_up_on_after_its_silence() -> None:
 
 
 async def test_a_peer_that_takes_nothing_leaves_no_open_socket_behind() -> None:
-    limits = BoardLimits(link=LinkLimits(ping_period_s=0.05, silence_max_s=0.2, stall_s=AMPLE_S))
+    limits = BoardLimits(link=IMPATIENT)
     async with two_nodes(limits) as two, cuttable(two.peer.address) as (address, cut):
 
         def sockets() -> int:
@@ -370,10 +372,9 @@ async def test_a_peer_that_takes_nothing_leaves_no_open_socket_behind() -> None:
 
 
 async def test_a_link_that_carries_nothing_lives_on_its_pings() -> None:
-    limits = BoardLimits(link=LinkLimits(ping_period_s=0.05, silence_max_s=0.2))
-    async with two_nodes(limits) as two, two.here.call(two.peer, "hang", {}, timeout_s=AMPLE_S) as replies:
+    async with two_nodes(BoardLimits(link=IMPATIENT)) as two, two.here.call(two.peer, "hang", {}, timeout_s=AMPLE_S) as replies:
         await anext(replies)
-        for _ in range(4):
+        for _ in range(2 * round(IMPATIENT.silence_max_s / 0.1)):
             with pytest.raises(CallExpired):
                 await two.replies("hang", {}, timeout_s=0.1)
         two.desk.go_on.set()
