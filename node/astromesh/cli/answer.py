@@ -57,15 +57,16 @@ class Screen:
                 self._shown = event.data["content"] or self._shown
                 click.echo(on_screen(event.data["content"]), nl=False)
             case "tool_call":
-                self._end_line()
+                self.close()
 
-    def end(self, answer: str) -> None:
+    def answer(self, answer: str) -> None:
+        """The answer as a whole, where nothing of it streamed."""
         if not self._shown:
             click.echo(on_screen(answer), nl=False)
             self._shown = answer
-        self._end_line()
 
-    def _end_line(self) -> None:
+    def close(self) -> None:
+        """Whatever comes next, an error too, begins on the left."""
         if self._shown and not self._shown.endswith("\n"):
             click.echo()
             self._shown = "\n"

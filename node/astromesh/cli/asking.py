@@ -11,7 +11,7 @@ from uuid import uuid4
 import click
 
 from astromesh.cli import surroundings
-from astromesh.cli.answer import Screen, Stopwatch, on_screen, summary
+from astromesh.cli.answer import Screen, Stopwatch, summary
 from astromesh.cli.client import Event
 from astromesh.cli.failures import NodeUnreachable, in_words
 from astromesh.cli.options import Chosen, config_option, examples, json_option, print_json, print_json_line, url_option
@@ -99,27 +99,31 @@ def _answering(node: Chosen, agent: str, config: str | None) -> Iterator[Answers
 
 
 def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, stream: bool, verbose: bool, as_json: bool) -> None:
-    watch = Stopwatch()
-    show = Screen() if stream and not as_json else None
+    events = answers.run(agent, query, session_id=session_id)
+    if as_json:
+        _ask_as_json(events, stream=stream)
+        return
+    watch, screen = Stopwatch(), Screen()
     done: dict[str, Any] = {}
-    with closing(answers.run(agent, query, session_id=session_id)) as events:
+    with closing(events), closing(screen):
         for event in events:
             watch.saw(event.kind)
             if event.kind == "done":
                 done = event.data
-            if stream and as_json:
-                print_json_line({"type": event.kind, **event.data})
-            elif show is not None:
-                show.event(event)
-    if as_json:
-        if not stream:
-            print_json(done)
-    elif show is not None:
-        show.end(str(done["answer"]))
-    else:
-        click.echo(on_screen(str(done["answer"])))
-    if not as_json and (verbose or is_terminal(sys.stderr)):
+                screen.answer(str(done["answer"]))
+            elif stream:
+                screen.event(event)
+    if verbose or is_terminal(sys.stderr):
         click.echo(dim(summary(done, watch), sys.stderr), err=True)
+
+
+def _ask_as_json(events: Generator[Event, None, None], *, stream: bool) -> None:
+    with closing(events):
+        for event in events:
+            if stream:
+                print_json_line({"type": event.kind, **event.data})
+            elif event.kind == "done":
+                print_json(event.data)
 
 
 def _question(query: str | None) -> str:

@@ -6,7 +6,6 @@ killed outright, the kernel tells the nodes.
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -43,18 +42,20 @@ class DemoFailed(AstromeshError):
 
 
 def demonstrate(models_dir: str | None) -> int:
-    if importlib.util.find_spec("llama_cpp") is None:
+    from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, engine_is_installed
+
+    if not engine_is_installed():
         raise MissingExtra(
             "the demo needs the engine llama-cpp-python, and this Python has none",
-            hint="in a checkout 'make demo' builds it (about 4 minutes, once); elsewhere: pip install 'astromesh-node[local]'",
+            hint=f"in a checkout 'make demo' builds it (about 4 minutes, once); elsewhere: {EXTRA_HINT}",
         )
-    store = installed_models(None, models_dir)
-    try:
-        store.resolve(MODEL)
-    except StoreError:
-        click.echo(f"The model {MODEL} is not in {store.root} yet: installing it.", err=True)
-        install(store, MODEL)
     with _ended_by_signals(), ExitStack() as stack:
+        store = installed_models(None, models_dir)
+        try:
+            store.resolve(MODEL)
+        except StoreError:
+            click.echo(f"The model {MODEL} is not in {store.root} yet: installing it.", err=True)
+            install(store, MODEL)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="astromesh-demo-")))
         nodes = stack.enter_context(demo_nodes(folder, model=MODEL, models_dir=store.root))
         a, _, c = nodes
@@ -133,14 +134,13 @@ def _show_mesh(nodes: tuple[DemoNode, ...]) -> None:
 def _ask(node: DemoNode) -> None:
     click.echo(f"\nAsking {node.name}, which has no model:\n{bold('> ' + QUESTION, sys.stdout)}")
     watch, screen, done = Stopwatch(), Screen(), None
-    with closing(node.client.run(AGENT, QUESTION, session_id=None)) as events:
+    with closing(node.client.run(AGENT, QUESTION, session_id=None)) as events, closing(screen):
         for event in events:
             watch.saw(event.kind)
             screen.event(event)
             if event.kind == "done":
                 done = event.data
     assert done is not None, "a run ends with done, or raises"
-    screen.end(str(done["answer"]))
     click.echo(f"\n{bold(summary(done, watch), sys.stdout)}")
 
 

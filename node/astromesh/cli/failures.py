@@ -37,6 +37,8 @@ def exit_code(error: AstromeshError) -> int:
             return UNREACHABLE
         case ConfigurationError():
             return BAD_CONFIGURATION
+        case NodeRefused(code=ConfigurationError.code):
+            return BAD_CONFIGURATION
         case _:
             return FAILED
 

@@ -99,9 +99,9 @@ class ProgressLine:
             self._show(_progress(done, total, what, now - self._began_at) if total else f"{what} …")
 
     def say(self, text: str) -> None:
-        """Something without a measure, said again only when it changes or some seconds have passed."""
+        """Something without a measure. Said again only when it changes, and without a terminal when some seconds have passed."""
         now = monotonic()
-        if text != self._what or now - self._shown_at >= self._every_s:
+        if text != self._what or (not self._live and now - self._shown_at >= self._every_s):
             self._what, self._shown_at = text, now
             self._show(text)
 

@@ -82,13 +82,13 @@ class MeshMembership:
             await self._driver.stop()
 
     async def join(self, address: str) -> int:
-        """Joins through a member and remembers it. How many others are known then. Raises `JoinRefused`."""
+        """Joins through a member and remembers it. How many others are known then. Raises `JoinRefused`, `ConfigurationError`."""
         try:
             seed = parse_seed(address)
         except ValueError as mistake:
             raise JoinRefused(f"{address!r} is no address: {mistake}", hint="write HOST:PORT of a member's gossip") from mistake
         if not seed.is_loopback:
-            raise JoinRefused(f"{seed} is another machine", hint=LAN_NEEDS)
+            raise ConfigurationError(f"{seed} is another machine", hint=LAN_NEEDS)
         assert self._driver is not None
         try:
             await self._driver.join((Address(*seed),), timeout_s=JOIN_TIMEOUT_S)

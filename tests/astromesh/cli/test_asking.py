@@ -1,0 +1,142 @@
+"""`run` and `chat`: the answer on stdout and nothing else there, of a node elsewhere or of one inside this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.astromesh.cli.conftest import REMEMBERS, Cli, RunningNode
+from tests.rig.documents import agent, provider, runtime, write_documents
+
+PATIENCE_S = 20.0
+
+
+def test_run_prints_the_answer_and_nothing_else(cli: Cli, node: RunningNode) -> None:
+    answer = cli("run", "desk", "good morning", "--url", node.url)
+    assert (answer.exit_code, answer.stdout, answer.stderr) == (0, "You said: good morning\n", "")
+
+
+def test_run_streams_the_same_text(cli: Cli, node: RunningNode) -> None:
+    assert cli("run", "desk", "good morning to all", "--stream", "--url", node.url).stdout == "You said: good morning to all\n"
+
+
+def test_verbose_says_who_served_it_on_stderr(cli: Cli, node: RunningNode) -> None:
+    answer = cli("run", "desk", "good morning", "-v", "--url", node.url)
+    assert answer.stdout == "You said: good morning\n"
+    assert answer.stderr.startswith("served by solo · home solo · 4 tokens · ")
+    assert "first token" in answer.stderr
+
+
+def test_run_as_json_is_one_document(cli: Cli, node: RunningNode) -> None:
+    document = json.loads(cli("run", "desk", "hello", "--session", "s1", "--json", "--url", node.url).stdout)
+    assert (document["answer"], document["session_id"], document["node"]) == ("You said: hello", "s1", "solo")
+
+
+def test_a_stream_as_json_is_a_line_for_each_event(cli: Cli, node: RunningNode) -> None:
+    lines = cli("run", "desk", "one two", "--stream", "--json", "--url", node.url).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert events[0]["type"] == "route"
+    assert "".join(event["content"] for event in events if event["type"] == "token") == "You said: one two"
+    assert (events[-1]["type"], events[-1]["answer"]) == ("done", "You said: one two")
+
+
+@pytest.mark.parametrize("words", [("desk",), ("desk", "-")])
+def test_the_question_may_be_piped_in(cli: Cli, node: RunningNode, words: tuple[str, ...]) -> None:
+    assert cli("run", *words, "--url", node.url, stdin="from a pipe\n").stdout == "You said: from a pipe\n"
+
+
+def test_an_empty_pipe_is_no_question(cli: Cli, node: RunningNode) -> None:
+    asked = node.stub.served
+    answer = cli("run", "desk", "--url", node.url, stdin=" \n")
+    assert (answer.exit_code, node.stub.served) == (2, asked)
+
+
+def test_a_question_on_stdin_has_a_limit(cli: Cli, node: RunningNode) -> None:
+    answer = cli("run", "desk", "--url", node.url, stdin="x" * (2**20 + 1))
+    assert answer.exit_code == 2
+    assert "longer than 1,048,576 bytes" in answer.stderr
+
+
+def test_an_agent_that_nobody_has_fails_in_the_nodes_words(cli: Cli, node: RunningNode) -> None:
+    answer = cli("run", "nobody", "hi", "--json", "--url", node.url)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert json.loads(answer.stderr)["code"] == "agent_not_found"
+
+
+def test_a_failure_in_the_middle_of_a_stream_ends_the_line_and_exits_1(cli: Cli, node: RunningNode) -> None:
+    node.stub.modes["stub"] = node.stub.modes["half-a-stream"]
+    try:
+        answer = cli("run", "forgetful", "one two three four", "--stream", "--url", node.url)
+    finally:
+        del node.stub.modes["stub"]
+    assert answer.exit_code == 1
+    assert answer.stdout == "You said: one\n"
+    assert answer.stderr.startswith("provider stub broke off")
+
+
+def test_chat_goes_on_with_one_conversation_until_exit(cli: Cli, node: RunningNode) -> None:
+    before = len(node.stub.asked("stub"))
+    answer = cli("chat", "desk", "--url", node.url, stdin="first\n\nsecond\n/exit\nthird\n")
+    assert (answer.exit_code, answer.stdout) == (0, "You said: first\nYou said: second\n")
+    asked = node.stub.asked("stub")[before:]
+    assert [message["content"] for message in asked[-1].body["messages"] if message["role"] == "user"] == ["first", "second"]
+
+
+def test_chat_ends_with_its_input(cli: Cli, node: RunningNode) -> None:
+    assert cli("chat", "desk", "--url", node.url, stdin="only").stdout == "You said: only\n"
+
+
+def test_chat_says_that_an_agent_without_memory_remembers_nothing(cli: Cli, node: RunningNode) -> None:
+    assert "remembers nothing" in cli("chat", "forgetful", "--url", node.url, stdin="hi\n").stderr
+    assert cli("chat", "desk", "--url", node.url, stdin="hi\n").stderr == ""
+
+
+def test_ctrl_c_cancels_the_run_at_the_model_and_exits_130(node: RunningNode) -> None:
+    command = [sys.executable, "-m", "astromesh.cli", "run", "slow", "a b c d e f g h i j k l m n o p", "--stream", "--url", node.url]
+    cancelled = node.stub.cancelled
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.read(3) == b"You"
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    deadline = time.monotonic() + PATIENCE_S
+    while node.stub.cancelled == cancelled and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert node.stub.cancelled == cancelled + 1
+
+
+def test_where_no_node_listens_one_is_opened_inside_and_answers(cli: Cli, node: RunningNode, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    write_documents(config, {**runtime(), **provider(node.stub.endpoint), **agent("porter", **REMEMBERS)})
+    answer = cli("run", "porter", "who is there", "--config", str(config), "-v")
+    assert (answer.exit_code, answer.stdout) == (0, "You said: who is there\n"), answer.stderr
+    assert "served by" in answer.stderr
+    before = len(node.stub.asked("stub"))
+    assert cli("chat", "porter", "--config", str(config), stdin="one\ntwo\n").stdout == "You said: one\nYou said: two\n"
+    assert "one" in [message["content"] for message in node.stub.asked("stub")[before + 1].body["messages"]]
+
+
+def test_a_node_that_was_named_is_never_replaced_by_one_inside(cli: Cli) -> None:
+    assert cli("run", "hello", "hi", "--url", "http://127.0.0.1:1").exit_code == 3
+
+
+def test_a_model_that_is_not_installed_is_met_with_the_command_that_brings_it(cli: Cli) -> None:
+    answer = cli("run", "hello", "hi", "--json")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    refusal = json.loads(answer.stderr)
+    assert refusal["code"] == "model_unavailable"
+    assert refusal["hint"] == "astromesh-node models pull smollm2"
+
+
+def test_an_unreadable_configuration_keeps_a_node_inside_from_opening(cli: Cli, tmp_path: Path) -> None:
+    write_documents(tmp_path / "config", {"runtime.yaml": "apiVersion: astromesh/v1\nkind: RuntimeConfig\nspec: {api: {prot: 1}}\n"})
+    answer = cli("run", "hello", "hi", "--config", str(tmp_path / "config"))
+    assert answer.exit_code == 78
+    assert "runtime.yaml:3" in answer.stderr

@@ -1,0 +1,127 @@
+"""What is printed: tables, durations, sizes, progress, errors. Values in, text out."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from astromesh.cli.answer import Screen, Stopwatch, summary
+from astromesh.cli.client import Event
+from astromesh.cli.failures import BAD_CONFIGURATION, FAILED, UNREACHABLE, NodeRefused, NodeUnreachable, exit_code, in_words, refusal
+from astromesh.cli.terminal import ProgressLine, dim, duration, printable, size, table
+from astromesh.errors import ConfigurationError, StoreError
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_is_aligned_and_says_nothing_with_a_dash() -> None:
+    text = table(("NAME", "STATE"), [("a", "alive"), ("kitchen", "")], io.StringIO())
+    assert text == "NAME     STATE\na        alive\nkitchen  -"
+
+
+def test_a_name_from_another_machine_cannot_command_the_terminal() -> None:
+    assert printable("a\x1b]0;owned\x07b\r\u009bm") == "a�]0;owned�b��m"
+    assert printable("two lines\n\tand a tab, ümläute, 日本") == "two lines\n\tand a tab, ümläute, 日本"
+    assert "\x1b" not in table(("NAME",), [("\x1b[2J",)], io.StringIO())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(-1, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (3_660, "1 h 1 min"), (180_000, "2 d 2 h")]
+)
+def test_a_duration_is_as_exact_as_it_is_short(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(999, "999 B"), (1_500, "1.5 kB"), (98_362_432, "98.4 MB"), (4.1e9, "4.1 GB")])
+def test_sizes_are_decimal(count: float, words: str) -> None:
+    assert size(count) == words
+
+
+def test_colour_is_for_terminals_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert dim("x", io.StringIO()) == "x"
+    assert dim("x", Terminal()) == "\x1b[2mx\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert dim("x", Terminal()) == "x"
+
+
+def test_progress_without_a_terminal_is_a_few_whole_lines() -> None:
+    out = io.StringIO()
+    line = ProgressLine(out)
+    for done in range(0, 101, 10):
+        line.report(done, 100, "copying")
+    line.report(100, 100, "copying")
+    line.end()
+    assert [text[:7] for text in out.getvalue().splitlines()] == ["copying", "copying"]
+    assert "100%" in out.getvalue().splitlines()[1]
+    assert "\r" not in out.getvalue()
+
+
+def test_progress_on_a_terminal_is_one_line_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    line = ProgressLine(out)
+    line.say("loading")
+    line.say("loading")
+    line.end()
+    assert out.getvalue() == "\r\x1b[Kloading\r\x1b[K"
+
+
+def test_each_answer_of_a_model_begins_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    for kind, data in (("token", {"content": "let me look"}), ("tool_call", {}), ("token", {"content": "it is noon"})):
+        screen.event(Event(kind, data))
+    screen.answer("it is noon")
+    screen.close()
+    assert capsys.readouterr().out == "let me look\nit is noon\n"
+
+
+def test_an_answer_that_did_not_stream_is_shown_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.answer("all at once")
+    screen.close()
+    assert capsys.readouterr().out == "all at once\n"
+
+
+def test_a_summary_without_tokens_gives_no_speed() -> None:
+    done = {"node": "c", "home": "a", "usage": {"tokens_out": 0}}
+    assert summary(done, Stopwatch()) == "served by c · home a · 0 tokens"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NodeUnreachable("x"), UNREACHABLE),
+        (ConfigurationError("x"), BAD_CONFIGURATION),
+        (NodeRefused("x", code="bad_configuration", hint=""), BAD_CONFIGURATION),
+        (StoreError("x"), FAILED),
+    ],
+)
+def test_an_exit_code_says_whose_turn_it_is(error: ConfigurationError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"detail": "no such agent", "code": "agent_not_found", "hint": "list them"}, "no such agent"),
+        ({"detail": {"error": "draining", "message": "it stops", "hint": "h"}, "code": "draining"}, "it stops"),
+        ({"detail": {"agent": "d", "timeout_seconds": 2.5, "steps": [{}]}}, "agent d did not finish within 2.5 s, after 1 steps"),
+        ({"error": {"message": "not here", "code": "model_not_found"}}, "not here"),
+        ({"title": "Not found"}, "Not found"),
+        (["surprise"], "the node answered with status 404 and no reason"),
+    ],
+)  # fmt: skip
+def test_every_shape_of_a_refusal_is_read(body: object, said: str) -> None:
+    assert refusal(404, body).message == said
+
+
+def test_what_and_hint_are_two_sentences() -> None:
+    assert in_words("it failed", "try again") == "it failed. try again"
+    assert in_words("it failed.", "Try again.") == "it failed. Try again."
+    assert in_words("it failed", "") == "it failed"
