@@ -37,6 +37,7 @@ _FILES: tuple[tuple[str, str], ...] = (
     ("workflows", "*.workflow.yaml"),
     ("templates", "*.template.yaml"),
 )
+_MEANT: Mapping[str, str] = {"runtime.yaml": "RuntimeConfig"}  # what a file holds that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class _Reading:
     def configuration(self, found: Found) -> Configuration:
         for key, agent in list(self.agents.items()):
             self._look_up_provider(key, agent)
-        own_file_is_bad = any(mistake.source == "runtime.yaml" for mistake in self.mistakes) or len(self.runtimes) > 1
+        own_file_is_bad = len(self.runtimes) > 1 or any("RuntimeConfig" in (item.kind, _MEANT.get(item.source)) for item in self.broken)
         runtime = None if own_file_is_bad else self.runtimes[0] if self.runtimes else Runtime.unwritten()
         return Configuration(
             folder=found.folder,

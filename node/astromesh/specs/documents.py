@@ -61,7 +61,6 @@ class Document:
 
 def read_documents(text: str, *, source: str) -> tuple[tuple[Document, ...], tuple[Mistake, ...]]:
     """The documents that can be read, and why the others cannot. A document without any content is left out."""
-    text = text.removeprefix("\ufeff")
     if len(text) > TEXT_MAX:
         remedy = f"A file holds at most {TEXT_MAX:,} characters: split it."
         return (), (Mistake(source, 1, 1, "", f"{len(text):,} characters are too many", remedy),)
@@ -85,7 +84,7 @@ def read_documents(text: str, *, source: str) -> tuple[tuple[Document, ...], tup
 
 
 def too_large(value: Any) -> str:
-    """Why JSON values from elsewhere cannot be a document; empty where they can. Goes level by level, since it must not recurse to find out."""
+    """Why JSON values from elsewhere cannot be a document; empty where they can. Level by level: it must not recurse to find out."""
     level, depth, count = [value], 0, 0
     while level:
         depth, count = depth + 1, count + len(level)

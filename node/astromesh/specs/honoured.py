@@ -181,11 +181,11 @@ def unhonoured(kind: str, document: Any, places: Places) -> tuple[tuple[Caution,
 
 
 def _walk(value: Any, path: Path, pattern: str, table: Mapping[str, str]) -> Iterator[tuple[Path, str, Any]]:
-    """Everything that was written, from the top; nothing below what is already said to be in vain."""
+    """Everything that was written, from the top; nothing below a tool that is not offered at all."""
     if path and not asks(value):
         return
     yield path, pattern, value
-    if pattern in table or (pattern == "spec.tools[]" and _not_offered(value)):
+    if pattern == "spec.tools[]" and _not_offered(value):
         return
     if isinstance(value, dict):
         for key, inner in value.items():

@@ -34,8 +34,6 @@ _EXAMPLE: Mapping[str, str] = {
     "a whole number": "10", "a number": "0.5", "true or false": "true", "text": '"some text"', "text that is not empty": '"some text"',
     "a list": "[first, second]", "a list that is not empty": "[first, second]",
 }  # fmt: skip
-# Keys whose value is not repeated in a message, though it is what was written.
-_UNSPOKEN = ("api_key", "connection", "headers", "env", "endpoint", "url")
 
 
 def explain(error: ValidationError, value: Any, section: type[Section], places: Places) -> tuple[Mistake, ...]:
@@ -88,7 +86,7 @@ def _explained(path: Path, details: Sequence[Any], value: Any, section: type[Sec
     if choices:
         kinds = dict.fromkeys([*kinds, "one of " + ", ".join(choices)])
     place = places.of(path)
-    found = _found(_at(value, path), path, place)
+    found = _found(_at(value, path), place)
     message = f"expected {' or '.join(kinds)}, found {found}"
     return places.mistake(path, message, _remedy(path, list(kinds), choices, section, place))
 
@@ -118,13 +116,13 @@ def _remedy(path: Path, kinds: list[str], choices: list[str], section: type[Sect
     return f"Write for example {key}: {example}." if example is not None and key else ""
 
 
-def _found(value: Any, path: Path, place: Place) -> str:
+def _found(value: Any, place: Place) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
         return "a list"
     written = place.mark.written
-    if written is None or any(step in _UNSPOKEN for step in path):
+    if written is None:
         return "something else"
     shown = written if len(written) <= FOUND_SHOWN_MAX else written[:FOUND_SHOWN_MAX] + "…"
     return f"'{shown}'" if isinstance(value, str) else shown

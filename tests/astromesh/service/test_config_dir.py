@@ -165,6 +165,12 @@ def test_a_bad_file_of_the_node_itself_leaves_no_runtime(tmp_path: Path) -> None
     assert [agent.name for agent in configuration.agents] == ["a"]
 
 
+@pytest.mark.parametrize("file", ["runtime.yaml", "providers.yaml"])
+def test_what_was_meant_for_the_node_is_never_taken_for_nothing(tmp_path: Path, file: str) -> None:
+    assert read(put(tmp_path, {file: RUNTIME.replace("9000", "ninety")})).runtime is None
+    assert (read(put(tmp_path, {file: "a: b: c"})).runtime is None) is (file == "runtime.yaml")
+
+
 def test_a_file_of_comments_means_the_defaults(tmp_path: Path) -> None:
     configuration = read(put(tmp_path, {"runtime.yaml": "# all of it\n", "providers.yaml": ""}))
     assert configuration.runtime == Runtime.unwritten()
@@ -213,6 +219,9 @@ def test_two_configurations_of_one_node_are_a_mistake(tmp_path: Path) -> None:
     configuration = read(put(tmp_path, {"runtime.yaml": RUNTIME + "---\n" + RUNTIME}))
     assert configuration.runtime is None
     assert "it is in runtime.yaml:2" in configuration.mistakes[0].message
+    configuration = read(put(tmp_path, {"runtime.yaml": RUNTIME, "providers.yaml": RUNTIME}))
+    assert configuration.runtime is None
+    assert str(configuration.mistakes[0]).startswith("providers.yaml:1: kind: a node has one RuntimeConfig, and it is in runtime.yaml:2")
 
 
 def test_an_agent_whose_provider_is_nowhere_is_broken_and_told_what_there_is(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_the_file_is_read_and_gives_its_lines() -> None:
 
 def test_the_environment_wins_over_the_file_and_a_flag_over_both() -> None:
     environment = {"ASTROMESH_NAME": "attic", "ASTROMESH_API": "9001", "ASTROMESH_JOIN": "a, b:1", "ASTROMESH_MESH": "off"}
-    found = settled(file=FILE, **environment)
+    found = settled(None, FILE, **environment)
     assert (found.values.name, found.values.api, found.values.mesh) == ("attic", HostPort("127.0.0.1", 9001), False)
     assert found.values.join == (HostPort("a", 7946), HostPort("b", 1))
     assert str(found.origins["name"]) == "ASTROMESH_NAME"

@@ -64,6 +64,7 @@ BROKEN: dict[str, tuple[str, int, str, str]] = {
     "an endpoint without a scheme": (HEAD + "  model: {primary: {provider: vllm, model: m, endpoint: gpu:8000}}\n", 6, "address", "http://"),
     "an infinite number": (GOOD[:-2] + ", parameters: {temperature: 1e999}}\n", 7, "a number", "temperature: 0.7"),
     "an unset variable": (GOOD + "  prompts:\n    system: ${TONE}\n", 9, "TONE is not set", "${TONE:-default}"),
+    "an unset variable for a number": (GOOD + "  orchestration:\n    timeout: ${SECONDS}\n", 9, "SECONDS is not set", "Set it"),
     "an unset variable inside a block": (GOOD + "  prompts:\n    system: |\n      Be kind.\n      ${TONE}\n", 11, "TONE", "Set it"),
     "a template that does not parse": (GOOD + "  prompts:\n    system: |\n      Hello.\n      {% if x %}\n", 11, "template", "Jinja2"),
     "an unknown filter": (GOOD + "  prompts:\n    context: '{{ x | shuot }}'\n", 9, "shuot", "Jinja2"),

@@ -209,6 +209,7 @@ def test_json_values_are_bounded_like_a_file() -> None:
     deep: Any = []
     for _ in range(2000):
         deep = [deep]
-    for value in (deep, {"kind": ["x"] * 5000}, {"a": {str(number): {} for number in range(5000)}}):
+    values: tuple[Any, ...] = (deep, {"kind": ["x"] * 5000}, {"a": {str(number): {} for number in range(5000)}})
+    for value in values:
         [mistake] = parse_document(value, source="the body", environment={}).mistakes
         assert str(mistake) == "the body: more than 5,000 values or 32 levels. No resource needs that."

@@ -93,6 +93,15 @@ def test_a_target_that_means_no_server_says_what_to_write(provider: str, message
     assert remedy in found.remedy
 
 
+def test_a_mistake_inside_a_model_is_one_mistake_though_a_name_would_do_too() -> None:
+    head = "apiVersion: astromesh/v1\nkind: Provider\nmetadata: {name: x}\nspec:\n  type: ollama\n"
+    text = head + "  models:\n    - {name: m, quality_score: high}\n    - []\n"
+    assert [str(mistake) for mistake in parse(text, source="p.yaml", environment={}).mistakes] == [
+        "p.yaml:7: spec.models[0].quality_score: expected a number, found 'high'. Write for example quality_score: 0.5.",
+        'p.yaml:8: spec.models[1]: expected text or a mapping (key: value), found a list. Write for example models: "some text".',
+    ]
+
+
 @pytest.mark.parametrize(
     ("spec", "shared"),
     [
