@@ -52,17 +52,13 @@ class Configuration:
 
     folder: Path
     origin: str
-    runtime: Runtime | None
+    runtime: Runtime | None  # paths of models in it are absolute
     providers: Mapping[str, Provider]
     agents: tuple[Agent, ...]  # by namespace and name
     broken: tuple[Broken, ...]
     listed: tuple[Listed, ...]
     mistakes: tuple[Mistake, ...]
     warnings: tuple[Caution, ...]
-
-    def path(self, written: str) -> Path:
-        """A path of a file of this folder: relative ones are relative to it."""
-        return self.folder / Path(written).expanduser()
 
 
 def shipped_folder() -> Path:
@@ -168,10 +164,14 @@ class _Reading:
                     self.listed.append(resource)
 
     def _take_agent(self, agent: Agent) -> None:
-        first = self.agents.setdefault((agent.namespace, agent.name), agent)
-        if first is not agent:
-            said = f"there is an agent '{agent.name}' in namespace '{agent.namespace}' already, in {first.place('metadata.name')}"
-            self._break(_broken(agent, "metadata.name", said, "Give one of them another name."))
+        first = next((other for other in self.agents.values() if other.name == agent.name), None)
+        if first is None:
+            self.agents[agent.namespace, agent.name] = agent
+            return
+        said = f"there is an agent '{agent.name}' already, in {first.place('metadata.name')}"
+        if first.namespace != agent.namespace:
+            said += ", and namespaces are not kept apart yet"
+        self._break(_broken(agent, "metadata.name", said, "Give one of them another name."))
 
     def _take_providers(self, providers: Sequence[Provider]) -> None:
         for provider in providers:
@@ -199,7 +199,7 @@ class _Reading:
         for key, agent in list(self.agents.items()):
             self._look_up_provider(key, agent)
         own_file_is_bad = len(self.runtimes) > 1 or any("RuntimeConfig" in (item.kind, _MEANT.get(item.source)) for item in self.broken)
-        runtime = None if own_file_is_bad else self.runtimes[0] if self.runtimes else Runtime.unwritten()
+        runtime = None if own_file_is_bad else _located(self.runtimes[0], found.folder) if self.runtimes else Runtime.unwritten()
         return Configuration(
             folder=found.folder,
             origin=found.origin,
@@ -225,6 +225,16 @@ class _Reading:
             caution = Caution(agent.source, agent.lines.get(path, agent.line), 1, path, said, "Set it where the node is started.")
             self.agents[key] = replace(agent, warnings=(*agent.warnings, caution))
             self.warnings.append(caution)
+
+
+def _located(runtime: Runtime, folder: Path) -> Runtime:
+    """With the paths of its models made absolute: a relative one is relative to the file that says it, wherever the node is started."""
+    models = tuple(
+        model if model.path is None else model.model_copy(update={"path": str((folder / Path(model.path).expanduser()).absolute())})
+        for model in runtime.models
+    )
+    inference = runtime.spec.inference.model_copy(update={"models": models})
+    return replace(runtime, spec=runtime.spec.model_copy(update={"inference": inference})) if models else runtime
 
 
 def _target_path(agent: Agent) -> str:

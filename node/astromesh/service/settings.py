@@ -46,7 +46,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("link", "--link", "ASTROMESH_LINK", (), "HOST:PORT of the links; default: the gossip's host, the port after it"),
     Setting("advertise", "--advertise", "ASTROMESH_ADVERTISE", ("spec.mesh.advertise",), "the address that others reach this node by"),
     Setting("join", "--join", "ASTROMESH_JOIN", ("spec.mesh.seeds",), "members to join by; several are separated by commas"),
-    Setting("profile", "--profile", "ASTROMESH_PROFILE", ("spec.mesh.profile",), "timing of the mesh: lan-fast, lan or wan; default: lan-fast"),
+    Setting(
+        "profile", "--profile", "ASTROMESH_PROFILE", ("spec.mesh.profile",), "timing of the mesh: lan-fast, lan or wan; default: lan-fast"
+    ),
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
     Setting(
@@ -118,6 +120,9 @@ def settle(
     mdns = told.one("mdns", _yes_or_no, _word(spec.mesh.mdns), "off")
     if mdns and told.origins["mdns"].kind != "file":  # the file's own warning says it already
         warnings.append(f"{told.origins['mdns']}: nodes are not found by mDNS yet. Use --join.")
+    advertise = told.optional("advertise", _host_only, spec.mesh.advertise)
+    if advertise and told.origins["advertise"].kind != "file":
+        warnings.append(f"{told.origins['advertise']}: is not used yet: others are told the address that the node is bound to.")
     values = NodeSettings(
         name=told.one("name", _name, spec.mesh.node_name, _own_name(hostname)),
         role=cast(Role, told.one("role", _one_of("full", "gateway", "worker", "inference"), None, "full")),
@@ -125,7 +130,7 @@ def settle(
         mesh=told.one("mesh", _yes_or_no, _word(spec.mesh.enabled), "on"),
         gossip=gossip,
         link=told.one("link", lambda text: parse_address(text, host=gossip.host, port=after), None, str(HostPort(gossip.host, after))),
-        advertise=told.optional("advertise", _host_only, spec.mesh.advertise),
+        advertise=advertise,
         join=told.several("join", parse_seed, spec.mesh.seeds),
         profile=cast(Profile, told.one("profile", _one_of("lan-fast", "lan", "wan"), spec.mesh.profile, "lan-fast")),
         mdns=mdns,

@@ -206,13 +206,10 @@ def test_the_same_agent_twice_is_a_mistake_that_names_both_places(tmp_path: Path
     elsewhere = agent("desk").replace("name: desk", "name: desk\n  namespace: sales")
     files = {"agents/1.agent.yaml": agent("desk"), "agents/2.agent.yaml": agent("desk"), "agents/3.agent.yaml": elsewhere}
     configuration = read(put(tmp_path, files))
-    assert [(agent.namespace, agent.source) for agent in configuration.agents] == [
-        ("default", "agents/1.agent.yaml"), ("sales", "agents/3.agent.yaml"),
-    ]  # fmt: skip
-    [broken] = configuration.broken
-    assert str(broken.mistakes[0]).startswith(
-        "agents/2.agent.yaml:4: metadata.name: there is an agent 'desk' in namespace 'default' already, in agents/1"
-    )
+    assert [(agent.namespace, agent.source) for agent in configuration.agents] == [("default", "agents/1.agent.yaml")]
+    broken, in_another_namespace = configuration.broken
+    assert in_another_namespace.mistakes[0].message.endswith("agents/1.agent.yaml:4, and namespaces are not kept apart yet")
+    assert str(broken.mistakes[0]).startswith("agents/2.agent.yaml:4: metadata.name: there is an agent 'desk' already, in agents/1")
 
 
 def test_two_configurations_of_one_node_are_a_mistake(tmp_path: Path) -> None:
@@ -256,6 +253,9 @@ def test_a_folder_that_is_gone_says_so(tmp_path: Path) -> None:
         read(tmp_path / "gone")
 
 
-def test_paths_of_a_file_are_relative_to_its_folder(tmp_path: Path) -> None:
-    assert read(tmp_path).path("models/a.gguf") == tmp_path / "models" / "a.gguf"
-    assert read(tmp_path).path("/srv/a.gguf") == Path("/srv/a.gguf")
+def test_paths_of_models_are_relative_to_the_folder(tmp_path: Path) -> None:
+    models = "[{name: a, path: models/a.gguf}, {name: b, path: /srv/b.gguf}, {name: c}]"
+    configuration = read(put(tmp_path, {"runtime.yaml": RUNTIME.replace("api: {port: 9000}", f"inference: {{models: {models}}}")}))
+    assert configuration.runtime is not None
+    assert [model.path for model in configuration.runtime.models] == [str(tmp_path / "models" / "a.gguf"), "/srv/b.gguf", None]
+    assert configuration.runtime.place("spec.inference.models[0].path") == "runtime.yaml:3"

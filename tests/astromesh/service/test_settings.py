@@ -137,6 +137,7 @@ def test_a_variable_that_is_nearly_one_of_ours_is_asked_about() -> None:
 def test_what_does_not_work_yet_is_said() -> None:
     assert settled({"mdns": True}).warnings == ("--mdns: nodes are not found by mDNS yet. Use --join.",)
     assert settled({"mdns": False}).warnings == ()
+    assert settled(ASTROMESH_ADVERTISE="10.0.0.1").warnings[0].startswith("ASTROMESH_ADVERTISE: is not used yet")
 
 
 @pytest.mark.parametrize(
