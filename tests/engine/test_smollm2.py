@@ -227,3 +227,4 @@ async def test_the_worker_gives_way_to_the_node(engine: LlamaCppEngine) -> None:
     assert engine.worker_pid is not None
     assert os.getpriority(os.PRIO_PROCESS, engine.worker_pid) > os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getsid(engine.worker_pid) == os.getsid(0)
+    assert b"GOMP_SPINCOUNT=1000" in Path(f"/proc/{engine.worker_pid}/environ").read_bytes().split(b"\0")
