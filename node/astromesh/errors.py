@@ -170,6 +170,12 @@ class Draining(AstromeshError):
     definite = True
 
 
+class RunCancelled(AstromeshError):
+    """A run was ended before its answer, by the one who asked or by a node on its way out. It happened in part."""
+
+    code = "run_cancelled"
+
+
 class PeerLost(AstromeshError):
     """Another node went away in the middle of its part."""
 
@@ -199,4 +205,21 @@ class StoreError(AstromeshError):
     """A model could not be installed; nothing half-installed is left."""
 
     code = "model_store"
+    definite = True
+
+
+# The mesh.
+
+
+class MeshOff(AstromeshError):
+    """This node keeps to itself: it was told so."""
+
+    code = "mesh_off"
+    definite = True
+
+
+class JoinRefused(AstromeshError):
+    """No member was found at that address, or it may not be joined from here."""
+
+    code = "join_failed"
     definite = True

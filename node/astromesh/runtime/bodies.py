@@ -9,14 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn, cast, get_args
 
 from astromesh import errors
 from astromesh.dialogue import (
+    FinishReason,
     Message,
     ModelEvent,
     ModelReply,
     ModelRequest,
+    Role,
     Sampling,
     TextDelta,
     ToolCall,
@@ -24,8 +26,8 @@ from astromesh.dialogue import (
     ToolSchema,
     Usage,
 )
-from astromesh.errors import AstromeshError, MalformedBody
-from astromesh.runtime.events import RunRequest
+from astromesh.errors import AstromeshError, MalformedBody, ModelFailureCode
+from astromesh.runtime.events import RunEvent, RunRequest
 
 Body = Mapping[str, Any]
 
@@ -44,15 +46,16 @@ def from_request(request: ModelRequest) -> dict[str, Any]:
 
 def to_request(body: Body) -> ModelRequest:
     with _Reading("a model request"):
+        tool_choice, response_format = body.get("tool_choice"), body.get("response_format")
         return ModelRequest(
-            model=str(body["model"]),
+            model=_text(body["model"]),
             transcript=tuple(_to_message(message) for message in body["transcript"]),
             tools=tuple(
-                ToolSchema(str(tool["name"]), str(tool["description"]), dict(tool["parameters"])) for tool in body.get("tools", ())
+                ToolSchema(_text(tool["name"]), _text(tool["description"]), _object(tool["parameters"])) for tool in body.get("tools", ())
             ),
-            tool_choice=body.get("tool_choice"),
+            tool_choice=tool_choice if tool_choice is None or isinstance(tool_choice, str) else _object(tool_choice),
             sampling=_to_sampling(body.get("sampling", {})),
-            response_format=body.get("response_format"),
+            response_format=None if response_format is None else _object(response_format),
             stream=bool(body.get("stream", True)),
         )
 
@@ -72,13 +75,22 @@ def to_run_request(body: Body) -> RunRequest:
     with _Reading("a run"):
         history = body.get("history")
         return RunRequest(
-            agent=str(body["agent"]),
-            query=str(body["query"]),
-            session_id=None if body.get("session_id") is None else str(body["session_id"]),
-            context=dict(body.get("context", {})),
+            agent=_text(body["agent"]),
+            query=_text(body["query"]),
+            session_id=_text_or_none(body.get("session_id")),
+            context=_object(body.get("context", {})),
             watched=bool(body.get("watched", True)),
             history=None if history is None else tuple(_to_message(message) for message in history),
         )
+
+
+def from_run_event(event: RunEvent) -> dict[str, Any]:
+    return {"position": event.position, "kind": event.kind, "data": event.data}
+
+
+def to_run_event(body: Body) -> RunEvent:
+    with _Reading("an event of a run"):
+        return RunEvent(_number(body["position"]), _text(body["kind"]), _object(body["data"]))
 
 
 def from_event(event: ModelEvent) -> dict[str, Any]:
@@ -103,19 +115,19 @@ def from_event(event: ModelEvent) -> dict[str, Any]:
 def to_event(body: Body) -> ModelEvent:
     with _Reading("a piece of a completion"):
         if (text := body.get("t")) is not None:
-            return TextDelta(str(text))
+            return TextDelta(_text(text))
         if (call := body.get("call")) is not None:
             index, id, name, arguments = call  # noqa: A001
-            return ToolCallDelta(int(index), str(id), str(name), str(arguments))
+            return ToolCallDelta(_number(index), _text(id), _text(name), _text(arguments))
         reply = body["reply"]
-        tokens_in, tokens_out, cached = reply["usage"]
+        tokens_in, tokens_out, cached, *_ = reply["usage"]
         return ModelReply(
-            text=str(reply["text"]),
-            tool_calls=tuple(ToolCall(str(id), str(name), str(arguments)) for id, name, arguments in reply["tool_calls"]),  # noqa: A001
-            finish_reason=reply["finish_reason"],
-            usage=Usage(int(tokens_in), int(tokens_out), int(cached)),
-            model=str(reply["model"]),
-            timings={str(key): float(value) for key, value in reply.get("timings", {}).items()},
+            text=_text(reply["text"]),
+            tool_calls=_to_calls(reply["tool_calls"]),
+            finish_reason=cast("FinishReason", _one_of(get_args(FinishReason), reply["finish_reason"])),
+            usage=Usage(_number(tokens_in), _number(tokens_out), _number(cached)),
+            model=_text(reply["model"]),
+            timings={_text(key): float(value) for key, value in _object(reply.get("timings", {})).items()},
         )
 
 
@@ -135,12 +147,24 @@ def from_error(error: AstromeshError) -> dict[str, Any]:
 
 
 def to_error(body: Body) -> AstromeshError:
+    """Never fails: what is malformed in it is left out, for there is an error to be told anyhow."""
     kind = _KINDS.get(str(body.get("kind")), AstromeshError)
     wanted = inspect.signature(kind.__init__).parameters
-    given = {key: body[key] for key in ("code", "hint", "definite", "retry_after_s", "param", "details") if key in wanted and key in body}
-    return kind(str(body.get("message", "the other node gave no reason")), **given)
+    given = {key: body[key] for key, fits in _CARRIED.items() if key in wanted and key in body and fits(body[key])}
+    if "code" in wanted:
+        given.setdefault("code", "model_provider_unavailable")
+    message = body.get("message")
+    return kind(message if isinstance(message, str) and message else "the other node gave no reason", **given)
 
 
+_CARRIED: Mapping[str, Callable[[Any], bool]] = {
+    "code": lambda value: value in get_args(ModelFailureCode),
+    "hint": lambda value: isinstance(value, str),
+    "definite": lambda value: isinstance(value, bool),
+    "retry_after_s": lambda value: type(value) is int and value >= 0,
+    "param": lambda value: isinstance(value, str),
+    "details": lambda value: isinstance(value, dict),
+}
 _KINDS: Mapping[str, Callable[..., AstromeshError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AstromeshError)
 }
@@ -157,16 +181,48 @@ def _from_message(message: Message) -> dict[str, Any]:
 
 def _to_message(body: Body) -> Message:
     return Message(
-        role=body["role"],
-        content=str(body["content"]),
-        tool_calls=tuple(ToolCall(str(id), str(name), str(arguments)) for id, name, arguments in body.get("tool_calls", ())),  # noqa: A001
-        tool_call_id=body.get("tool_call_id"),
+        role=cast("Role", _one_of(get_args(Role), body["role"])),
+        content=_text(body["content"]),
+        tool_calls=_to_calls(body.get("tool_calls", ())),
+        tool_call_id=_text_or_none(body.get("tool_call_id")),
     )
 
 
+def _to_calls(rows: Any) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(_text(id), _text(name), _text(arguments)) for id, name, arguments in rows)  # noqa: A001
+
+
 def _to_sampling(body: Body) -> Sampling:
-    known = {key: value for key, value in body.items() if key in Sampling.__dataclass_fields__}
-    return Sampling(**{**known, "stop": tuple(known.get("stop", ()))})
+    known: dict[str, Any] = {key: value for key, value in body.items() if key in Sampling.__dataclass_fields__ and value is not None}
+    stop = tuple(_text(one) for one in known.pop("stop", ()))
+    for key, value in known.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            _wrong(f"{key} is no number")
+    return Sampling(**known, stop=stop)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _wrong("no text")
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int else _wrong("no whole number")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else _wrong("no object")
+
+
+def _one_of(known: tuple[str, ...], value: Any) -> str:
+    return value if isinstance(value, str) and value in known else _wrong(f"none of {', '.join(known)}")
+
+
+def _wrong(what: str) -> NoReturn:
+    raise TypeError(what)
 
 
 class _Reading:

@@ -17,6 +17,7 @@ from astromesh.errors import (
     DeadlineExceeded,
     Draining,
     Overloaded,
+    RunCancelled,
     UnknownAgent,
 )
 from astromesh.fleet.roster import Roster
@@ -128,6 +129,10 @@ class AgentRuntime:
                 await conduct(events)
             except AstromeshError as error:
                 failure = error
+            except asyncio.CancelledError:
+                # Its reader may still be there: the node that shuts down cancels a run, too.
+                events.cut(RunCancelled(f"the run was cancelled on {self._node}", hint="ask again; another node of the mesh may answer"))
+                raise
             except Exception:
                 log.exception("run %s failed in a way that nobody foresaw", run_id)
                 failure = AstromeshError("the node made a mistake of its own", hint=f"its log has the details under {run_id}")

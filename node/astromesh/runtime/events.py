@@ -45,6 +45,7 @@ class RunEvents:
         self.watched = watched
         self._queue: asyncio.Queue[RunEvent | AstromeshError | None] = asyncio.Queue(EVENTS_WAITING_MAX)
         self._position = 0
+        self._cut: AstromeshError | None = None
 
     async def tell(self, kind: str, data: Mapping[str, Any]) -> None:
         """Waits while the queue is full."""
@@ -55,8 +56,16 @@ class RunEvents:
         """Nothing comes after this. A failure is raised where the events are read."""
         await self._queue.put(failure)
 
+    def cut(self, failure: AstromeshError) -> None:
+        """The end of a run that may not wait any more. What was told before is still read, then the failure is raised."""
+        self._cut = failure
+        if not self._queue.full():
+            self._queue.put_nowait(failure)  # a reader may be waiting
+
     async def __aiter__(self) -> AsyncIterator[RunEvent]:
         while True:
+            if self._cut is not None and self._queue.empty():
+                raise self._cut
             item = await self._queue.get()
             if item is None:
                 return

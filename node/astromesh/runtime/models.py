@@ -79,13 +79,20 @@ class Models:
                         if not began:
                             began = True
                             self._metrics.first_token.labels(request.model).observe(perf_counter() - asked_at)
-                            yield Routed(self._node if candidate.here else self._roster.label(candidate.node), kind, number)
+                            yield Routed(self._label(candidate), kind, number)
                         if type(event) is ModelReply:
                             outcome = "ok"
                             self._metrics.tokens.labels(request.model, "in").inc(event.usage.tokens_in)
                             self._metrics.tokens.labels(request.model, "out").inc(event.usage.tokens_out)
                         yield event
-                return
+                if outcome == "ok":
+                    return
+                raise ModelFailed(
+                    f"{self._label(candidate)} ended its answer for model {request.model} in the middle",
+                    code="model_provider_unavailable",
+                    hint="its log says more",
+                    definite=not began,
+                )
             except AstromeshError as failure:
                 outcome = failure.code
                 if began or not failure.definite or isinstance(failure, CallersMistake):
@@ -103,10 +110,6 @@ class Models:
         here = self.local.get(model)
         return (here is not None and here.ready()) or bool(self._roster.serving(model))
 
-    def ever_offered(self, model: str) -> bool:
-        """Has this node heard of the model at all?"""
-        return model in self.local or bool(self._roster.serving(model)) or bool(self._roster.missed_for_model(model))
-
     def _attempts(self, model: str, *, forwarded: bool) -> list[tuple[Candidate, Callable[..., AsyncGenerator[ModelEvent, None]]]]:
         """Candidates in the order in which to try them, each with what opens its stream."""
         opens: dict[str, Callable[..., AsyncGenerator[ModelEvent, None]]] = {}
@@ -122,6 +125,9 @@ class Models:
                     Candidate(member.name, here=False, suspected=member.status == "suspect", in_flight=self._in_flight[member.name])
                 )
         return [(candidate, opens[candidate.node]) for candidate in rank(candidates)]
+
+    def _label(self, candidate: Candidate) -> str:
+        return self._node if candidate.here else self._roster.label(candidate.node)
 
     def _verdict(self, model: str, failures: list[AstromeshError], *, forwarded: bool) -> AstromeshError:
         """Why nobody did it, for the one who asked."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from astromesh.dialogue import ModelEvent, ModelRequest
-from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, ModelUnavailable, PeerLost
+from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, MalformedBody, ModelUnavailable, PeerLost
 from astromesh.fleet.roster import Roster
-from astromesh.runtime.bodies import from_error, from_event, from_request, to_error, to_event, to_request
+from astromesh.runtime.bodies import from_error, from_event, from_request, from_run_event, to_error, to_event, to_request, to_run_event
 from astromesh.runtime.events import RunEvent
 from astromesh.telemetry.metrics import Metrics
 from maia.drivers.link import IncomingCall
 from maia.drivers.switchboard import Peer, Switchboard
 from maia.errors import CallError, CallExpired, CallFailed, PeerUnreachable
 from maia.view import MemberView
+
+V = TypeVar("V")
 
 COMPLETE = "model.complete"
 RUN = "agent.run"
@@ -40,7 +42,7 @@ class PeerCalls:
             calls = self._call(member, COMPLETE, from_request(request), timeout_s=timeout_s, unreachable=ModelUnavailable)
             async with aclosing(calls) as bodies:
                 async for body in bodies:
-                    yield to_event(body)
+                    yield self._read(to_event, body, member)
 
         return complete
 
@@ -48,7 +50,14 @@ class PeerCalls:
         """A run of an agent that this member hosts: its events as they happen there."""
         async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=AgentUnavailable)) as bodies:
             async for body in bodies:
-                yield RunEvent(int(body["position"]), str(body["kind"]), body["data"])
+                yield self._read(to_run_event, body, member)
+
+    def _read(self, to_value: Callable[[Mapping[str, Any]], V], body: Mapping[str, Any], member: MemberView) -> V:
+        """What the peer said. That it cannot be read is the peer's fault, not that of whoever asks this node."""
+        try:
+            return to_value(body)
+        except MalformedBody as mistake:
+            raise PeerLost(f"{self._roster.label(member.name)} cannot be understood: {mistake.message}", hint=mistake.hint) from mistake
 
     async def _call(
         self,
@@ -67,7 +76,11 @@ class PeerCalls:
                 async for reply in replies:
                     yield reply
         except CallFailed as failure:
-            raise to_error({**failure.body, "definite": failure.definite}) from failure
+            error = to_error({**failure.body, "definite": failure.definite})
+            if isinstance(error, MalformedBody):
+                # It could not read what this node wrote, which is no fault of whoever asked this node.
+                raise unreachable(f"{label} does not understand the request", hint=error.hint, retry_after_s=RETRY_AFTER_S) from failure
+            raise error from failure
         except CallExpired as failure:
             raise DeadlineExceeded(
                 f"{label} did not finish within {timeout_s:.0f} s", hint="raise timeout_seconds, or pick a faster model"
@@ -132,7 +145,7 @@ class PeerServing:
             run = await self._start_run(call.body, call.remaining_s())
             try:
                 async for event in run.events:
-                    yield {"position": event.position, "kind": event.kind, "data": event.data}
+                    yield from_run_event(event)
             finally:
                 await run.close()
             outcome = "ok"

@@ -78,7 +78,7 @@ class Stage:
         """Notes are for the watcher and cost nothing; everything else is a span."""
         if type(effect) is Note:
             return await self._note(effect)
-        started = perf_counter()
+        started, name = perf_counter(), type(effect).__name__
         attributes: dict[str, Any] = {}
         try:
             match effect:

@@ -1,0 +1,74 @@
+"""One queue between a run and whoever watches it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.rig.rooms import drained
+
+from astromesh.errors import Overloaded
+from astromesh.runtime.events import EVENTS_WAITING_MAX, RunEvents
+
+
+async def test_events_are_numbered_from_zero_and_come_in_their_order() -> None:
+    events = RunEvents(watched=True)
+    await events.tell("token", {"content": "a"})
+    await events.tell("done", {})
+    await events.end(None)
+    assert [(event.position, event.kind) async for event in events] == [(0, "token"), (1, "done")]
+
+
+async def test_a_failure_is_raised_where_the_events_are_read_after_all_that_came_before() -> None:
+    events = RunEvents(watched=True)
+    await events.tell("token", {})
+    await events.end(Overloaded("busy"))
+    reading = aiter(events)
+    assert (await anext(reading)).kind == "token"
+    with pytest.raises(Overloaded):
+        await anext(reading)
+
+
+async def test_a_slow_reader_slows_the_writer_and_the_queue_does_not_grow() -> None:
+    events, written = RunEvents(watched=True), 0
+
+    async def write() -> None:
+        nonlocal written
+        while True:
+            await events.tell("token", {})
+            written += 1
+
+    writing = asyncio.create_task(write())
+    for _ in range(EVENTS_WAITING_MAX * 2):
+        await asyncio.sleep(0)
+    assert written == EVENTS_WAITING_MAX
+
+    reading = aiter(events)
+    for _ in range(3):
+        await anext(reading)
+    for _ in range(EVENTS_WAITING_MAX):
+        await asyncio.sleep(0)
+    assert written == EVENTS_WAITING_MAX + 3
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+
+async def test_an_end_is_read_at_once_even_where_the_queue_was_full() -> None:
+    """A run that is cancelled has nobody who could wait for room."""
+    events = RunEvents(watched=True)
+    for _ in range(EVENTS_WAITING_MAX):
+        await events.tell("token", {})
+    events.cut(Overloaded("cancelled"))
+    seen, failure = await drained(events)
+    assert len(seen) == EVENTS_WAITING_MAX
+    assert isinstance(failure, Overloaded)
+
+
+async def test_a_reader_that_waits_is_woken_by_the_end() -> None:
+    events = RunEvents(watched=True)
+    waiting = asyncio.create_task(anext(aiter(events)))
+    await asyncio.sleep(0)
+    events.cut(Overloaded("cancelled"))
+    with pytest.raises(Overloaded):
+        await waiting

@@ -1,0 +1,252 @@
+"""Who completes a transcript, who is tried next, and what is said when nobody does it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+from tests.rig.held_model import HeldModel
+from tests.rig.mesh_view import member
+from tests.rig.rooms import MODEL, Rooms, drained
+
+from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
+from astromesh.errors import AstromeshError, ModelFailed, ModelRefused, ModelUnavailable, Overloaded, PeerLost
+from astromesh.providers.backends.scripted import Scripted
+from astromesh.providers.port import ModelProvider
+from astromesh.runtime.models import Routed
+
+REQUEST = ModelRequest(MODEL, (Message("user", "Hello"),))
+B, C = member("b-000002", models=[MODEL]), member("c-000003", models=[MODEL])
+
+DEFINITE = ModelFailed("no connection", code="model_connection_refused", definite=True)
+INDEFINITE = ModelFailed("it broke off", code="model_provider_unavailable", definite=False)
+
+
+class Silent:
+    """A stream that ends without a word."""
+
+    async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
+        for event in ():
+            yield event
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def completed(rooms: Rooms, *, provider: ModelProvider | None = None, forwarded: bool = False) -> list[Routed | ModelEvent]:
+    return [event async for event in rooms.models.complete(REQUEST, timeout_s=60, provider=provider, forwarded=forwarded)]
+
+
+async def verdict(rooms: Rooms, *, forwarded: bool = False) -> AstromeshError:
+    with pytest.raises(AstromeshError) as raised:
+        await completed(rooms, forwarded=forwarded)
+    return raised.value
+
+
+def mesh(**models: ModelProvider) -> Rooms:
+    """`here` answers itself, `b` and `c` are living peers that offer the model."""
+    rooms = Rooms()
+    if (mine := models.pop("here", None)) is not None:
+        rooms.has(mine)
+    members = {"b": B, "c": C}
+    rooms.sees(*(members[name] for name in models))
+    rooms.neighbours.models = {members[name].name: model for name, model in models.items()}
+    return rooms
+
+
+async def test_what_is_here_is_done_here_and_the_first_word_is_who_does_it() -> None:
+    peer = Scripted(["From b."])
+    events = await completed(mesh(here=Scripted(["From here."]), b=peer))
+    assert events == [
+        Routed("here", "local", 1),
+        TextDelta("From "),
+        TextDelta("here."),
+        ModelReply("From here.", usage=Usage(1, 2), model=MODEL),
+    ]
+    assert peer.asked == []
+
+
+async def test_what_only_a_peer_has_is_done_by_the_peer_under_the_name_that_people_know() -> None:
+    assert (await completed(mesh(b=Scripted(["Yes."]))))[0] == Routed("b", "peer", 1)
+
+
+async def test_an_endpoint_of_its_own_is_asked_and_no_other() -> None:
+    rooms = mesh(here=Scripted(["No."]), b=Scripted(["No."]))
+    own = Scripted(["Mine.", DEFINITE])
+    assert (await completed(rooms, provider=own))[-1] == ModelReply("Mine.", usage=Usage(1, 1), model=MODEL)
+    with pytest.raises(ModelFailed) as raised:
+        await completed(rooms, provider=own)
+    assert raised.value is DEFINITE
+
+
+@pytest.mark.parametrize("failure", [DEFINITE, Overloaded("busy"), ModelUnavailable("loading")], ids=lambda failure: failure.code)
+async def test_a_definite_failure_before_the_first_piece_leads_to_the_next_candidate(failure: AstromeshError) -> None:
+    events = await completed(mesh(here=Scripted([failure]), b=Scripted([failure]), c=Scripted(["Third."])))
+    assert events[0] == Routed("c", "peer", 3)
+    assert events[-1] == ModelReply("Third.", usage=Usage(1, 1), model=MODEL)
+
+
+async def test_after_the_first_piece_there_is_no_second_try() -> None:
+    second = Scripted(["No."])
+    first = HeldModel("Half ", failure=DEFINITE)
+    first.let_all()
+    rooms = mesh(here=first, b=second)
+    seen, failure = await drained(rooms.models.complete(REQUEST, timeout_s=60))
+    assert failure is DEFINITE
+    assert seen == [Routed("here", "local", 1), TextDelta("Half ")]
+    assert second.asked == []
+
+
+@pytest.mark.parametrize(
+    "failure", [INDEFINITE, PeerLost("gone in the middle"), ModelRefused("8 tokens are the limit")], ids=lambda failure: failure.code
+)
+async def test_what_may_have_happened_or_is_the_callers_mistake_is_not_tried_again(failure: AstromeshError) -> None:
+    second = Scripted(["No."])
+    assert await verdict(mesh(here=Scripted([failure]), b=second)) is failure
+    assert second.asked == []
+
+
+async def test_a_stream_that_ends_without_a_reply_is_a_failure_and_the_next_one_is_asked() -> None:
+    assert (await completed(mesh(here=Silent(), b=Scripted(["Yes."]))))[0] == Routed("b", "peer", 2)
+    error = await verdict(mesh(here=Silent()))
+    assert (type(error), error.code) == (ModelFailed, "model_provider_unavailable")
+
+
+async def test_a_stream_that_says_something_and_ends_without_a_reply_is_a_failure() -> None:
+    class Breathless(Silent):
+        async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
+            yield TextDelta("Half ")
+
+    second = Scripted(["No."])
+    error = await verdict(mesh(here=Breathless(), b=second))
+    assert (error.code, error.definite) == ("model_provider_unavailable", False)
+    assert second.asked == []
+
+
+async def test_what_came_over_a_link_never_goes_to_a_peer() -> None:
+    peer = Scripted(["No."])
+    error = await verdict(mesh(b=peer), forwarded=True)
+    assert (type(error), error.definite) == (ModelUnavailable, True)
+    assert "not on here any more" in error.message
+    assert peer.asked == []
+
+
+async def test_what_came_over_a_link_and_fails_here_is_not_passed_on_either() -> None:
+    peer = Scripted(["No."])
+    assert await verdict(mesh(here=Scripted([DEFINITE]), b=peer), forwarded=True) is DEFINITE
+    assert peer.asked == []
+
+
+# What is said when nobody does it.
+
+
+async def test_what_nobody_ever_offered_says_so_and_how_to_get_it() -> None:
+    error = await verdict(mesh())
+    assert isinstance(error, ModelFailed)
+    assert (error.code, error.definite) == ("model_no_providers", True)
+    assert f"models pull {MODEL}" in error.hint
+
+
+@pytest.mark.parametrize(("status", "said"), [("dead", "was offered by b, which is dead"), ("left", "was offered by b, which is left")])
+async def test_what_was_offered_and_is_gone_names_who_had_it(status: str, said: str) -> None:
+    rooms = Rooms()
+    rooms.sees(member("b-000002", models=[MODEL], status=status))  # type: ignore[arg-type]
+    error = await verdict(rooms)
+    assert isinstance(error, ModelUnavailable)
+    assert said in error.message
+    assert error.retry_after_s > 0
+    assert error.hint
+
+
+async def test_what_a_peer_is_still_loading_says_where() -> None:
+    rooms = Rooms()
+    rooms.sees(member("b-000002", models=[(MODEL, "loading")]), member("c-000003", models=[MODEL], status="dead"))
+    error = await verdict(rooms)
+    assert isinstance(error, ModelUnavailable)
+    assert error.message == f"model {MODEL} is still being loaded on b and was offered by c, which is dead"
+
+
+async def test_what_is_still_loading_here_says_so() -> None:
+    rooms = Rooms()
+    rooms.has(Scripted([]), ready=False)
+    error = await verdict(rooms)
+    assert isinstance(error, ModelUnavailable)
+    assert "not ready on here" in error.message
+
+
+async def test_what_is_loading_here_is_asked_of_a_peer_meanwhile() -> None:
+    rooms = mesh(b=Scripted(["Yes."]))
+    rooms.has(Scripted([]), ready=False)
+    assert (await completed(rooms))[0] == Routed("b", "peer", 1)
+
+
+async def test_when_all_failed_every_reason_is_told() -> None:
+    error = await verdict(mesh(here=Scripted([DEFINITE]), b=Scripted([Overloaded("busy")])))
+    assert isinstance(error, ModelFailed)
+    assert (error.code, error.definite) == ("model_all_providers_failed", True)
+    assert "no connection" in error.message
+    assert "busy" in error.message
+
+
+async def test_when_nobody_can_be_reached_it_is_worth_another_try() -> None:
+    error = await verdict(mesh(b=Scripted([ModelUnavailable("b is gone")]), c=Scripted([ModelUnavailable("c is gone")])))
+    assert isinstance(error, ModelUnavailable)
+    assert "b is gone; c is gone" in error.message
+
+
+# Who is asked first, and what is counted.
+
+
+async def test_the_peer_that_has_fewer_of_our_calls_under_way_is_asked_first() -> None:
+    first, second = HeldModel("One."), HeldModel("Two.")
+    rooms = mesh(b=first, c=second)
+    first.let()
+    second.let()
+    async with aclosing(rooms.models.complete(REQUEST, timeout_s=60)) as one:
+        assert await anext(one) == Routed("b", "peer", 1)
+        async with aclosing(rooms.models.complete(REQUEST, timeout_s=60)) as two:
+            assert await anext(two) == Routed("c", "peer", 1)
+    first.let()
+    async with aclosing(rooms.models.complete(REQUEST, timeout_s=60)) as three:
+        assert await anext(three) == Routed("b", "peer", 1)  # both are free again, and names decide
+
+
+async def test_a_suspect_is_asked_last_and_still_asked() -> None:
+    rooms = Rooms()
+    rooms.sees(member("b-000002", models=[MODEL], status="suspect"), C)
+    rooms.neighbours.models = {"b-000002": Scripted(["Suspect."]), "c-000003": Scripted([DEFINITE])}
+    assert (await completed(rooms))[0] == Routed("b", "peer", 2)
+
+
+async def test_leaving_the_stream_closes_the_one_behind_it() -> None:
+    model = HeldModel("One ", "two")
+    rooms = mesh(here=model)
+    model.let()
+    async with aclosing(rooms.models.complete(REQUEST, timeout_s=60)) as stream:
+        await anext(stream)
+        assert model.open == 1
+    assert (model.open, model.finished) == (0, 0)
+
+
+async def test_each_try_is_counted_with_the_way_it_went_and_how_it_ended() -> None:
+    rooms = mesh(here=Scripted([DEFINITE]), b=Scripted(["One two."]))
+    await completed(rooms)
+
+    def counted(name: str, **labels: str) -> float | None:
+        return rooms.metrics.registry.get_sample_value(name, labels)
+
+    assert counted("astromesh_model_requests_total", model=MODEL, route="local", outcome="model_connection_refused") == 1
+    assert counted("astromesh_model_requests_total", model=MODEL, route="peer", outcome="ok") == 1
+    assert counted("astromesh_model_tokens_total", model=MODEL, direction="in") == 1
+    assert counted("astromesh_model_tokens_total", model=MODEL, direction="out") == 2
+    assert counted("astromesh_model_first_token_seconds_count", model=MODEL) == 1
+
+
+def test_a_model_is_ready_here_or_on_a_peer_and_known_wherever_it_ever_was() -> None:
+    rooms = Rooms()
+    rooms.has(Scripted([]), ready=False)
+    assert not rooms.models.ready(MODEL)
+    rooms.sees(B, member("d-000004", models=["old"], status="dead"))
+    assert rooms.models.ready(MODEL)
+    assert not rooms.models.ready("old")

@@ -1,0 +1,156 @@
+"""The rooms of one node, joined and without doors: what a test of the runtime or of the API stands in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+from tests.rig.mesh_view import mesh_view
+
+from astromesh.dialogue import Sampling, Transcript
+from astromesh.errors import AstromeshError
+from astromesh.fleet.roster import Roster
+from astromesh.memory.backends.in_memory import InMemory
+from astromesh.memory.port import ConversationMemory
+from astromesh.orchestration.plan import Part
+from astromesh.orchestration.prompt import Template
+from astromesh.providers.port import ModelProvider
+from astromesh.runtime.agent import Agent
+from astromesh.runtime.engine import AgentRuntime, Run
+from astromesh.runtime.events import RunEvent, RunRequest
+from astromesh.runtime.models import LocalModel, Models
+from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
+from astromesh.telemetry.metrics import Metrics
+from astromesh.telemetry.traces import Ring
+from astromesh.tools.port import Tool
+from astromesh.tools.toolbox import Toolbox
+from maia.config import Address
+from maia.drivers.switchboard import Switchboard
+from maia.links.greeting import Greeting
+from maia.view import MemberView, MeshView
+
+T = TypeVar("T")
+
+MODEL = "m"
+
+
+def an_agent(
+    name: str = "desk",
+    *,
+    provider: ModelProvider | None = None,
+    model: str = MODEL,
+    system: str = "",
+    context: str = "",
+    turns: int = 4,
+    tools: Iterable[Tool] = (),
+    memory: ConversationMemory | None = None,
+    window_turns: int = 20,
+    timeout_s: float = 60.0,
+    warnings: tuple[str, ...] = (),
+) -> Agent:
+    """Without a `provider` it asks for `model` wherever the mesh has it."""
+    toolbox = Toolbox(tools)
+    system_prompt, preface = Template(system, where="prompts.system"), Template(context, where="prompts.context")
+    return Agent(
+        name=name,
+        namespace="default",
+        version="1.0.0",
+        part=Part(name, system_prompt, preface, turns, tools=toolbox.schemas, remembers=memory is not None),
+        model=model,
+        model_source="local",
+        provider=provider,
+        sampling=Sampling(),
+        timeout_s=timeout_s,
+        toolbox=toolbox,
+        memory=memory,
+        window_turns=window_turns,
+        document={"kind": "Agent", "metadata": {"name": name}},
+        warnings=warnings,
+    )
+
+
+class Neighbours(PeerCalls):
+    """Other nodes without links: by wire name, who completes there."""
+
+    def __init__(self, roster: Roster) -> None:
+        super().__init__(roster)
+        self.models: dict[str, ModelProvider] = {}
+
+    def model_on(self, member: MemberView) -> Any:
+        return self.models[member.name].complete
+
+
+class Rooms:
+    """One node. Its view of the mesh, its models and its agents are the test's to change at any time."""
+
+    def __init__(self, node: str = "here", *, linked: bool = False) -> None:
+        """`linked`: its peers are called over real links, for which `open_door` is needed; otherwise they are `neighbours`."""
+        self.node = node
+        self.view: MeshView | None = None
+        self.metrics = Metrics()
+        self.traces = Ring()
+        self.memory = InMemory()
+        self.roster = Roster(lambda: self.view)
+        self.neighbours = Neighbours(self.roster)
+        self.peers = PeerCalls(self.roster) if linked else self.neighbours
+        self.models = Models(node=node, roster=self.roster, peers=self.peers, metrics=self.metrics)
+        self.runtime = AgentRuntime(
+            node=node, models=self.models, peers=self.peers, roster=self.roster, metrics=self.metrics, traces=self.traces
+        )
+
+    def sees(self, *others: MemberView) -> None:
+        self.view = mesh_view(*others, version=self.view.version + 1 if self.view else 1)
+
+    def has(self, model: ModelProvider, *, name: str = MODEL, ready: bool = True) -> None:
+        self.models.local[name] = LocalModel(model, lambda: ready)
+
+    def hosts(self, *agents: Agent) -> None:
+        self.runtime.agents.update({agent.name: agent for agent in agents})
+
+    def start(
+        self,
+        query: str = "Hello",
+        *,
+        agent: str = "desk",
+        session_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        watched: bool = True,
+        history: Transcript | None = None,
+        request_id: str = "r1",
+    ) -> Run:
+        asked = RunRequest(agent, query, session_id=session_id, context=context or {}, watched=watched, history=history)
+        return self.runtime.start(asked, request_id=request_id)
+
+    async def ask(self, query: str = "Hello", **how: Any) -> Mapping[str, Any]:
+        """A whole run: the data of its `done`."""
+        return (await all_events(self.start(query, **how)))[-1].data
+
+    @asynccontextmanager
+    async def open_door(self) -> AsyncIterator[Address]:
+        """Serves calls of other nodes on loopback, under its own name, and lets this one call others."""
+        serving = PeerServing(models=self.models, start_run=self.runtime.serve, metrics=self.metrics)
+        async with AsyncExitStack() as stack:
+            me = Greeting(f"{self.node}-000000", f"id-{self.node}")
+            board = await stack.enter_async_context(Switchboard(me=me, handlers={COMPLETE: serving.complete, RUN: serving.run}))
+            port = await board.serve("127.0.0.1", 0)
+            self.peers.board = board
+            yield Address("127.0.0.1", port)
+
+
+async def drained(stream: AsyncIterable[T]) -> tuple[list[T], AstromeshError | None]:
+    """All that came, and the failure that ended it."""
+    seen: list[T] = []
+    try:
+        async for item in stream:
+            seen.append(item)  # noqa: PERF401  what came before a failure is kept
+    except AstromeshError as failure:
+        return seen, failure
+    return seen, None
+
+
+async def all_events(run: Run) -> list[RunEvent]:
+    try:
+        return [event async for event in run.events]
+    finally:
+        await run.close()
