@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astromesh.errors import ConfigurationError
-
 if TYPE_CHECKING:
     from astromesh.service.config_dir import Configuration
     from astromesh.service.settings import Flag, Settled
@@ -37,23 +35,26 @@ def configuration(folder: str | None) -> Configuration:
 
 
 def settled(configuration: Configuration, flags: Mapping[str, Flag]) -> Settled:
-    """The node's settings. Raises `ConfigurationError` where its own file has mistakes, or a flag or a variable is wrong."""
+    """The node's settings. Raises `ConfigurationError` where a flag or a variable is wrong."""
     from astromesh.service.settings import settle
+    from astromesh.specs.runtime import Runtime
 
+    # One bad file never stops the node: without its own it runs on what else it is told, which keeps to loopback.
+    set_aside: tuple[str, ...] = ()
     if configuration.runtime is None:
-        own = [mistake for mistake in configuration.mistakes if mistake.source == "runtime.yaml"] or list(configuration.mistakes)
-        raise ConfigurationError(
-            str(own[0]) if own else f"{configuration.folder}: there is more than one RuntimeConfig",
-            hint=f"'astromesh-node config validate {configuration.folder}' shows every mistake",
+        what = (
+            f"{configuration.folder}: the node's own file has mistakes and is set aside as a whole: flags, ASTROMESH_* and defaults count."
         )
+        set_aside = (f"{what} 'astromesh-node config validate {configuration.folder}' shows every mistake.",)
     result = settle(
         flags=flags,
         environment=os.environ,
-        runtime=configuration.runtime,
+        runtime=configuration.runtime or Runtime.unwritten(),
         folder=configuration.folder,
         data_default=_data_folder(configuration.folder),
         hostname=socket.gethostname(),
     )
+    result = replace(result, warnings=(*set_aside, *result.warnings))
     role = result.values.role
     if role == "full":
         return result

@@ -1,21 +1,29 @@
-"""The models that this node answers for: its own worker processes, and the model servers that it shares with the mesh."""
+"""The models that this node answers for: its own worker processes, and the model servers that it shares with the mesh.
+
+A model of its own is found first (pulled, or its file read through to know its digest) and then loaded, both beside everything else: a node
+is up before its models are.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from astromesh.errors import AstromeshError
+from astromesh.dialogue import ModelEvent, ModelRequest
+from astromesh.errors import AstromeshError, ModelUnavailable
 from astromesh.fleet.offers import ModelState, OfferedModel
-from astromesh.inference.port import EngineState, InferenceEngine
+from astromesh.inference.port import EngineState, InferenceEngine, ModelSpecification, Progress
 from astromesh.providers.port import ModelProvider
 from astromesh.runtime.models import LocalModel
 
 log = logging.getLogger(__name__)
+
+Find = Callable[[Progress], ModelSpecification]
+"""Where a model is; may take long and blocks, so it is called in a thread. Raises `AstromeshError`."""
 
 _OFFERED_AS: dict[EngineState, ModelState] = {"loaded": "loaded", "loading": "loading", "unloaded": "on_disk", "failed": "on_disk"}
 
@@ -25,16 +33,12 @@ class LocalModels:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.changed = changed
-        self._engines: dict[str, InferenceEngine] = {}
-        self._created: dict[str, int] = {}
+        self._own: dict[str, OwnModel] = {}
         self._shared: dict[str, ModelProvider] = {}
-        self._loading: list[asyncio.Task[None]] = []
 
-    def add_engine(self, engine: InferenceEngine, *, created: int) -> LocalModel:
-        """`created`: when its file was installed, seconds since the epoch."""
-        self._engines[engine.name] = engine
-        self._created[engine.name] = created
-        return LocalModel(_Engine(engine), lambda: engine.state == "loaded")
+    def add_own(self, name: str, find: Find, *, engine: Callable[[ModelSpecification], InferenceEngine]) -> LocalModel:
+        own = self._own[name] = OwnModel(name, find, engine=engine, changed=self.changed)
+        return LocalModel(own, lambda: own.state == "loaded")
 
     def add_shared(self, name: str, provider: ModelProvider) -> LocalModel:
         self._shared[name] = provider
@@ -42,60 +46,100 @@ class LocalModels:
 
     def load(self) -> None:
         """Begins to load every model. Requests that come before are told to come back."""
-        for engine in self._engines.values():
-            self._loading.append(asyncio.create_task(self._load(engine), name=f"loading {engine.name}"))
+        for own in self._own.values():
+            own.load()
 
     async def close(self) -> None:
-        for task in self._loading:
-            task.cancel()
-        await asyncio.gather(*self._loading, return_exceptions=True)
-        await asyncio.gather(*(engine.close() for engine in self._engines.values()))
+        await asyncio.gather(*(own.close() for own in self._own.values()))
 
     def offered(self) -> tuple[OfferedModel, ...]:
         """In the order of their names. A model that cannot be loaded is not offered."""
-        own = (
-            OfferedModel(name, _OFFERED_AS[engine.state], engine.identity)
-            for name, engine in self._engines.items()
-            if engine.state != "failed"
-        )
+        own = (OfferedModel(name, _OFFERED_AS[one.state], one.identity) for name, one in self._own.items() if one.state != "failed")
         return tuple(sorted((*own, *(OfferedModel(name, "remote") for name in self._shared)), key=lambda model: model.name))
 
     def rows(self) -> list[dict[str, Any]]:
         """For people: `{name, state, identity, created, progress?, error?}`."""
-        rows: list[dict[str, Any]] = []
-        for name, engine in self._engines.items():
-            row: dict[str, Any] = {
-                "name": name,
-                "state": _OFFERED_AS[engine.state],
-                "identity": engine.identity,
-                "created": self._created[name],
-            }
-            if engine.state == "loading":
-                row["progress"] = round(engine.load_progress, 3)
-            if engine.problem:
-                row["error"] = engine.problem
-            rows.append(row)
-        rows += [{"name": name, "state": "remote", "identity": "", "created": 0} for name in self._shared]
-        return rows
+        rows = [own.row() for own in self._own.values()]
+        return rows + [{"name": name, "state": "remote", "identity": "", "created": 0} for name in self._shared]
 
     def figures(self) -> Iterable[Metric]:
         """For Prometheus, read at the moment of the scrape."""
-        return _figures(self._engines.values())
+        return _figures([own.engine for own in self._own.values() if own.engine is not None])
 
-    async def _load(self, engine: InferenceEngine) -> None:
+
+class OwnModel:
+    """One model of this node as a provider, from before its file is found to the end of its worker."""
+
+    def __init__(
+        self, name: str, find: Find, *, engine: Callable[[ModelSpecification], InferenceEngine], changed: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self.engine: InferenceEngine | None = None
+        self._find = find
+        self._build = engine
+        self._changed = changed
+        self._problem = ""
+        self._progress = 0.0
+        self._created = 0
+        self._loading: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def state(self) -> EngineState:
+        if self.engine is not None:
+            return self.engine.state
+        return "failed" if self._problem else "loading"
+
+    @property
+    def identity(self) -> str:
+        return self.engine.identity if self.engine is not None else ""
+
+    def load(self) -> None:
+        self._loading = asyncio.create_task(self._load(), name=f"loading {self.name}")
+
+    async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
+        if self.engine is None:
+            raise ModelUnavailable(f"model {self.name} is not there yet", hint="astromesh-node models list shows its state")
+        stream = self.engine.complete(request, timeout_s=timeout_s)
         try:
-            await engine.start()
-            log.info("model %s is loaded", engine.name)
+            async for event in stream:
+                yield event
+        finally:
+            await stream.aclose()
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        if self.engine is not None:
+            await self.engine.close()
+
+    def row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"name": self.name, "state": _OFFERED_AS[self.state], "identity": self.identity, "created": self._created}
+        if self.state == "loading":
+            row["progress"] = round(self.engine.load_progress if self.engine is not None else self._progress, 3)
+        if problem := self._problem or (self.engine.problem if self.engine is not None else ""):
+            row["error"] = problem
+        return row
+
+    async def _load(self) -> None:
+        try:
+            found = await asyncio.to_thread(self._find, self._note)
+            self._created = int(found.path.stat().st_mtime)
+            self.engine = self._build(found)
+            await self.engine.start()
+            log.info("model %s is loaded", self.name)
         except AstromeshError as failure:
-            log.warning("%s. %s", failure.message, failure.hint)
+            self._problem = failure.message
+            log.warning("model %s: %s. %s", self.name, failure.message, failure.hint)
+            self._changed()
 
-
-class _Engine:
-    """A worker process as a model provider."""
-
-    def __init__(self, engine: InferenceEngine) -> None:
-        self.complete = engine.complete
-        self.close = engine.close
+    def _note(self, done: int, total: int, what: str) -> None:
+        if self._closing:
+            # A thread cannot be cancelled, but it comes by here: a node that stops must not wait for a download.
+            raise ModelUnavailable(f"model {self.name}: the node stopped while {what}")
+        self._progress = done / total if total else 0.0
 
 
 def _figures(engines: Iterable[InferenceEngine]) -> Iterator[Metric]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
+from functools import partial
 
 import psutil
 
-from astromesh.errors import StoreError
 from astromesh.inference.backends.packages import PythonPackages
-from astromesh.inference.port import DEFAULT_CONTEXT_TOKENS, DEFAULT_PARALLEL, ModelSpecification
+from astromesh.inference.port import DEFAULT_CONTEXT_TOKENS, DEFAULT_PARALLEL, InferenceEngine, ModelSpecification, Progress
 from astromesh.inference.store import ModelStore, StoredModel
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.builtins import lookup
-from astromesh.runtime.local_models import LocalModels
+from astromesh.runtime.local_models import Find, LocalModels
 from astromesh.runtime.models import Models
 from astromesh.service.settings import NodeSettings
 from astromesh.specs.runtime import Runtime, ServedModel
-
-log = logging.getLogger(__name__)
 
 UNASKED_MEMORY_SHARE = 0.5  # models that nobody named may take this much of the memory that is free at the start
 
@@ -27,10 +23,15 @@ UNASKED_MEMORY_SHARE = 0.5  # models that nobody named may take this much of the
 def open_models(settings: NodeSettings, runtime: Runtime, *, providers: Providers, local: LocalModels, models: Models) -> list[str]:
     """Gives each model to `models`. What cannot be had is returned, a sentence each, and stops nothing."""
     problems: list[str] = []
+
+    def engine(specification: ModelSpecification) -> InferenceEngine:
+        built: InferenceEngine = lookup("engine", "llama_cpp")(specification, on_change=local.changed)
+        return built
+
     store = ModelStore(settings.models_dir, packages=PythonPackages())
-    for specification in _specifications(store, runtime.models, problems):
-        engine = lookup("engine", "llama_cpp")(specification, on_change=local.changed)
-        models.local[specification.name] = local.add_engine(engine, created=int(os.stat(specification.path).st_mtime))
+    named: list[tuple[str, Find]] = [(model.name, partial(_named, store, model)) for model in runtime.models]
+    for name, find in named or _installed(store, problems):
+        models.local[name] = local.add_own(name, find, engine=engine)
     for provider, name, client in providers.shared():
         if name in models.local:
             problems.append(f"{provider.place}: model {name} is served by this node already; the first one is used")
@@ -39,27 +40,25 @@ def open_models(settings: NodeSettings, runtime: Runtime, *, providers: Provider
     return problems
 
 
-def _specifications(store: ModelStore, named: tuple[ServedModel, ...], problems: list[str]) -> Iterator[ModelSpecification]:
-    if not named:
-        yield from _installed(store, problems)
-        return
-    for model in named:
-        try:
-            found = store.pull(model.path, name=model.name) if model.path is not None else store.resolve(model.pull or model.name)
-        except StoreError as failure:
-            problems.append(f"model {model.name}: {failure.message}. {failure.hint}")
-            continue
-        yield ModelSpecification(
-            name=model.name,
-            path=found.path,
-            identity=found.sha256,
-            context=model.context or _context(found),
-            parallel=model.parallel or DEFAULT_PARALLEL,
-            gpu_layers=-1 if model.gpu_layers is None else model.gpu_layers,
-        )
+def _named(store: ModelStore, model: ServedModel, progress: Progress) -> ModelSpecification:
+    """A model that the configuration names: its file, or what is installed, pulled first where it says so."""
+    if model.path is not None:
+        found = store.pull(model.path, name=model.name, progress=progress)
+    elif model.pull is not None:
+        found = store.pull(model.pull, progress=progress)
+    else:
+        found = store.resolve(model.name)
+    return ModelSpecification(
+        name=model.name,
+        path=found.path,
+        identity=found.sha256,
+        context=model.context or _context(found),
+        parallel=model.parallel or DEFAULT_PARALLEL,
+        gpu_layers=-1 if model.gpu_layers is None else model.gpu_layers,
+    )
 
 
-def _installed(store: ModelStore, problems: list[str]) -> Iterator[ModelSpecification]:
+def _installed(store: ModelStore, problems: list[str]) -> Iterator[tuple[str, Find]]:
     """Smallest first, as long as there is room."""
     room = int(psutil.virtual_memory().available * UNASKED_MEMORY_SHARE)
     problems += store.problems()
@@ -71,7 +70,12 @@ def _installed(store: ModelStore, problems: list[str]) -> Iterator[ModelSpecific
                 "Name it under spec.inference.models of runtime.yaml to load it all the same."
             )
             continue
-        yield ModelSpecification(name=model.name, path=model.path, identity=model.sha256, context=_context(model))
+        found = ModelSpecification(name=model.name, path=model.path, identity=model.sha256, context=_context(model))
+        yield model.name, partial(_known, found)
+
+
+def _known(specification: ModelSpecification, _progress: Progress) -> ModelSpecification:
+    return specification
 
 
 def _context(model: StoredModel) -> int:

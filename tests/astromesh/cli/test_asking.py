@@ -133,10 +133,3 @@ def test_a_model_that_is_not_installed_is_met_with_the_command_that_brings_it(cl
     refusal = json.loads(answer.stderr)
     assert refusal["code"] == "model_unavailable"
     assert refusal["hint"] == "astromesh-node models pull smollm2"
-
-
-def test_an_unreadable_configuration_keeps_a_node_inside_from_opening(cli: Cli, tmp_path: Path) -> None:
-    write_documents(tmp_path / "config", {"runtime.yaml": "apiVersion: astromesh/v1\nkind: RuntimeConfig\nspec: {api: {prot: 1}}\n"})
-    answer = cli("run", "hello", "hi", "--config", str(tmp_path / "config"))
-    assert answer.exit_code == 78
-    assert "runtime.yaml:3" in answer.stderr

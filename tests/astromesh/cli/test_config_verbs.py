@@ -84,10 +84,17 @@ def test_up_exits_78_and_names_what_is_wrong(cli: Cli, words: tuple[str, ...], s
     assert said in answer.stderr
 
 
-def test_up_exits_78_where_its_own_file_is_bad(cli: Cli, tmp_path: Path) -> None:
-    write_documents(tmp_path, {"runtime.yaml": "kind: [\n"})
-    answer = cli("up", "--config", str(tmp_path), "--json")
+def test_up_exits_78_where_it_is_told_what_cannot_be(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("up", "--config", str(tmp_path), "--api", "127.0.0.1:none", "--json")
     assert (answer.exit_code, json.loads(answer.stderr)["code"]) == (78, "bad_configuration")
+
+
+def test_a_bad_file_of_the_nodes_own_is_set_aside_and_said(cli: Cli, tmp_path: Path) -> None:
+    write_documents(tmp_path, {"runtime.yaml": "kind: [\n"})
+    answer = cli("up", "--config", str(tmp_path), "--api", "0.0.0.0:8000", "--data", str(tmp_path / "data"))
+    assert answer.exit_code == 78
+    assert "is set aside as a whole" in answer.stderr
+    assert "0.0.0.0:8000" in answer.stderr
 
 
 def test_the_demo_chooses_for_itself(cli: Cli) -> None:
