@@ -43,7 +43,7 @@ def settled(configuration: Configuration, flags: Mapping[str, Flag]) -> Settled:
     set_aside: tuple[str, ...] = ()
     if configuration.runtime is None:
         what = (
-            f"{configuration.folder}: the node's own file has mistakes and is set aside as a whole: flags, ASTROMESH_* and defaults count."
+            f"{configuration.folder}: the node's own file has mistakes and is set aside: flags, ASTROMESH_* and defaults count."
         )
         set_aside = (f"{what} 'astromesh-node config validate {configuration.folder}' shows every mistake.",)
     result = settle(
