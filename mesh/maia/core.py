@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Final, NamedTuple, assert_never
 
 from maia.catalogue.catalogue import Catalogue
@@ -18,10 +17,11 @@ from maia.config import Address, MeshConfig, Random
 from maia.errors import DatagramRejected
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
-from maia.membership.probing import Outbox, Prober
+from maia.membership.probing import Prober
 from maia.membership.reunion import Reunion
 from maia.membership.rumours import Rumours
 from maia.membership.swim import Swim
+from maia.membership.viewing import Viewer
 from maia.view import (
     Counters,
     GenerationRaised,
@@ -34,24 +34,13 @@ from maia.view import (
     MemberLeft,
     MemberReturned,
     MemberSuspected,
-    MemberView,
     MeshEvent,
     MeshView,
     NameContested,
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import (
-    COMPOUND_OVERHEAD,
-    CRC_OVERHEAD,
-    KINDS,
-    PACKET_BYTES_MAX,
-    PART_OVERHEAD,
-    PARTS_MAX,
-    decode,
-    encode,
-    pack,
-)
+from maia.wire.codec import PART_OVERHEAD, decode
 from maia.wire.frames import encode_push_pull
 from maia.wire.messages import (
     STATE_ALIVE,
@@ -71,21 +60,17 @@ from maia.wire.messages import (
     User,
 )
 from maia.wire.offers import PRIVATE_FROM, Entry, decode_exchange, decode_offers
+from maia.wire.outbox import Datagram, Outbox
 from maia.wire.tags import decode_tags, encode_tags
 
 EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
-INTRODUCED_MAX: Final = 128  # newcomers that are brought our offers straight; beyond it the root hash does, with less traffic
+INTRODUCED_MAX: Final = (
+    128  # newcomers whom we meet straight away with our offers; beyond it rumours and the root hash do, with less traffic
+)
 HOUSEKEEPING_S: Final = 5.0
-HEARD_REFRESH_S: Final = 1.0
 PUSH_PULL_SCALE_FROM: Final = 32  # members; above it memberlist makes exchanges rarer by the logarithm
-BUDGET_BYTES: Final = PACKET_BYTES_MAX - CRC_OVERHEAD - COMPOUND_OVERHEAD
 
 _STATES: Final = {"alive": STATE_ALIVE, "suspect": STATE_SUSPECT, "dead": STATE_DEAD, "left": STATE_LEFT}
-
-
-class Datagram(NamedTuple):
-    payload: bytes
-    target: Address
 
 
 class Exchange(NamedTuple):
@@ -103,8 +88,7 @@ class Mesh:
         self.config = config
         self.counters = Counters()
         self._random = random
-        self._outbox: Outbox = []
-        self._nudged: dict[Address, None] = {}
+        self._outbox = Outbox(self.counters)
         self._events: list[MeshEvent] = []
         self._settled = 0
         self._exchanges: list[Exchange] = []
@@ -147,9 +131,7 @@ class Mesh:
         self._gossip_s = now + random.random() * profile.gossip_interval_s
         self._push_pull_s = now + random.random() * profile.push_pull_interval_s
         self._housekeeping_s = now + HOUSEKEEPING_S
-        self._view: MeshView | None = None
-        self._viewed_revision = 0
-        self._viewed_s = -math.inf
+        self._viewer = Viewer(self._table, offers=self._catalogue.offers)
         self._swim.announce()
 
     # --- what the owner of the node wants ---
@@ -242,7 +224,7 @@ class Mesh:
         if lost is not None:
             sequence = self._prober.next_sequence()
             self._reunion.knocked(sequence, lost)
-            self._outbox.append((lost, Ping(sequence, "", self.config.gossip, self.config.name)))
+            self._outbox.say(lost, Ping(sequence, "", self.config.gossip, self.config.name))
         if self._push_pull_s <= now:
             scale = 1
             if self._table.living_count > PUSH_PULL_SCALE_FROM:
@@ -261,7 +243,7 @@ class Mesh:
             member for member in self._table.by_name.values() if member is not me and (member.living or member.since_s > dead_since_s)
         ]
         for peer in pick(candidates, profile.gossip_nodes, self._random):
-            self._nudged[peer.address] = None
+            self._outbox.nudge(peer.address)
 
     def _keep_house(self, now: float) -> None:
         self._housekeeping_s = now + HOUSEKEEPING_S
@@ -327,13 +309,13 @@ class Mesh:
         answer_to = ping.source or sender
         member = self._table.get(ping.source_node)
         root = self._catalogue.root if member is not None and member.tags is not None else b""
-        self._outbox.append((answer_to, Ack(ping.sequence, b"", root)))
+        self._outbox.say(answer_to, Ack(ping.sequence, b"", root))
         if member is None or member.address != answer_to:
             # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
             if ping.source_node and not self._swim.leaving and self._reunion.prompt(answer_to, now):
                 self._dial(answer_to, join=False)
         elif member.status != "alive":
-            self._outbox.append((answer_to, member.as_known(teller=self.config.name)))
+            self._outbox.say(answer_to, member.as_known(teller=self.config.name))
 
     def _hear_ack(self, ack: Ack, now: float) -> None:
         member = self._prober.acked(ack.sequence, now)
@@ -358,6 +340,7 @@ class Mesh:
             self.counters.reject(error.reason)
             return
         self._note_offers(self._courier.hear(offers, sender, now))
+        self._settle(now)
 
     # --- streams ---
 
@@ -441,51 +424,22 @@ class Mesh:
                 if accused is not None:
                     self._prober.hasten(accused)
         self._settle(now)
+        if self._swim.leaving:
+            return
         for newcomer in newcomers[:INTRODUCED_MAX]:
+            # They may not have heard of us yet, and take offers only from members.
+            self._outbox.say(newcomer.address, self._table.me.as_alive())
             if newcomer.tags is not None:
                 self._courier.introduce(newcomer.address)
 
     # --- datagrams out ---
 
     def datagrams(self) -> list[Datagram]:
-        """What to send, drained: what was said to one address travels in one packet, filled up with rumours."""
-        if not self._outbox and not self._nudged:
-            return []
-        parts_by_target: dict[Address, list[bytes]] = {}
-        for target, message in self._outbox:
-            parts_by_target.setdefault(target, []).append(encode(message))
-        self._outbox.clear()
-        for target in self._nudged:
-            parts_by_target.setdefault(target, [])
-        self._nudged.clear()
-        datagrams: list[Datagram] = []
-        for target, parts in parts_by_target.items():
-            if len(parts) == 1 and not len(self._rumours):
-                self._send(parts, target, datagrams)
-            else:
-                self._fill(parts, target, datagrams)
-        return datagrams
+        """What to send, drained."""
+        return self._outbox.drain(self._tell if len(self._rumours) else None)
 
-    def _fill(self, parts: list[bytes], target: Address, datagrams: list[Datagram]) -> None:
-        held: list[bytes] = []
-        budget = BUDGET_BYTES
-        for part in parts:
-            if held and (budget < len(part) + PART_OVERHEAD or len(held) == PARTS_MAX):
-                self._send(held, target, datagrams)
-                held, budget = [], BUDGET_BYTES
-            held.append(part)
-            budget -= len(part) + PART_OVERHEAD
-        rumours = self._rumours.take(
-            budget_bytes=budget, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count, most=PARTS_MAX - len(held)
-        )
-        held += [rumour for rumour in rumours if rumour not in parts]
-        if held:
-            self._send(held, target, datagrams)
-
-    def _send(self, parts: list[bytes], target: Address, datagrams: list[Datagram]) -> None:
-        payload = pack(parts)
-        self.counters.sent(KINDS[parts[0][0]], len(payload))
-        datagrams.append(Datagram(payload, target))
+    def _tell(self, budget_bytes: int, most: int) -> list[bytes]:
+        return self._rumours.take(budget_bytes=budget_bytes, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count, most=most)
 
     # --- events and the view ---
 
@@ -551,43 +505,6 @@ class Mesh:
         return [member.address for member in self._table.living if member.tags is not None]
 
     def view(self, *, now: float) -> MeshView:
-        """The mesh as seen now. The same object as before where nothing changed; `heard_s` alone is refreshed once a second."""
-        table = self._table
-        held = self._view
-        changed = table.revision != self._viewed_revision
-        if held is not None and not changed and now < self._viewed_s + HEARD_REFRESH_S:
-            return held
+        """The mesh as seen now; cheap where nothing changed."""
         self.counters.health = self._awareness.score
-        members: dict[str, MemberView] = {}
-        for name in sorted(table.by_name):
-            member = table.by_name[name]
-            before = held.members.get(name) if held is not None else None
-            if before is not None and name not in table.touched and before.heard_s == member.heard_s:
-                members[name] = before
-            else:
-                members[name] = self._describe(member, now)
-        self._view = MeshView(self.config.name, MappingProxyType(members), held.version + changed if held is not None else 1)
-        self._viewed_revision = table.revision
-        self._viewed_s = now
-        table.touched.clear()
-        return self._view
-
-    def _describe(self, member: Member, now: float) -> MemberView:
-        tags = member.tags
-        return MemberView(
-            name=member.name,
-            title=tags.title if tags else member.name,
-            node_id=tags.node_id if tags else "",
-            status=member.status,
-            incarnation=member.incarnation,
-            generation=member.generation,
-            gossip=member.address,
-            link=tags.link if tags else None,
-            api=tags.api if tags else "",
-            role=tags.role if tags else "",
-            zone=tags.zone if tags else "",
-            since_s=member.since_s,
-            heard_s=now if member is self._table.me else member.heard_s,
-            offers=self._catalogue.offers(member.name),
-            evidence=member.evidence,
-        )
+        return self._viewer.view(now)

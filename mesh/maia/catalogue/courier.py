@@ -14,7 +14,7 @@ from maia.catalogue.catalogue import Catalogue, cut
 from maia.catalogue.digest import rows, rows_that_differ, shelves_that_differ
 from maia.config import Address, Random
 from maia.view import Counters
-from maia.wire.messages import Message, User
+from maia.wire.messages import User
 from maia.wire.offers import (
     ITEMS_BYTES_MAX,
     ROW_BYTES,
@@ -32,6 +32,7 @@ from maia.wire.offers import (
     encode_listing,
     encode_want,
 )
+from maia.wire.outbox import Outbox
 
 PUSH_SLICE: Final = 32  # receivers at once; a hundred packets in one burst overrun small socket buffers
 PUSH_PAUSE_S: Final = 0.005
@@ -44,8 +45,6 @@ EXCHANGE_BYTES_MAX: Final = 4 * 1024 * 1024
 STREAM_PAUSE_S: Final = 1.0  # between two streams to one peer for entries too big for packets
 STREAMS_REMEMBERED_MAX: Final = 256
 DIGEST_ROWS_MAX: Final = ITEMS_BYTES_MAX // ROW_BYTES
-
-Outbox = list[tuple[Address, Message]]
 
 
 class Courier:
@@ -100,7 +99,7 @@ class Courier:
         """Bring everything of our own to somebody who learned of us through an exchange, and not from us."""
         entries = self._catalogue.own_entries()
         for body in _bodies(entries):
-            self._outbox.append((address, User(body)))
+            self._outbox.say(address, User(body))
 
     def _push(self, now: float) -> None:
         if not self._receivers:
@@ -112,7 +111,7 @@ class Courier:
         for _ in range(min(PUSH_SLICE, len(self._receivers))):
             receiver = self._receivers.pop()
             for body in self._bodies:
-                self._outbox.append((receiver, User(body)))
+                self._outbox.say(receiver, User(body))
         if self._receivers:
             self._push_s = now + PUSH_PAUSE_S
         else:
@@ -137,7 +136,7 @@ class Courier:
         if len(shelves) > DIGEST_ROWS_MAX:
             # More rows than a packet holds: a different share each time, and what is not shown is listed back as if we lacked it.
             self._random.shuffle(shelves)
-        self._outbox.append((pull[0], User(encode_digest(rows(shelves, most=DIGEST_ROWS_MAX)))))
+        self._outbox.say(pull[0], User(encode_digest(rows(shelves, most=DIGEST_ROWS_MAX))))
 
     def hear(self, message: OfferMessage, sender: Address, now: float) -> list[Entry]:
         """Entries that were news; answers go to the outbox."""
@@ -196,7 +195,7 @@ class Courier:
 
     def _send(self, bodies: list[bytes], receiver: Address) -> None:
         for body in bodies[:ANSWER_BODIES_MAX]:
-            self._outbox.append((receiver, User(body)))
+            self._outbox.say(receiver, User(body))
 
     # --- exchanges ---
 

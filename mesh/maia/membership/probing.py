@@ -13,14 +13,13 @@ from maia.config import Address, Profile, Random
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
 from maia.view import Counters
-from maia.wire.messages import Ack, IndirectPing, Message, Nack, Ping, Suspect
+from maia.wire.messages import Ack, IndirectPing, Nack, Ping, Suspect
+from maia.wire.outbox import Outbox
 
 RELAYS_MAX: Final = 256  # asked of us and unanswered; one more asker waits for its own deadline instead
 # Of the requester's timeout: a nack that comes with the deadline is worth nothing, and memberlist's comes exactly then.
 NACK_SHARE: Final = 0.8
 SEQUENCE_MODULUS: Final = 2**32
-
-Outbox = list[tuple[Address, Message]]
 
 
 class Probe:
@@ -135,7 +134,7 @@ class Prober:
             return probe.target
         relay = self._relays.pop(sequence, None)
         if relay is not None:
-            self._outbox.append((relay.requester, Ack(relay.sequence)))
+            self._outbox.say(relay.requester, Ack(relay.sequence))
         return None
 
     def nacked(self, sequence: int) -> None:
@@ -159,13 +158,13 @@ class Prober:
         self._relays[sequence] = relay
         self._relay_due_s = min(self._relay_due_s, relay.nack_at_s, relay.expires_s)
         me = self._table.me
-        self._outbox.append((request.target, Ping(sequence, request.node, me.address, me.name)))
+        self._outbox.say(request.target, Ping(sequence, request.node, me.address, me.name))
 
     def _tend_relays(self, now: float) -> None:
         due_s = math.inf
         for sequence, relay in list(self._relays.items()):
             if relay.nack_at_s <= now:
-                self._outbox.append((relay.requester, Nack(relay.sequence)))
+                self._outbox.say(relay.requester, Nack(relay.sequence))
                 relay.nack_at_s = math.inf
             if relay.expires_s <= now:
                 del self._relays[sequence]
@@ -188,10 +187,10 @@ class Prober:
         )
         me = self._table.me
         self._counters.pings += 1
-        self._outbox.append((target.address, Ping(sequence, target.name, me.address, me.name)))
+        self._outbox.say(target.address, Ping(sequence, target.name, me.address, me.name))
         if target.status == "suspect":
             # The buddy system: whoever is suspected learns it with the ping, and refutes at once (Lifeguard, §IV-C).
-            self._outbox.append((target.address, Suspect(target.incarnation, target.name, me.name)))
+            self._outbox.say(target.address, Suspect(target.incarnation, target.name, me.name))
 
     def _next_target(self, now: float) -> Member | None:
         heard_enough_s = now - self._profile.probe_interval_s
@@ -221,7 +220,7 @@ class Prober:
             probe.nackers += relay.tags is not None and relay.profile.probe_timeout_s <= self._profile.probe_timeout_s
             self._counters.indirect_pings += 1
             request = IndirectPing(probe.sequence, target.address, target.name, True, me.address, me.name, timeout_ms)
-            self._outbox.append((relay.address, request))
+            self._outbox.say(relay.address, request)
 
     def _give_up(self, probe: Probe, now: float) -> tuple[Member, str] | None:
         self._probe = None

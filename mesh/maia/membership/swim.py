@@ -13,7 +13,6 @@ from maia.config import INCARNATION_MAX, Address, MeshConfig, Random
 from maia.errors import DatagramRejected
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
-from maia.membership.probing import Outbox
 from maia.membership.rumours import Rumours
 from maia.membership.suspicion import Suspicion
 from maia.view import (
@@ -34,6 +33,7 @@ from maia.view import (
 )
 from maia.wire.codec import ALIVE_INCARNATION_MAX, encode
 from maia.wire.messages import Alive, Dead, Suspect
+from maia.wire.outbox import Outbox
 from maia.wire.tags import Tags, decode_tags
 
 URGENT_PEERS: Final = 3  # who hear a refutation at once; with the rumour that follows, missing every copy became too rare to measure
@@ -80,7 +80,7 @@ class Swim:
             # Equal and alive on both sides is what everybody says all day. Otherwise the member itself is behind: it lost its state or was
             # given up, and nobody else will ever tell it so.
             if sender == alive.address and (alive.incarnation < member.incarnation or member.status != "alive"):
-                self._outbox.append((alive.address, member.as_known(teller=self._table.me.name)))
+                self._outbox.say(alive.address, member.as_known(teller=self._table.me.name))
             return None
         tags = self._admit(alive, member)
         if tags is False:
@@ -205,7 +205,7 @@ class Swim:
         if alive.incarnation < member.incarnation:
             self._answer_stale(member, sender)
             return None
-        self._outbox.append((member.address, Suspect(min(alive.incarnation, INCARNATION_MAX), member.name, self._table.me.name)))
+        self._outbox.say(member.address, Suspect(min(alive.incarnation, INCARNATION_MAX), member.name, self._table.me.name))
         return member
 
     # --- dead ---
@@ -276,7 +276,7 @@ class Swim:
         self._turn(me, "left", accuser=me.name, how="said goodbye", now=now)
         self._rumours.add(me.name, encode(farewell))
         for peer in pick(self._table.living, FAREWELL_PEERS, self._random):
-            self._outbox.append((peer.address, farewell))
+            self._outbox.say(peer.address, farewell)
 
     def forget(self, member: Member) -> None:
         """A departed member that nobody needs to remember."""
@@ -295,14 +295,14 @@ class Swim:
         self.announce()
         alive = me.as_alive()
         for peer in pick(self._table.living, URGENT_PEERS, self._random):
-            self._outbox.append((peer.address, alive))
+            self._outbox.say(peer.address, alive)
         if sender is not None:
-            self._outbox.append((sender, alive))
+            self._outbox.say(sender, alive)
 
     def _answer_stale(self, member: Member, sender: Address | None) -> None:
         # Its sender missed every copy of the refutation, and would go on to declare a living member dead.
         if sender is not None and member.status == "alive" and not (self.leaving and member is self._table.me):
-            self._outbox.append((sender, member.as_alive()))
+            self._outbox.say(sender, member.as_alive())
 
     def _turn(self, member: Member, status: Status, *, accuser: str, how: str, now: float) -> None:
         if status != "suspect":

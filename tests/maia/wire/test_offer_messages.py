@@ -1,0 +1,74 @@
+"""Maia's own messages about offers."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from maia.errors import DatagramRejected
+from maia.wire.codec import PACKET_BYTES_MAX, encode
+from maia.wire.messages import User
+from maia.wire.offers import (
+    UDP_VALUE_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    Digest,
+    Entries,
+    Entry,
+    Listed,
+    Listing,
+    Want,
+    decode_exchange,
+    decode_offers,
+    encode_digest,
+    encode_entries,
+    encode_exchange,
+    encode_listing,
+    encode_want,
+)
+
+ENTRY = Entry("a-000001", 2, "models/0", 7, 0, b"\x00\xffvalue")
+
+
+def test_what_is_encoded_is_decoded() -> None:
+    listed = Listed("a-000001", 2, "models/0", 7, True)
+    assert [decode_offers(body) for body in encode_entries([ENTRY])] == [Entries((ENTRY,))]
+    assert [decode_offers(body) for body in encode_listing([listed])] == [Listing((listed,))]
+    assert [decode_offers(body) for body in encode_want([("a-000001", "models/0")])] == [Want((("a-000001", "models/0"),))]
+    assert decode_offers(encode_digest(b"r" * 24)) == Digest(b"r" * 24)
+    assert decode_exchange(encode_exchange(b"r" * 12, [ENTRY])) == (b"r" * 12, [ENTRY])
+
+
+def test_the_largest_entry_for_a_packet_fits_one() -> None:
+    largest = Entry("n" * 63, 2**53, "k" * 64, 2**53, 1, b"v" * UDP_VALUE_BYTES_MAX)
+    (body,) = encode_entries([largest])
+    assert len(encode(User(body))) <= PACKET_BYTES_MAX
+
+
+def test_many_entries_take_as_few_packets_as_hold_them() -> None:
+    entries = [Entry(f"node-{number:06}", 1, "models/0", 1, 0, b"v" * 150) for number in range(40)]
+    bodies = encode_entries(entries)
+    read = [decode_offers(body) for body in bodies]
+    assert [entry for message in read if isinstance(message, Entries) for entry in message.entries] == entries
+    assert all(len(encode(User(body))) <= PACKET_BYTES_MAX for body in bodies)
+    assert len(bodies) <= 8
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x99",
+        b"\x81odd",
+        b"\x80" + msgpack.packb({"a": 1}),
+        b"\x80" + msgpack.packb([["a", 1, "k", 1, 0]], use_bin_type=False),
+        b"\x80" + msgpack.packb([["a", -1, "k", 1, 0, b""]], use_bin_type=False),
+        b"\x80" + msgpack.packb([["a", 1, "", 1, 0, b""]], use_bin_type=False),
+        b"\x80" + msgpack.packb([["a", 1, "k" * 65, 1, 0, b""]], use_bin_type=False),
+        b"\x80" + msgpack.packb([["a", 1, "k", 1, 0, b"v" * (VALUE_BYTES_MAX + 1)]], use_bin_type=False),
+        b"\x82" + msgpack.packb([["a", 1, "k", 1]], use_bin_type=False),
+        b"\x83" + msgpack.packb([["a"]], use_bin_type=False),
+    ],
+)
+def test_what_is_no_message_about_offers_is_refused(body: bytes) -> None:
+    with pytest.raises(DatagramRejected):
+        decode_offers(body)
