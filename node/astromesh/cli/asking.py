@@ -15,7 +15,7 @@ from astromesh.cli.answer import Screen, Stopwatch, summary
 from astromesh.cli.client import Event
 from astromesh.cli.failures import NodeUnreachable, in_words
 from astromesh.cli.options import Chosen, config_option, examples, json_option, print_json, print_json_line, url_option
-from astromesh.cli.terminal import dim, is_terminal
+from astromesh.cli.terminal import dim, is_terminal, warn
 from astromesh.errors import AstromeshError
 
 QUERY_BYTES_MAX = 2**20  # far beyond what fits into a model's context
@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Ask an agent. QUERY may be - or left out to read stdin. Without a running node, one is opened in this process."""
     question = _question(query)
-    with _answering(node, agent, config) as answers:
+    with _answering(node, agent, config, quiet=as_json) as answers:
         _ask(answers, agent, question, session_id=session, stream=stream, verbose=verbose, as_json=as_json)
 
 
@@ -60,7 +60,7 @@ def chat(*, agent: str, session: str | None, verbose: bool, config: str | None, 
     """Talk with an agent, line by line. /exit or the end of the input ends it."""
     session_id = session or uuid4().hex
     at_keyboard = sys.stdin.isatty() and not as_json
-    with _answering(node, agent, config) as answers:
+    with _answering(node, agent, config, quiet=as_json) as answers:
         if answers.remembers(agent) is False:
             click.echo(f"{agent} remembers nothing from one line to the next: its document has no spec.memory", err=True)
         for line in _lines(prompt=at_keyboard):
@@ -74,7 +74,7 @@ def chat(*, agent: str, session: str | None, verbose: bool, config: str | None, 
 
 
 @contextmanager
-def _answering(node: Chosen, agent: str, config: str | None) -> Iterator[Answers]:
+def _answering(node: Chosen, agent: str, config: str | None, *, quiet: bool) -> Iterator[Answers]:
     client = node.client
     if node.by_name or client.listens():
         yield client
@@ -83,17 +83,21 @@ def _answering(node: Chosen, agent: str, config: str | None) -> Iterator[Answers
     from astromesh.cli.models import installed_models, offer_to_install
 
     written = surroundings.configuration(config)
-    settings = surroundings.settled(written, {}).values
-    with NodeInside(settings, written) as inside:
+    settled = surroundings.settled(written, {})
+    if not quiet:
+        warn(settled.warnings)
+    settings = settled.values
+    # The second opening is for a model that was installed in between.
+    with NodeInside(settings, written, quiet=quiet) as inside:
         try:
             inside.prepare(agent)
         except ModelNotInstalled as missing:
-            if not offer_to_install(installed_models(config, None), missing.model):
+            if quiet or not offer_to_install(installed_models(config, None, quiet=True), missing.model):
                 raise
         else:
             yield inside
             return
-    with NodeInside(settings, written) as inside:
+    with NodeInside(settings, written, quiet=quiet) as inside:
         inside.prepare(agent)
         yield inside
 

@@ -10,7 +10,7 @@ import click
 
 from astromesh.cli import failures, surroundings
 from astromesh.cli.options import config_option, examples, json_option, print_json
-from astromesh.cli.terminal import table
+from astromesh.cli.terminal import table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
 from astromesh.errors import ConfigurationError
 
@@ -64,7 +64,6 @@ def show(*, origin: bool, config: str | None, as_json: bool) -> None:
     result = surroundings.settled(found, {})
     values = {name: _plain(getattr(result.values, name)) for name in result.origins}
     if as_json:
-        assert found.runtime is not None, "without it nothing could have been settled"
         settings = {
             name: {"value": value, "origin": {"kind": result.origins[name].kind, "place": str(result.origins[name])}}
             for name, value in values.items()
@@ -74,7 +73,7 @@ def show(*, origin: bool, config: str | None, as_json: bool) -> None:
                 "folder": str(found.folder),
                 "origin": found.origin,
                 "settings": settings,
-                "runtime": found.runtime.as_document(),
+                "runtime": None if found.runtime is None else found.runtime.as_document(),
                 "warnings": list(result.warnings),
             }
         )
@@ -84,8 +83,7 @@ def show(*, origin: bool, config: str | None, as_json: bool) -> None:
     head = ("SETTING", "VALUE", "ORIGIN")
     columns = 3 if origin else 2
     click.echo(table(head[:columns], (row[:columns] for row in rows), sys.stdout))
-    for warning in result.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(result.warnings)
 
 
 def _findings(found: Configuration) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

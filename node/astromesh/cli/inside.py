@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from astromesh.cli.client import Event
 from astromesh.cli.terminal import ProgressLine
-from astromesh.errors import AstromeshError, ModelUnavailable
+from astromesh.errors import AstromeshError, MissingExtra, ModelUnavailable, StoreError
 from astromesh.inference import registry
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class ModelNotInstalled(ModelUnavailable):
 
 
 class NodeInside:
-    def __init__(self, settings: NodeSettings, configuration: Configuration) -> None:
+    def __init__(self, settings: NodeSettings, configuration: Configuration, *, quiet: bool) -> None:
+        """`quiet`: stderr is read by a program, so it gets neither warnings nor progress."""
         self._settings = settings
+        self._quiet = quiet
         self._configuration = configuration
         self._opened: Future[Node] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,7 +54,7 @@ class NodeInside:
         self._thread = threading.Thread(target=self._live, name="node inside", daemon=True)
 
     def __enter__(self) -> NodeInside:
-        _show_warnings()
+        _open_logs(quiet=self._quiet)
         self._thread.start()
         try:
             self._node = self._opened.result()
@@ -69,12 +71,12 @@ class NodeInside:
         known = self._node.runtime.agents.get(agent)
         if known is None or known.model_source != "local":
             return
-        line = ProgressLine()
+        line = ProgressLine(shown=not self._quiet)
         deadline = monotonic() + LOAD_S
         try:
-            while (row := self._row(known.model, agent)) is not None and row["state"] != "loaded":
-                if row.get("error"):
-                    raise ModelUnavailable(row["error"])
+            while (row := self._row(known.model)) is None or row["state"] not in ("loaded", "remote"):
+                if row is None or row.get("error"):
+                    raise self._missing(known.model, agent, problem="" if row is None else row["error"])
                 if monotonic() > deadline:
                     raise ModelUnavailable(f"model {known.model} did not load within {LOAD_S:g} s", hint="is the machine out of memory?")
                 line.say(f"loading {known.model} {row.get('progress', 0.0):4.0%}")
@@ -99,15 +101,25 @@ class NodeInside:
         known = self._node.runtime.agents.get(agent)
         return None if known is None else known.memory is not None
 
-    def _row(self, model: str, agent: str) -> dict[str, Any] | None:
-        """The model among this node's own; None where a server of the configuration has it."""
-        row = next((row for row in self._node.house.model_rows() if row["name"] == model), None)
-        if row is None and model not in self._node.models.local:
-            entry = registry.find(model)
-            hint = f"astromesh-node models pull {entry.name if entry else '/path/to/model.gguf --name ' + model}"
-            said = f"agent {agent} uses the model {model}, which is not in {self._settings.models_dir}"
-            raise ModelNotInstalled(said, model=model, hint=hint)
-        return None if row is None or row["state"] == "remote" else row
+    def _row(self, model: str) -> dict[str, Any] | None:
+        return next((row for row in self._node.house.model_rows() if row["name"] == model), None)
+
+    def _missing(self, model: str, agent: str, *, problem: str) -> AstromeshError:
+        """Why the model does not load, and what brings it: the model itself, or the engine."""
+        from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, engine_is_installed
+        from astromesh.inference.backends.packages import PythonPackages
+        from astromesh.inference.store import ModelStore
+
+        try:
+            ModelStore(self._settings.models_dir, packages=PythonPackages()).resolve(model)
+        except StoreError as missing:
+            if not problem or registry.find(model) is not None:
+                said = f"agent {agent} uses the model {model}: {missing.message}"
+                return ModelNotInstalled(said, model=model, hint=missing.hint)
+        if not engine_is_installed():
+            return MissingExtra(problem, hint=EXTRA_HINT)
+        hint = "" if problem else "name it under spec.inference.models of runtime.yaml"
+        return ModelUnavailable(problem or f"model {model} is installed and not loaded", hint=hint)
 
     async def _start(self, agent: str, query: str, session_id: str | None) -> Run:
         from astromesh.runtime.events import RunRequest
@@ -153,8 +165,8 @@ async def _next(run: Run) -> Event | None:
     return None if event is None else Event(event.kind, dict(event.data))
 
 
-def _show_warnings() -> None:
+def _open_logs(*, quiet: bool) -> None:
     """What a node would have in its log, as far as it is a warning."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.NullHandler() if quiet else logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

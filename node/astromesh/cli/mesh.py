@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
-from astromesh.cli.terminal import duration, table
+from astromesh.cli.terminal import duration, table, warn
 
 
 @click.command(epilog=examples("join 127.0.0.1:7946", "join 127.0.0.1:7946 --url http://127.0.0.1:8001"))
@@ -73,8 +73,7 @@ def status(*, node: Chosen, as_json: bool) -> None:
         f"runs    {answer['active_runs']} under way",
     ]
     click.echo("\n".join(lines))
-    for warning in answer["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+    warn(answer["warnings"])
 
 
 def _mesh_in_words(mesh: dict[str, Any], peers: list[dict[str, Any]]) -> str:

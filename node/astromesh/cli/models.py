@@ -12,7 +12,7 @@ import click
 from astromesh.cli import surroundings
 from astromesh.cli.client import DEFAULT_URL, NodeClient
 from astromesh.cli.options import Chosen, config_option, examples, json_option, print_json, url_option
-from astromesh.cli.terminal import ProgressLine, dim, size, table
+from astromesh.cli.terminal import ProgressLine, dim, size, table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_models(*, node: Chosen, config: str | None, as_json: bool) -> None:
     """The models of the mesh and who has them; without a running node those that are installed here."""
     client = node.client
     if not node.by_name and not client.listens():
-        _list_installed(installed_models(config, None), as_json=as_json)
+        _list_installed(installed_models(config, None, quiet=as_json), as_json=as_json)
         return
     rows = [row for row in client.get("/v1/models").body["data"] if not row["id"].startswith(AGENT_PREFIX)]
     if as_json:
@@ -60,8 +60,8 @@ def list_models(*, node: Chosen, config: str | None, as_json: bool) -> None:
 @json_option
 def pull(*, model: str, name: str | None, models_dir: str | None, config: str | None, as_json: bool) -> None:
     """Install a model: a registered one by its name, or a .gguf file of your own, which stays where it is."""
-    store = installed_models(config, models_dir)
-    installed = install(store, model, name=name)
+    store = installed_models(config, models_dir, quiet=as_json)
+    installed = install(store, model, name=name, quiet=as_json)
     if as_json:
         print_json(_installed_row(installed))
         return
@@ -76,22 +76,25 @@ def pull(*, model: str, name: str | None, models_dir: str | None, config: str | 
         click.echo("A node is running: it takes the model up at its next start.")
 
 
-def installed_models(config: str | None, models_dir: str | None) -> ModelStore:
-    """The store of this machine's node. `models_dir` is a folder that was named instead."""
+def installed_models(config: str | None, models_dir: str | None, *, quiet: bool = False) -> ModelStore:
+    """The store of this machine's node. `models_dir` is a folder that was named instead. `quiet`: its warnings are for another verb."""
     from astromesh.inference.backends.packages import PythonPackages
     from astromesh.inference.store import ModelStore
 
     if models_dir is not None:
         root = Path(models_dir).expanduser()
     else:
-        root = surroundings.settled(surroundings.configuration(config), {}).values.models_dir
+        settings = surroundings.settled(surroundings.configuration(config), {})
+        root = settings.values.models_dir
+        if not quiet:
+            warn(settings.warnings)
     # Absolute, because its manifests outlive this directory.
     return ModelStore(root.absolute(), packages=PythonPackages())
 
 
-def install(store: ModelStore, model: str, *, name: str | None = None) -> StoredModel:
-    """Pulls with a progress line on stderr. Ctrl-C leaves nothing half-installed."""
-    line = ProgressLine()
+def install(store: ModelStore, model: str, *, name: str | None = None, quiet: bool = False) -> StoredModel:
+    """Pulls with a progress line on stderr, unless `quiet`. Ctrl-C leaves nothing half-installed."""
+    line = ProgressLine(shown=not quiet)
     try:
         return store.pull(model, name=name, progress=line.report)
     finally:
@@ -123,8 +126,7 @@ def _list_installed(store: ModelStore, *, as_json: bool) -> None:
         click.echo(table(("NAME", "STATE", "SIZE", "LICENCE", "PATH"), rows, sys.stdout))
     else:
         click.echo(f"no models in {store.root}; 'astromesh-node models pull smollm2' installs a small one")
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
+    warn(problems)
     click.echo(dim(f"No node answers at {DEFAULT_URL}: these are the models that are installed here.", sys.stderr), err=True)
 
 

@@ -42,9 +42,7 @@ def settled(configuration: Configuration, flags: Mapping[str, Flag]) -> Settled:
     # One bad file never stops the node: without its own it runs on what else it is told, which keeps to loopback.
     set_aside: tuple[str, ...] = ()
     if configuration.runtime is None:
-        what = (
-            f"{configuration.folder}: the node's own file has mistakes and is set aside: flags, ASTROMESH_* and defaults count."
-        )
+        what = f"{configuration.folder}: the node's own file has mistakes and is set aside: flags, ASTROMESH_* and defaults count."
         set_aside = (f"{what} 'astromesh-node config validate {configuration.folder}' shows every mistake.",)
     result = settle(
         flags=flags,

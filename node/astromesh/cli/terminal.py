@@ -73,14 +73,21 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def warn(warnings: Iterable[str]) -> None:
+    """One line each on stderr."""
+    for warning in warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+
+
 class ProgressLine:
     """One line on stderr that rewrites itself on a terminal, and says something every few seconds elsewhere.
 
     `report` fits `inference.port.Progress`. Rates are of the current activity.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, every_s: float = LINE_EVERY_S) -> None:
+    def __init__(self, stream: TextIO | None = None, *, shown: bool = True, every_s: float = LINE_EVERY_S) -> None:
         self._stream = sys.stderr if stream is None else stream
+        self._shown = shown
         self._live = is_terminal(self._stream)
         self._every_s = REDRAW_S if self._live else every_s
         self._what = ""
@@ -113,6 +120,8 @@ class ProgressLine:
             self._open = False
 
     def _show(self, text: str) -> None:
+        if not self._shown:
+            return
         if self._live:
             self._stream.write(f"\r\x1b[K{text}")
             self._open = True

@@ -9,6 +9,7 @@ import click
 
 from astromesh.cli import surroundings
 from astromesh.cli.options import config_option, examples
+from astromesh.cli.terminal import warn
 
 
 @click.command(
@@ -48,8 +49,7 @@ def up(*, config: str | None, models_dir: str | None, demo: bool, ends_with: int
         end_with_parent(ends_with)
     written = surroundings.configuration(config)
     settings = surroundings.settled(written, {**given, "models_dir": models_dir})
-    for warning in settings.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(settings.warnings)
     from astromesh.service.up import serve
 
     return serve(settings.values, written)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.astromesh.cli.conftest import REMEMBERS, Cli, RunningNode
+from tests.astromesh.inference.gguf_files import a_gguf
 from tests.rig.documents import agent, provider, runtime, write_documents
 
 PATIENCE_S = 20.0
@@ -128,8 +129,35 @@ def test_a_node_that_was_named_is_never_replaced_by_one_inside(cli: Cli) -> None
 
 
 def test_a_model_that_is_not_installed_is_met_with_the_command_that_brings_it(cli: Cli) -> None:
-    answer = cli("run", "hello", "hi", "--json")
+    answer = cli("run", "hello", "hi")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.startswith("agent hello uses the model smollm2: there is no model 'smollm2' in ")
+    assert answer.stderr.endswith(". astromesh-node models pull smollm2\n")
+
+
+@pytest.mark.parametrize("models", [[], [{"name": "smollm2"}]])
+def test_with_json_nothing_but_the_error_is_on_stderr(cli: Cli, tmp_path: Path, models: list[dict[str, str]]) -> None:
+    hello = agent("hello", model="smollm2", provider_name=None)
+    write_documents(tmp_path / "config", {**hello, **runtime(inference={"models": models}), "agents/bad.agent.yaml": "kind: ["})
+    answer = cli("run", "hello", "hi", "--config", str(tmp_path / "config"), "--json")
     assert (answer.exit_code, answer.stdout) == (1, "")
     refusal = json.loads(answer.stderr)
-    assert refusal["code"] == "model_unavailable"
-    assert refusal["hint"] == "astromesh-node models pull smollm2"
+    assert (refusal["code"], refusal["hint"]) == ("model_unavailable", "astromesh-node models pull smollm2")
+
+
+def test_a_missing_engine_is_met_with_the_command_that_brings_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(a_gguf())
+    cli("models", "pull", str(tmp_path / "tiny.gguf"))
+    write_documents(tmp_path / "config", agent("hello", model="tiny", provider_name=None))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    answer = cli("run", "hello", "hi", "--config", str(tmp_path / "config"), "--json")
+    assert answer.exit_code == 1
+    assert json.loads(answer.stderr)["hint"] == "pip install 'astromesh-node[local]'"
+
+
+def test_a_bad_file_of_the_nodes_own_is_told_before_the_answer(cli: Cli, node: RunningNode, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    write_documents(config, {**provider(node.stub.endpoint), **agent("porter"), "runtime.yaml": "kind: [\n"})
+    answer = cli("run", "porter", "hi", "--config", str(config))
+    assert answer.stdout == "You said: hi\n"
+    assert "is set aside" in answer.stderr

@@ -70,6 +70,13 @@ def test_show_as_json_has_every_setting_with_its_origin(cli: Cli, tmp_path: Path
     assert "sk-secret" not in answer.stdout
 
 
+def test_show_works_where_the_nodes_own_file_is_bad(cli: Cli, tmp_path: Path) -> None:
+    write_documents(tmp_path, {"runtime.yaml": "kind: [\n"})
+    document = json.loads(cli("config", "show", "--json", "--config", str(tmp_path)).stdout)
+    assert document["runtime"] is None
+    assert "is set aside" in document["warnings"][0]
+
+
 def test_a_role_that_does_nothing_yet_says_so(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTROMESH_ROLE", "gateway")
     assert "ASTROMESH_ROLE: a node of role gateway does everything yet" in cli("config", "show").stderr

@@ -28,7 +28,9 @@ def test_a_file_of_ones_own_is_installed_where_it_is(cli: Cli, file: Path, tmp_p
 
 
 def test_a_pull_as_json_is_one_document(cli: Cli, file: Path, tmp_path: Path) -> None:
-    document = json.loads(cli("models", "pull", str(file), "--name", "mine", "--models", str(tmp_path / "store"), "--json").stdout)
+    answer = cli("models", "pull", str(file), "--name", "mine", "--models", str(tmp_path / "store"), "--json")
+    assert answer.stderr == ""
+    document = json.loads(answer.stdout)
     assert (document["name"], document["path"], document["size_bytes"]) == ("mine", str(file), file.stat().st_size)
 
 
