@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import AstromeshError
 
-AMPLE_S = 60.0
+AMPLE_S = 10.0  # far more than anything here takes, and short enough to see a test fail instead of hang
 
 
 class HeldModel:
@@ -39,10 +39,10 @@ class HeldModel:
         self.released.clear()
         try:
             for word in self._words:
-                await self._allowed.acquire()
+                await self._next()
                 self.said += 1
                 yield TextDelta(word)
-            await self._allowed.acquire()
+            await self._next()
             if self._failure is not None:
                 raise self._failure
             self.finished += 1
@@ -51,6 +51,13 @@ class HeldModel:
             self.open -= 1
             if not self.open:
                 self.released.set()
+
+    async def _next(self) -> None:
+        try:
+            async with asyncio.timeout(AMPLE_S):
+                await self._allowed.acquire()
+        except TimeoutError:
+            raise AssertionError("nobody let this model go on, and nobody left it") from None
 
     async def was_released(self) -> None:
         """Waits until nobody holds a stream of it open."""
