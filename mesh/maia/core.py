@@ -179,6 +179,13 @@ class Mesh:
         self.counters.probes_voided += self._prober.void(now)
         self._swim.delay_suspicions(self.config.profile.probe_interval_s)
 
+    def _notice_stall(self, now: float) -> None:
+        # Only the prober's timers are never set into the past, so only they show that we come too late. Looked at before a datagram as
+        # well: the first one after a stall may be the answer that sets them anew.
+        late_s = now - self._prober.due_s()
+        if late_s >= self.config.profile.probe_timeout_s and not self._swim.leaving:
+            self.stalled(late_s, now=now)
+
     # --- time ---
 
     def deadline(self) -> float:
@@ -198,8 +205,7 @@ class Mesh:
 
     def tick(self, *, now: float) -> None:
         """Do everything that is due. Coming a probe timeout or more too late for a probe counts as a stall."""
-        # Only the prober's timers are never set into the past, so only they show that we were late.
-        self.stalled(now - self._prober.due_s(), now=now)
+        self._notice_stall(now)
         if not self._swim.leaving:
             self._watch(now)
         self._courier.tick(now)
@@ -272,6 +278,7 @@ class Mesh:
             return
         for reason in packet.rejected:
             counters.reject(reason)
+        self._notice_stall(now)
         messages = packet.messages
         if len(messages) > 1:
             # News that somebody lives comes first, as in memberlist: an accusation beside it may already be refuted.
