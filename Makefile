@@ -47,13 +47,13 @@ $(VENV)/installed: pyproject.toml
 	@installers/prerequisites python3-venv
 	@echo "environment: installing the node and its development tools into $(VENV) (about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	@$(BIN)/pip install -q --group dev -e .
+	@$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	@$(BIN)/pip install -qq --group dev -e .
 	@touch $@
 
 $(VENV)/engine: installers/engine_wheel.py $(VENV)/installed
 	@installers/prerequisites g++
-	@wheel=$$($(BIN)/python installers/engine_wheel.py) && $(BIN)/pip install -q "$$wheel"
+	@wheel=$$($(BIN)/python installers/engine_wheel.py) && $(BIN)/pip install -qq "$$wheel"
 	@touch $@
 
 $(VENV)/smollm2: $(VENV)/installed

@@ -27,7 +27,7 @@ from astromesh.errors import AstromeshError, MissingExtra, StoreError
 
 MODEL = "smollm2"
 AGENT = "hello"
-QUESTION = "What can three computers do together that one cannot?"
+QUESTION = "Why is the sky blue?"
 # The goals are seconds; a busy laptop with a cold disk gets its time.
 UP_S = 60.0
 SEE_EACH_OTHER_S = 60.0
