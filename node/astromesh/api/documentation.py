@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from astromesh.api.house import HOUSE
+from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import reply
 from astromesh.api.route import Route
 
@@ -42,7 +42,7 @@ def routes(documented: Iterable[Route]) -> tuple[Route, ...]:
 
     async def page(request: web.Request) -> web.Response:
         house = request.app[HOUSE]
-        return web.Response(text=_page(table, house.node, house.version), content_type="text/html")
+        return web.Response(text=_page(table, house, at=request.host), content_type="text/html")
 
     return (
         Route("GET", "/openapi.json", openapi, "This description."),
@@ -91,7 +91,7 @@ def _answer(route: Route, code: int, references: dict[Any, Any]) -> dict[str, An
     return described
 
 
-def _page(table: Iterable[Route], node: str, version: str) -> str:
+def _page(table: Iterable[Route], house: House, *, at: str) -> str:
     rows = "\n".join(
         f"<tr><td class=m>{route.method}</td><td><code>{escape(route.path)}</code></td><td>{escape(route.summary)}{_keys(route)}</td>"
         f"<td>{' '.join(str(code) for code in route.codes)}</td></tr>"
@@ -99,7 +99,7 @@ def _page(table: Iterable[Route], node: str, version: str) -> str:
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(node)}: Astromesh node</title>
+<title>{escape(house.node)}: Astromesh node</title>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }}
@@ -108,10 +108,10 @@ th, td {{ text-align: left; vertical-align: top; padding: .5rem .75rem .5rem 0; 
 .m {{ font-weight: 600; }} code, pre {{ font: 14px/1.4 ui-monospace, monospace; }} small {{ opacity: .75; }}
 pre {{ padding: .75rem; background: #8881; overflow-x: auto; }}
 </style></head><body>
-<h1>{escape(node)}</h1>
-<p>Astromesh node {escape(version)}. Any node answers for any agent and any model of the mesh.
+<h1>{escape(house.node)}</h1>
+<p>Astromesh node {escape(house.version)}. Any node answers for any agent and any model of the mesh.
 Machine-readable: <a href="/openapi.json">/openapi.json</a>.</p>
-<pre>curl -s localhost:8000/v1/agents/hello/run -H 'Content-Type: application/json' -d '{{"query": "What is a mesh?"}}'</pre>
+<pre>curl -s {escape(at)}/v1/agents/hello/run -H 'Content-Type: application/json' -d '{{"query": "What is a mesh?"}}'</pre>
 <table><thead><tr><th>Method</th><th>Path</th><th>What</th><th>Codes</th></tr></thead><tbody>
 {rows}
 </tbody></table></body></html>

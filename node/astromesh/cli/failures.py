@@ -44,10 +44,11 @@ def exit_code(error: AstromeshError) -> int:
 
 
 def in_words(message: str, hint: str) -> str:
-    """`what. hint`, whatever the first ends in."""
+    """`What. Hint.`, whatever the first ends in. A hint that is a command keeps its small letter."""
     if not hint:
         return message
-    return f"{message} {hint}" if message.endswith((".", "?", "!")) else f"{message}. {hint}"
+    told = hint if hint.startswith("astromesh") else hint[0].upper() + hint[1:]
+    return f"{message} {told}" if message.endswith((".", "?", "!")) else f"{message}. {told}"
 
 
 def as_json(code: str, message: str, hint: str) -> str:

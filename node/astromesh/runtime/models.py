@@ -156,9 +156,12 @@ class Models:
                 f"model {model} is not on {self._node} any more", hint="ask again: the mesh has news by then", retry_after_s=1
             )
         if missed := self._roster.missed_for_model(model):
+            loading = any(member.usable for member in missed)
             return ModelUnavailable(
                 f"model {model} {self._whereabouts(missed)}",
-                hint=f"start that node again, or install the model here: astromesh-node models pull {model}",
+                hint="ask again in some seconds"
+                if loading
+                else f"start that node again, or install the model here: astromesh-node models pull {model}",
                 retry_after_s=RETRY_AFTER_S,
             )
         return ModelFailed(

@@ -122,6 +122,7 @@ def test_every_shape_of_a_refusal_is_read(body: object, said: str) -> None:
 
 
 def test_what_and_hint_are_two_sentences() -> None:
-    assert in_words("it failed", "try again") == "it failed. try again"
+    assert in_words("it failed", "try again") == "it failed. Try again"
+    assert in_words("it failed", "astromesh-node up starts one") == "it failed. astromesh-node up starts one"
     assert in_words("it failed.", "Try again.") == "it failed. Try again."
     assert in_words("it failed", "") == "it failed"

@@ -165,6 +165,7 @@ async def test_what_a_peer_is_still_loading_says_where() -> None:
     error = await verdict(rooms)
     assert isinstance(error, ModelUnavailable)
     assert error.message == f"model {MODEL} is still being loaded on b and was offered by c, which is dead"
+    assert error.hint == "ask again in some seconds"
 
 
 async def test_what_is_still_loading_here_says_so() -> None:
