@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -220,6 +221,12 @@ async def test_a_tcp_port_in_use_is_an_error_too_and_leaves_the_udp_port_free() 
             await driver.start()
     await driver.start()
     await driver.stop()
+
+
+async def test_an_identity_that_cannot_travel_is_refused_at_the_start() -> None:
+    driver = MeshDriver(replace(config_of("a"), zone="z" * 200))
+    with pytest.raises(MisuseError, match="shorten its title"):
+        await driver.start()
 
 
 async def test_a_join_that_nobody_answers_fails_and_says_what_to_check() -> None:

@@ -23,7 +23,7 @@ from maia.drivers.clock import Clock
 from maia.drivers.datagrams import DatagramSocket
 from maia.drivers.discovery import is_literal, resolve
 from maia.drivers.streams import StreamServer, dial
-from maia.errors import DatagramRejected, JoinFailed, MisuseError
+from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
 from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
 from maia.wire.messages import PushPull
 from maia.wire.offers import KEYS_MAX
@@ -87,7 +87,10 @@ class MeshDriver:
         self._subscriptions: list[Subscription] = []
 
     async def start(self) -> None:
-        """Bind, start the thread and publish a first view. Raises `OSError` naming the address when the port is in use."""
+        """Bind, start the thread and publish a first view. Raises `OSError` naming the address when the port is in use.
+
+        Raises `MisuseError` for an identity that cannot travel.
+        """
         if self._thread is not None:
             raise MisuseError(f"the mesh of {self.config.name} was already started")
         started: Future[None] = Future()
@@ -95,7 +98,7 @@ class MeshDriver:
         self._thread.start()
         try:
             await asyncio.wrap_future(started)
-        except OSError:
+        except (OSError, MaiaError):
             self._thread.join()
             self._thread = None
             raise
@@ -203,7 +206,7 @@ class MeshDriver:
         core = _Core(self)
         try:
             await core.open()
-        except OSError as error:
+        except (OSError, MaiaError) as error:
             started.set_exception(error)
             return
         self._core = core
@@ -259,11 +262,11 @@ class _Core:
 
     async def _bind(self, config: MeshConfig) -> None:
         datagram_socket = DatagramSocket(config.gossip)
-        mesh = Mesh(replace(config, gossip=datagram_socket.address), random=SystemRandom(), now=self._clock.now())
-        server = StreamServer(self._answer, counters=mesh.counters, streams_max=config.limits.streams_max)
         try:
+            mesh = Mesh(replace(config, gossip=datagram_socket.address), random=SystemRandom(), now=self._clock.now())
+            server = StreamServer(self._answer, counters=mesh.counters, streams_max=config.limits.streams_max)
             await server.open(datagram_socket.address)
-        except OSError:
+        except (OSError, MaiaError):
             datagram_socket.close()
             raise
         self._socket, self._server, self.mesh = datagram_socket, server, mesh

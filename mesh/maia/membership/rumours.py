@@ -34,8 +34,7 @@ class Rumours:
 
     def add(self, subject: str, encoded: bytes) -> None:
         self._numbered += 1
-        self._by_subject.pop(subject, None)
-        if len(self._by_subject) >= RUMOURS_MAX:
+        if subject not in self._by_subject and len(self._by_subject) >= RUMOURS_MAX:
             most_told = max(self._by_subject.values(), key=lambda rumour: (rumour.told, -rumour.number))
             del self._by_subject[most_told.subject]
         self._by_subject[subject] = Rumour(subject, encoded, self._numbered)

@@ -94,6 +94,15 @@ def test_missing_nacks_are_held_against_ourselves() -> None:
     assert failed_probe(Talk(peers=1), nacks=0) == 1
 
 
+def test_a_probe_that_succeeds_makes_us_trust_ourselves_again() -> None:
+    talk = Talk(peers=1)
+    assert failed_probe(talk, nacks=0) == 1
+    talk.silent.clear()
+    talk.pass_time(talk.now + 1.0)
+    talk.mesh.view(now=talk.now)
+    assert talk.mesh.counters.health == 0
+
+
 def test_the_silence_of_slower_relays_says_nothing_about_us() -> None:
     talk = Talk(peers=4)
     for name in (TWO, THREE, "p4-000004"):
@@ -170,6 +179,17 @@ def test_a_lag_shorter_than_a_probe_timeout_is_no_stall() -> None:
     talk = Talk(peers=1)
     talk.mesh.stalled(0.079, now=0.0)
     assert talk.mesh.counters.stalls == 0
+
+
+def test_a_late_answer_is_noticed_as_our_own_stall() -> None:
+    talk = Talk(peers=1)
+    talk.silent[ONE] = None
+    talk.pass_time_until(lambda: talk.said(Ping, to=ONE))
+    (ping,) = talk.said(Ping, to=ONE)
+    assert isinstance(ping, Ping)
+    talk.now += 3.0
+    talk.hear(Ack(ping.sequence), sender=talk.address(ONE))
+    assert talk.mesh.counters.stalls == 1
 
 
 def test_a_tick_that_comes_late_blames_nobody() -> None:

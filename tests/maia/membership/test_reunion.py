@@ -37,6 +37,7 @@ def test_a_seed_that_does_not_answer_is_asked_for_ever_with_growing_pauses() -> 
     assert pauses[0] < 0.6
     assert max(pauses) <= 1.5 * BACKOFF_MAX_S + 0.2
     assert begun[-1] > 270
+    assert 20 < len(begun) < 40
 
 
 def test_our_own_address_is_no_seed() -> None:
@@ -101,6 +102,19 @@ def test_a_ping_from_somebody_unknown_who_knows_us_leads_to_an_exchange_but_not_
         talk.hear(Ping(sequence, ME, SEED, "somebody"), sender=SEED)
     assert [exchange.target for exchange in talk.exchanges] == [SEED]
     assert talk.said(Ack, to=SEED) == [Ack(sequence) for sequence in range(20)]
+
+
+def test_an_address_that_failed_us_is_not_dialled_again_at_once() -> None:
+    talk = Talk()
+    dialled: list[float] = []
+    for sequence in range(100):
+        talk.pass_time(sequence * 0.1)
+        talk.hear(Ping(sequence, ME, SEED, "somebody"), sender=SEED)
+        for exchange in talk.exchanges:
+            dialled.append(talk.now)
+            talk.mesh.exchange_failed(exchange.number)
+        talk.exchanges.clear()
+    assert dialled == [0.0, 5.0]
 
 
 def test_a_flood_of_unknown_pingers_does_not_make_us_dial_them_all() -> None:

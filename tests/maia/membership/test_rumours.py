@@ -60,3 +60,5 @@ def test_a_full_queue_drops_what_was_told_most() -> None:
         rumours.add(f"m{number}", b"x")
     assert len(rumours) == RUMOURS_MAX
     assert "told" not in rumours
+    rumours.add("m5", b"newer")  # takes the place of its older one, and nobody else's
+    assert len(rumours) == RUMOURS_MAX
