@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
-from astromesh.errors import AstromeshError
 
 AMPLE_S = 10.0  # far more than anything here takes, and short enough to see a test fail instead of hang
 
@@ -14,7 +13,7 @@ AMPLE_S = 10.0  # far more than anything here takes, and short enough to see a t
 class HeldModel:
     """One word for each `let()`, then its reply at one more; with a `failure`, that instead of the reply."""
 
-    def __init__(self, *words: str, failure: AstromeshError | None = None) -> None:
+    def __init__(self, *words: str, failure: Exception | None = None) -> None:
         self._words = words
         self._failure = failure
         self._allowed = asyncio.Semaphore(0)

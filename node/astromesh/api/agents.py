@@ -109,13 +109,16 @@ async def _stream(request: web.Request, run: Run) -> web.StreamResponse:
         if event.kind in ("route", "done"):
             break
     async with EventStream(request, route_headers(waiting[-1].data)) as out:
+        position = -1
         for event in waiting:
-            await out.event(event.position, event.kind, event.data)
+            position = event.position
+            await out.event(position, event.kind, event.data)
         try:
             async for event in run.events:
-                await out.event(event.position, event.kind, event.data)
+                position = event.position
+                await out.event(position, event.kind, event.data)
         except AstromeshError as failure:
-            await out.event(waiting[-1].position + 1, "error", errors.event(failure))
+            await out.event(position + 1, "error", errors.event(failure))
         return await out.end()
 
 

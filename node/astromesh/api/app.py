@@ -10,7 +10,7 @@ from aiohttp import web
 
 from astromesh.api import agents, documentation, mesh, openai, system
 from astromesh.api.bodies import BODY_BYTES_MAX
-from astromesh.api.errors import http_problem, openai_response, problem
+from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_origin
 from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import REQUEST_ID
@@ -18,6 +18,8 @@ from astromesh.api.route import Handler, Route
 from astromesh.errors import AstromeshError, CallersMistake
 
 log = logging.getLogger(__name__)
+
+BEGUN = web.RequestKey("begun", bool)  # the head of the answer is out
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -80,7 +82,7 @@ def build(house: House) -> web.Application:
     for route in (*ROUTES, *documentation.routes(ROUTES)):
         app.router.add_route(route.method, route.path, route.handler, name=None)
         app.router.add_route(route.method, f"{route.path}/", route.handler, name=None)
-    app.on_response_prepare.append(_name_request)
+    app.on_response_prepare.append(_begin)
     return app
 
 
@@ -92,6 +94,7 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
     resource = request.match_info.route.resource
     route = resource.canonical.rstrip("/") if resource is not None else "none"
+    to_openai = request.path.startswith(_OPENAI_PATHS)
     try:
         check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
         check_origin(request.headers.get("Origin"), request.headers.get("Host"))
@@ -99,19 +102,23 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     except AstromeshError as error:
         if not isinstance(error, CallersMistake):
             log.info("%s %s: %s (%s)", request.method, route, error.code, error.message)
-        response = openai_response(error) if request.path.startswith(_OPENAI_PATHS) else problem(error)
+        response = openai_response(error) if to_openai else problem(error)
     except web.HTTPException as error:
-        response = http_problem(error, hint="GET /openapi.json lists every route and its methods")
+        hint = "GET /openapi.json lists every route and its methods"
+        response = openai_http_problem(error, hint=hint) if to_openai else http_problem(error, hint=hint)
     except (ConnectionResetError, BrokenPipeError):
         raise  # the client has left in the middle of a stream: nobody is there to be told
     except Exception:
         log.exception("%s %s failed in a way that nobody foresaw; request %s", request.method, route, request[REQUEST_ID])
+        if request.get(BEGUN):
+            raise  # half an answer is out: a second one would be read as its end, a connection that breaks is not
         failure = AstromeshError("the node made a mistake of its own", hint=f"its log has the details under {request[REQUEST_ID]}")
-        response = openai_response(failure) if request.path.startswith(_OPENAI_PATHS) else problem(failure)
+        response = openai_response(failure) if to_openai else problem(failure)
     house.metrics.http_requests.labels(route, str(response.status)).inc()
     return response
 
 
-async def _name_request(request: web.Request, response: web.StreamResponse) -> None:
+async def _begin(request: web.Request, response: web.StreamResponse) -> None:
+    request[BEGUN] = True
     if REQUEST_ID in request:
         response.headers["X-Request-Id"] = request[REQUEST_ID]

@@ -20,7 +20,7 @@ from astromesh.errors import BodyTooLarge, InvalidRequest, MalformedBody, Overlo
 
 BODY_BYTES_MAX = 10 * 2**20
 VALUES_MAX = 20_000
-COUNTED_FROM_BYTES = 2**20  # below, the worst body is parsed in some milliseconds
+COUNTED_FROM_BYTES = 2 * VALUES_MAX  # a shorter text has no room for more; one MiB of nested lists takes 85 ms to parse
 COUNTING_TIMEOUT_S = 5.0
 COUNTING_AT_ONCE_MAX = 2  # counters are processes; large bodies full of punctuation are rare
 

@@ -64,6 +64,9 @@ _STATUS: tuple[tuple[type[AstromeshError], int], ...] = (
     (TurnsExhausted, 502),
 )
 
+# On OpenAI's door an agent is a model, too; what nobody ever offered has one name there.
+_NEVER_OFFERED = ("model_no_providers", UnknownAgent.code)
+
 _TITLES = {
     400: "Bad request",
     403: "Forbidden",
@@ -107,40 +110,37 @@ def problem(error: AstromeshError) -> web.Response:
 
 def http_problem(error: web.HTTPException, *, hint: str) -> web.Response:
     """The same shape for what the HTTP layer itself refuses (no such route, wrong method)."""
-    title = _TITLES.get(error.status, error.reason)
     body = {
         "type": "about:blank",
-        "title": title,
+        "title": _TITLES.get(error.status, error.reason),
         "status": error.status,
         "detail": error.reason,
-        "code": title.lower().replace(" ", "_"),
+        "code": _snake(error),
         "hint": hint,
     }
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-    return web.Response(body=orjson.dumps(body), status=error.status, content_type="application/problem+json", headers=headers)
+    return web.Response(body=orjson.dumps(body), status=error.status, content_type="application/problem+json", headers=_allow(error))
 
 
 def openai_error(error: AstromeshError) -> tuple[int, dict[str, Any]]:
     """Status and body as OpenAI's clients expect them."""
     code, name = status(error), error.code
-    if isinstance(error, ModelFailed) and error.code == "model_no_providers":
-        code, name = 404, "model_not_found"
+    if name in _NEVER_OFFERED:
+        code, name = 404, UnknownModel.code
     elif isinstance(error, InvalidRequest):
         code = 400
-    kind = {
-        400: "invalid_request_error",
-        404: "invalid_request_error",
-        413: "invalid_request_error",
-        415: "invalid_request_error",
-        429: "rate_limit_error",
-    }
     message = f"{error.message}. {error.hint}" if error.hint else error.message
-    return code, {"error": {"message": message, "type": kind.get(code, "api_error"), "param": getattr(error, "param", None), "code": name}}
+    return code, _openai_body(code, message, name, getattr(error, "param", None))
 
 
 def openai_response(error: AstromeshError) -> web.Response:
     code, body = openai_error(error)
     return web.Response(body=orjson.dumps(body), status=code, content_type="application/json", headers=_retry(error))
+
+
+def openai_http_problem(error: web.HTTPException, *, hint: str) -> web.Response:
+    """What the HTTP layer itself refuses, as OpenAI's clients expect it."""
+    body = _openai_body(error.status, f"{error.reason}. {hint}", _snake(error), None)
+    return web.Response(body=orjson.dumps(body), status=error.status, content_type="application/json", headers=_allow(error))
 
 
 def event(error: AstromeshError) -> dict[str, Any]:
@@ -149,6 +149,19 @@ def event(error: AstromeshError) -> dict[str, Any]:
     if isinstance(error, DeadlineExceeded) and error.details is not None:
         body["detail"] = dict(error.details)
     return body
+
+
+def _openai_body(code: int, message: str, name: str, param: str | None) -> dict[str, Any]:
+    kind = "rate_limit_error" if code == 429 else "invalid_request_error" if 400 <= code < 500 else "api_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": name}}
+
+
+def _snake(error: web.HTTPException) -> str:
+    return _TITLES.get(error.status, error.reason).lower().replace(" ", "_")
+
+
+def _allow(error: web.HTTPException) -> Mapping[str, str] | None:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
 
 
 def _retry(error: AstromeshError) -> Mapping[str, str] | None:

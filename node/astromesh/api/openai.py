@@ -39,6 +39,8 @@ from astromesh.runtime.models import Routed
 COMPLETION_TIMEOUT_S = 600.0  # as long as OpenAI's own clients wait by default
 AGENT_PREFIX = "agent:"
 STOPS_MAX = 16
+KEYS_NAMED_MAX = 16  # in X-Astromesh-Ignored: clients commonly read headers of some thousand bytes
+KEY_CHARACTERS_NAMED = 40
 
 # Keys of OpenAI's that change what the answer must be, and that this node cannot honour yet: silence would be a lie.
 _NOT_HONOURED = ("audio", "function_call", "functions", "logit_bias", "modalities", "prediction", "top_logprobs", "web_search_options")
@@ -114,7 +116,7 @@ class ChatBody(BaseModel):
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await read(request, ChatBody)
     ignored = _ignored(body)
-    headers = {"X-Astromesh-Ignored": ", ".join(ignored)} if ignored else {}
+    headers = {"X-Astromesh-Ignored": _in_a_header(ignored)} if ignored else {}
     open_stream = _agent_stream if body.model.startswith(AGENT_PREFIX) else _model_stream
     async with open_stream(request, body) as stream:
         if body.stream:
@@ -292,6 +294,12 @@ def _ignored(body: ChatBody) -> list[str]:
     if body.logprobs:
         raise InvalidRequest("logprobs cannot be honoured by this node", hint="leave logprobs out", param="logprobs")
     return sorted(key for key, value in extra.items() if value is not None and (key in _BOOKKEEPING or key not in _NOT_HONOURED))
+
+
+def _in_a_header(keys: list[str]) -> str:
+    """The keys are the client's own words: they are made fit for a header, and are as many as one may hold."""
+    named = ", ".join(ascii(key)[1:-1][:KEY_CHARACTERS_NAMED] for key in keys[:KEYS_NAMED_MAX])
+    return named if len(keys) <= KEYS_NAMED_MAX else f"{named} and {len(keys) - KEYS_NAMED_MAX} more"
 
 
 def _transcript(messages: list[MessageBody]) -> Transcript:

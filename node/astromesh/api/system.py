@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from time import time
 
 from aiohttp import web
@@ -66,8 +67,8 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def traces(request: web.Request) -> web.Response:
     limit = request.query.get("limit", "50")
-    if not limit.isdigit() or not 1 <= int(limit) <= TRACES_SHOWN_MAX:
-        raise InvalidRequest(f"limit={limit} is no number from 1 to {TRACES_SHOWN_MAX}", hint="leave it out for 50", param="limit")
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= TRACES_SHOWN_MAX:
+        raise InvalidRequest(f"limit={limit[:20]} is no number from 1 to {TRACES_SHOWN_MAX}", hint="leave it out for 50", param="limit")
     found = request.app[HOUSE].runtime.traces.recent(agent=request.query.get("agent"), limit=int(limit))
     return reply({"traces": [trace.as_json() for trace in found]})
 

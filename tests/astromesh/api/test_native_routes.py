@@ -1,0 +1,324 @@
+"""The native routes: the node, its agents, its mesh, its traces and figures, and what every answer has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from prometheus_client.parser import text_string_to_metric_families
+from tests.rig.doors import Doors, Membership, open_doors
+from tests.rig.mesh_view import HERE, member, mesh_view
+from tests.rig.rooms import MODEL, Rooms, an_agent
+
+from astromesh.api.app import ROUTES
+from astromesh.api.route import Route
+from astromesh.errors import JoinRefused
+from astromesh.providers.backends.scripted import Scripted
+
+PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "hint"}
+
+
+@pytest.fixture
+def rooms() -> Rooms:
+    return Rooms()
+
+
+@pytest.fixture
+async def doors(rooms: Rooms) -> AsyncIterator[Doors]:
+    async with open_doors(rooms) as opened:
+        yield opened
+
+
+@pytest.fixture
+def membership() -> Membership:
+    return Membership()
+
+
+@pytest.fixture
+async def meshed(rooms: Rooms, membership: Membership) -> AsyncIterator[Doors]:
+    """With a neighbour `b` that lives, and `c` that died."""
+    me = member(HERE, models=[MODEL], agents=["desk"], api="127.0.0.1:8000")
+    rooms.view = mesh_view(
+        member("b-000001", models=[MODEL, ("big", "loading")], agents=["billing"], api="127.0.0.1:8001"),
+        member("c-000003", models=["old"], agents=["gone"], status="dead"),
+        me=me,
+        version=7,
+    )
+    async with open_doors(rooms, mesh=membership) as opened:
+        yield opened
+
+
+def values(route: Route) -> str:
+    """A path that can be asked for: every variable is the name of something that is not there."""
+    return re.sub(r"\{\w+\}", "nothing", route.path)
+
+
+# What every route has in common.
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_every_route_answers_with_and_without_a_slash_and_names_the_request(doors: Doors, route: Route) -> None:
+    answers = []
+    for path in (values(route), values(route) + "/"):
+        async with doors.http.request(route.method, path, json={} if route.body else None) as response:
+            answers.append((response.status, response.headers["Content-Type"]))
+            assert response.status in (*route.codes, 404), f"{response.status} is not among the codes that are documented"
+            assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-Id"])
+    assert answers[0] == answers[1]
+
+
+async def test_a_request_id_of_the_callers_own_is_kept(doors: Doors) -> None:
+    async with doors.http.get("/v1/health", headers={"X-Request-Id": "My-Request_7.1"}) as response:
+        assert response.headers["X-Request-Id"] == "My-Request_7.1"
+
+
+@pytest.mark.parametrize("unsafe", ["", "a b", "x" * 129, "ü", "<script>"])
+async def test_a_request_id_that_is_unsafe_to_repeat_is_replaced(doors: Doors, unsafe: str) -> None:
+    async with doors.http.get("/v1/health", headers={"X-Request-Id": unsafe}) as response:
+        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-Id"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("DELETE", "/v1/health", 405, "method_not_allowed"),
+        ("GET", "/v1/agents/nobody", 404, "agent_not_found"),
+        ("GET", "/v1/agents?scope=galaxy", 422, "invalid_request"),
+        ("GET", "/v1/traces?limit=many", 422, "invalid_request"),
+        ("GET", "/v1/traces/nothing", 404, "not_found"),
+        ("GET", "/v1/nodes", 503, "mesh_off"),
+        ("GET", "/v1/mesh/state", 503, "mesh_off"),
+        ("POST", "/v1/mesh/leave", 503, "mesh_off"),
+    ],
+)
+async def test_every_refusal_is_a_problem_with_a_code_and_a_hint(doors: Doors, method: str, path: str, status: int, code: str) -> None:
+    async with doors.http.request(method, path) as response:
+        assert response.status == status
+        assert response.headers["Content-Type"] == "application/problem+json"
+        body = orjson.loads(await response.read())
+    assert body.keys() >= PROBLEM_KEYS
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["hint"]
+    assert body["title"]
+
+
+async def test_a_wrong_method_names_the_right_ones(doors: Doors) -> None:
+    async with doors.http.delete("/v1/health") as response:
+        assert response.headers["Allow"] == "GET"
+
+
+async def test_a_mistake_of_ours_is_500_and_tells_only_where_to_look(
+    rooms: Rooms, doors: Doors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(doors.house, "model_rows", lambda: 1 / 0)
+    status, body = await doors.get("/v1/models", headers={"X-Request-Id": "r42"})
+    assert status == 500
+    assert "r42" in str(body)
+    assert "ZeroDivisionError" not in str(body)
+    assert "ZeroDivisionError" in caplog.text
+
+
+# The node.
+
+
+async def test_a_node_that_lives_says_so_whatever_the_mesh_does(doors: Doors) -> None:
+    assert await doors.get("/v1/health") == (200, {"status": "ok", "version": "1.2.3"})
+
+
+async def test_a_node_is_ready_when_nothing_is_missing(rooms: Rooms, doors: Doors) -> None:
+    assert await doors.get("/v1/ready") == (200, {"ready": True, "reasons": []})
+    doors.house.not_ready.append("the node is starting")
+    assert await doors.get("/v1/ready") == (503, {"ready": False, "reasons": ["the node is starting"]})
+
+
+@pytest.mark.parametrize(("query", "said"), [("agent=desk", "agent desk could not be served"), ("model=m", "model m could not be served")])
+async def test_ready_can_be_asked_for_one_agent_or_model(rooms: Rooms, doors: Doors, query: str, said: str) -> None:
+    status, body = await doors.get(f"/v1/ready?{query}")
+    assert (status, body["ready"]) == (503, False)
+    assert body["reasons"][0].startswith(said)
+    rooms.has(Scripted([]))
+    rooms.hosts(an_agent())
+    assert (await doors.get(f"/v1/ready?{query}"))[0] == 200
+
+
+async def test_the_status_has_the_keys_of_the_contract(rooms: Rooms, doors: Doors, meshed: Doors) -> None:
+    _, alone = await Doors(doors.house, doors.url, doors.http).get("/v1/system/status")
+    _, among_others = await meshed.get("/v1/system/status")
+    for body in (alone, among_others):
+        assert body.keys() >= {"version", "uptime_seconds", "mode", "agents_loaded", "pid", "services", "peers", "mesh"}
+        assert body["mesh"].keys() >= {"enabled", "node_id", "node_name", "leader", "cluster_size", "status"}
+    assert among_others["peers"] == [{"name": "b", "url": "http://127.0.0.1:8001", "services": {}}]
+    assert among_others["mesh"] == {
+        "enabled": True,
+        "node_id": "000000",
+        "node_name": "here",
+        "leader": "000000",
+        "cluster_size": 2,
+        "status": "alive",
+    }
+
+
+async def test_without_a_mesh_the_status_is_that_of_one_node(doors: Doors) -> None:
+    _, body = await doors.get("/v1/system/status")
+    assert body["mesh"] == {"enabled": False, "node_id": None, "node_name": "here", "leader": None, "cluster_size": 1, "status": "off"}
+    assert body["peers"] == []
+
+
+# Agents.
+
+
+async def test_agents_of_the_whole_mesh_are_listed_and_those_that_cannot_run_with_their_mistake(rooms: Rooms, meshed: Doors) -> None:
+    rooms.hosts(an_agent("desk", warnings=("agents/desk.agent.yaml:9: spec.judge is not honoured",)))
+    rooms.runtime.broken["bad"] = "agents/bad.agent.yaml:7: no model is named"
+    _, body = await meshed.get("/v1/agents")
+    rows = {row["name"]: row for row in body["agents"]}
+    assert list(rows) == ["bad", "billing", "desk"]
+    assert {name: (row["status"], row["nodes"]) for name, row in rows.items()} == {
+        "bad": ("draft", ["here"]),
+        "billing": ("deployed", ["b"]),
+        "desk": ("deployed", ["here"]),
+    }
+    assert rows["desk"]["warnings"] == ["agents/desk.agent.yaml:9: spec.judge is not honoured"]
+    assert rows["bad"]["error"] == "agents/bad.agent.yaml:7: no model is named"
+    _, local = await meshed.get("/v1/agents?scope=local")
+    assert [row["name"] for row in local["agents"]] == ["bad", "desk"]
+
+
+async def test_an_agents_document_is_shown_where_it_is_and_named_where_it_is_not(rooms: Rooms, meshed: Doors) -> None:
+    rooms.hosts(an_agent("desk"))
+    assert await meshed.get("/v1/agents/desk") == (200, {"kind": "Agent", "metadata": {"name": "desk"}})
+    status, body = await meshed.get("/v1/agents/billing")
+    assert status == 404
+    assert "on b" in body["detail"]
+
+
+# The mesh.
+
+
+async def test_nodes_are_listed_with_what_each_offers(meshed: Doors) -> None:
+    _, body = await meshed.get("/v1/nodes")
+    nodes = {node["name"]: node for node in body["nodes"]}
+    assert list(nodes) == ["b", "c", "here"]
+    for node in nodes.values():
+        assert node.keys() >= {"node_id", "name", "status", "role", "devices", "models", "agents", "load", "link"}
+    assert nodes["b"]["models"] == [{"name": "m", "state": "loaded"}, {"name": "big", "state": "loading"}]
+    assert (nodes["b"]["agents"], nodes["b"]["link"]) == (["billing"], {"state": "open", "rtt_ms": 0.5})
+    assert (nodes["c"]["status"], nodes["here"]["link"]) == ("dead", {"state": "self", "rtt_ms": None})
+
+
+async def test_the_state_of_the_mesh_has_the_keys_of_the_contract_and_the_lowest_living_id_leads(meshed: Doors) -> None:
+    _, body = await meshed.get("/v1/mesh/state")
+    assert body.keys() == {"nodes", "leader_id", "version"}
+    keys = {"node_id", "name", "url", "services", "agents", "models", "load", "leader", "joined_at", "last_heartbeat", "status"}
+    for node in body["nodes"]:
+        assert node.keys() >= keys
+    assert (body["version"], body["leader_id"]) == (7, "000000")
+    assert [node["name"] for node in body["nodes"] if node["leader"]] == ["here"]
+    mine = next(node for node in body["nodes"] if node["name"] == "here")
+    assert mine["load"].keys() == {"cpu_percent", "memory_percent", "active_requests"}
+
+
+async def test_joining_and_leaving_reach_the_mesh(meshed: Doors, membership: Membership) -> None:
+    async with meshed.http.post("/v1/mesh/join", json={"address": "10.0.0.7"}) as response:
+        assert (response.status, await response.json()) == (200, {"status": "joined", "address": "10.0.0.7", "members": 2})
+    async with meshed.http.post("/v1/mesh/leave") as response:
+        assert (response.status, await response.json()) == (200, {"status": "left"})
+    assert (membership.joined, membership.left) == (["10.0.0.7"], 1)
+
+
+async def test_a_join_that_finds_nobody_is_502(rooms: Rooms) -> None:
+    mesh = Membership(refuses=JoinRefused("nobody answers at 10.0.0.7", hint="is it up?"))
+    async with open_doors(rooms, mesh=mesh) as doors, doors.http.post("/v1/mesh/join", json={"address": "10.0.0.7"}) as response:
+        assert response.status == 502
+        body = orjson.loads(await response.read())
+    assert body["detail"] == {"error": "join_failed", "message": "nobody answers at 10.0.0.7", "hint": "is it up?"}
+
+
+@pytest.mark.parametrize("body", [{}, {"address": ""}, {"address": "a", "token": "b"}])
+async def test_a_join_that_cannot_be_meant_is_422(meshed: Doors, membership: Membership, body: dict[str, str]) -> None:
+    async with meshed.http.post("/v1/mesh/join", json=body) as response:
+        assert response.status == 422
+    assert membership.joined == []
+
+
+# Traces and figures.
+
+
+async def test_a_run_can_be_looked_up_by_its_request_id(rooms: Rooms, doors: Doors) -> None:
+    rooms.hosts(an_agent(provider=Scripted(["Yes.", "No."])), an_agent("billing", provider=Scripted(["Yes."])))
+    await doors.run({"query": "A secret question"}, headers={"X-Request-Id": "r1"})
+    await doors.run({"query": "Hello"}, agent="billing", headers={"X-Request-Id": "r2"})
+    status, body = await doors.get("/v1/traces/r1")
+    assert (status, body["trace_id"], body["agent"], body["status"]) == (200, "r1", "desk", "ok")
+    assert [span["name"] for span in body["spans"]] == ["llm.complete"]
+    assert "secret" not in str(body)
+    _, recent = await doors.get("/v1/traces")
+    assert [trace["trace_id"] for trace in recent["traces"]] == ["r2", "r1"]
+    _, one = await doors.get("/v1/traces?limit=1&agent=desk")
+    assert [trace["trace_id"] for trace in one["traces"]] == ["r1"]
+
+
+@pytest.mark.parametrize("limit", ["0", "257", "-1", "\u00b2", "9" * 5000, "", "1.5"])
+async def test_a_limit_that_is_none_is_422(doors: Doors, limit: str) -> None:
+    status, body = await doors.get("/v1/traces", params={"limit": limit})
+    assert (status, body["param"]) == (422, "limit")
+
+
+async def test_figures_are_prometheus_text_and_move(rooms: Rooms, doors: Doors) -> None:
+    async def figures() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        async with doors.http.get("/metrics") as response:
+            assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            families = text_string_to_metric_families(await response.text())
+        return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+
+    def requests(route: str, status: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+        return "astromesh_http_requests_total", (("route", route), ("status", status))
+
+    rooms.hosts(an_agent(provider=Scripted(["Yes."])))
+    before = await figures()
+    await doors.run({"query": "Hello"})
+    await doors.run({}, agent="desk")
+    await doors.get("/v1/no/such/route")
+    after = await figures()
+    assert before.get(requests("/v1/agents/{name}/run", "200")) is None
+    assert after[requests("/v1/agents/{name}/run", "200")] == 1
+    assert after[requests("/v1/agents/{name}/run", "422")] == 1
+    assert after[requests("none", "404")] == 1
+    assert after[requests("/metrics", "200")] == 1
+    assert after["astromesh_runs_total", (("agent", "desk"), ("outcome", "ok"))] == 1
+    assert after["astromesh_model_tokens_total", (("direction", "out"), ("model", "m"))] == 1
+
+
+# The description.
+
+
+async def test_the_description_is_valid_and_names_exactly_the_table_of_routes(doors: Doors) -> None:
+    status, document = await doors.get("/openapi.json")
+    assert status == 200
+    OpenAPIV31SpecValidator(document).validate()
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert described == {(route.method, route.path) for route in ROUTES}
+    operations = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(operations) == len(set(operations))
+
+
+async def test_the_description_has_every_code_body_and_parameter_of_its_route(doors: Doors) -> None:
+    _, document = await doors.get("/openapi.json")
+    for route in ROUTES:
+        operation = document["paths"][route.path][route.method.lower()]
+        assert set(operation["responses"]) == {str(code) for code in route.codes}
+        assert ("requestBody" in operation) == (route.body is not None)
+        named = {parameter["name"] for parameter in operation.get("parameters", ())}
+        assert named == {*re.findall(r"\{(\w+)\}", route.path), *(name for name, _ in route.query)}
+
+
+async def test_the_page_for_people_names_every_route(doors: Doors) -> None:
+    async with doors.http.get("/docs") as response:
+        assert (response.status, response.content_type) == (200, "text/html")
+        page = await response.text()
+    for route in ROUTES:
+        assert route.path in page

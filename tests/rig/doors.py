@@ -1,0 +1,113 @@
+"""The API of a node over its rooms, on a real port: what a test of the doors knocks at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import openai
+import orjson
+from aiohttp import web
+from tests.rig.rooms import Rooms
+
+from astromesh.api.app import build
+from astromesh.api.house import House
+from astromesh.errors import AstromeshError
+
+REQUEST_S = 60.0
+
+
+class Membership:
+    """A mesh that does what it is told and remembers what it was told."""
+
+    def __init__(self, *, refuses: AstromeshError | None = None) -> None:
+        self.joined: list[str] = []
+        self.left = 0
+        self._refuses = refuses
+
+    async def join(self, address: str) -> int:
+        self.joined.append(address)
+        if self._refuses is not None:
+            raise self._refuses
+        return 2
+
+    async def leave(self) -> None:
+        self.left += 1
+
+    def clock(self) -> float:
+        return 100.0
+
+    def link(self, name: str) -> Mapping[str, Any]:
+        return {"state": "open", "rtt_ms": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class SentEvent:
+    """One server-sent event. `id` and `event` are empty where the stream does not say them."""
+
+    id: str
+    event: str
+    data: Any
+
+
+class Doors:
+    def __init__(self, house: House, url: str, http: aiohttp.ClientSession) -> None:
+        self.house = house
+        self.url = url
+        self.http = http
+
+    def openai(self) -> openai.AsyncOpenAI:
+        """Their own client, such that every failure is seen as it comes."""
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=REQUEST_S)
+
+    async def run(self, body: Mapping[str, Any], *, agent: str = "desk", **how: Any) -> tuple[int, Any, Mapping[str, str]]:
+        """Status, JSON and headers of a run that is not streamed."""
+        async with self.http.post(f"/v1/agents/{agent}/run", json=body, **how) as response:
+            return response.status, orjson.loads(await response.read()), response.headers
+
+    async def get(self, path: str, **how: Any) -> tuple[int, Any]:
+        async with self.http.get(path, **how) as response:
+            return response.status, orjson.loads(await response.read())
+
+
+@asynccontextmanager
+async def open_doors(rooms: Rooms, *, mesh: Membership | None = None) -> AsyncIterator[Doors]:
+    house = House(
+        node=rooms.node,
+        version="1.2.3",
+        started_at=0.0,
+        runtime=rooms.runtime,
+        models=rooms.models,
+        roster=rooms.roster,
+        metrics=rooms.metrics,
+        mesh=mesh,
+        model_rows=lambda: [{"name": name, "state": "loaded", "identity": "ab" * 32, "created": 1700000000} for name in rooms.models.local],
+        hosts_allowed=frozenset({"Lab", rooms.node}),
+    )
+    runner = web.AppRunner(build(house), handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with aiohttp.ClientSession(base_url=url, timeout=aiohttp.ClientTimeout(total=REQUEST_S)) as http:
+            yield Doors(house, url, http)
+    finally:
+        await runner.cleanup()
+
+
+async def sent_events(response: aiohttp.ClientResponse) -> AsyncIterator[SentEvent]:
+    """The events of a stream as they come; comments are left out, as browsers do."""
+    fields: dict[str, str] = {}
+    async for raw in response.content:
+        line = raw.decode().rstrip("\r\n")
+        if not line:
+            if "data" in fields:
+                data = fields["data"]
+                yield SentEvent(fields.get("id", ""), fields.get("event", ""), data if data == "[DONE]" else orjson.loads(data))
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
