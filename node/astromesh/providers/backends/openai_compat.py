@@ -91,7 +91,9 @@ class OpenAICompat:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
-            self._session = aiohttp.ClientSession(connector=connector, read_bufsize=EVENT_BYTES_MAX, auto_decompress=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=EVENT_BYTES_MAX, auto_decompress=True
+            )
         return self._session
 
     def _headers(self) -> dict[str, str]:
