@@ -40,7 +40,7 @@ from maia.view import (
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import PART_OVERHEAD, decode
+from maia.wire.codec import PART_OVERHEAD, decode, kind_of
 from maia.wire.frames import encode_push_pull
 from maia.wire.messages import (
     STATE_ALIVE,
@@ -169,7 +169,7 @@ class Mesh:
         """A member answered us otherwise, over a link: it lives, and need not be pinged for an interval."""
         member = self._table.get(name)
         if member is not None and member.living:
-            member.heard_s = now
+            member.heard_s = member.answered_s = now
 
     def stalled(self, lag_s: float, *, now: float) -> None:
         """This node stood still for `lag_s`: what it did not hear in that time proves nothing about others."""
@@ -269,13 +269,13 @@ class Mesh:
     def receive(self, datagram: bytes, *, sender: Address, now: float) -> None:
         """Take one datagram from the network, whatever it holds; what cannot be read is counted and changes nothing."""
         counters = self.counters
-        counters.datagrams_in += 1
-        counters.bytes_in += len(datagram)
         try:
             packet = decode(datagram)
         except DatagramRejected as error:
+            counters.received("rejected", len(datagram))
             counters.reject(error.reason)
             return
+        counters.received(kind_of(packet.messages[0]) if packet.messages else "rejected", len(datagram))
         for reason in packet.rejected:
             counters.reject(reason)
         self._notice_stall(now)
@@ -359,12 +359,12 @@ class Mesh:
     def answer(self, request: PushPull, *, now: float) -> bytes:
         """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` for another cluster's node."""
         self._refuse_foreigners(request)
+        rows, entries = decode_exchange(request.offers) if request.offers else (b"", [])
         self.counters.exchanges += 1
         # Merged before the answer is written, so that what we refute by it is already in the answer.
         self._merge(request.nodes, None, now)
         offers = b""
         if request.offers:
-            rows, entries = decode_exchange(request.offers)
             self._note_offers(self._courier.accept(entries))
             offers = self._courier.answer(rows)
         self._settle(now)

@@ -197,6 +197,7 @@ class Counters:
     rejected: dict[str, int] = field(default_factory=dict)  # by reason
     datagrams_in: int = 0
     bytes_in: int = 0
+    bytes_in_by_kind: dict[str, int] = field(default_factory=dict)  # of the first message; "rejected" where there is none
     datagrams_out: dict[str, int] = field(default_factory=dict)  # by kind of the first message
     bytes_out: dict[str, int] = field(default_factory=dict)
     stream_bytes_in: int = 0
@@ -205,10 +206,21 @@ class Counters:
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
+    def received(self, kind: str, size: int) -> None:
+        self.datagrams_in += 1
+        self.bytes_in += size
+        self.bytes_in_by_kind[kind] = self.bytes_in_by_kind.get(kind, 0) + size
+
     def sent(self, kind: str, size: int) -> None:
         self.datagrams_out[kind] = self.datagrams_out.get(kind, 0) + 1
         self.bytes_out[kind] = self.bytes_out.get(kind, 0) + size
 
     def snapshot(self) -> Counters:
         """A copy that no longer changes."""
-        return replace(self, rejected=dict(self.rejected), datagrams_out=dict(self.datagrams_out), bytes_out=dict(self.bytes_out))
+        return replace(
+            self,
+            rejected=dict(self.rejected),
+            bytes_in_by_kind=dict(self.bytes_in_by_kind),
+            datagrams_out=dict(self.datagrams_out),
+            bytes_out=dict(self.bytes_out),
+        )

@@ -48,7 +48,7 @@ def test_a_datagram_of_any_bytes_is_counted_and_changes_nothing_that_others_see(
     talk.mesh.receive(payload, sender=STRANGER, now=0.0)
     assert talk.mesh.view(now=0.0) is before
     assert talk.mesh.counters.datagrams_in == 3
-    assert talk.mesh.counters.bytes_in > len(payload)
+    assert sum(talk.mesh.counters.bytes_in_by_kind.values()) == talk.mesh.counters.bytes_in > len(payload)
 
 
 def test_what_cannot_be_read_is_counted_by_its_reason() -> None:
@@ -215,6 +215,13 @@ def test_offers_are_brought_straight_to_whom_an_exchange_made_us_meet() -> None:
     for name in other.peers:
         (message,) = [message for message in talk.said(User, to=name) if isinstance(message, User)]
         assert decode_offers(message.body) == Entries((Entry(ME, 1, "models/0", 1, 0, b"ours"),))
+
+
+def test_an_exchange_with_broken_offers_merges_nothing() -> None:
+    talk, other = Talk(), Talk(peers=1)
+    with pytest.raises(DatagramRejected, match="bad-offers"):
+        talk.mesh.answer(state_of((other.alive(ONE), STATE_ALIVE), offers=b"\x90"), now=0.0)
+    assert list(talk.mesh.view(now=0.0).members) == [ME]
 
 
 def test_a_reply_to_an_exchange_that_is_over_is_ignored() -> None:

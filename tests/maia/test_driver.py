@@ -299,6 +299,12 @@ async def test_what_can_never_be_offered_is_refused_at_once() -> None:
         driver.offer(f"k/{number}", b"x")
     with pytest.raises(MisuseError, match="no room"):
         driver.offer("k/64", b"x")
+    for number in range(7):
+        driver.offer(f"k/{number}", bytes(8192))
+    with pytest.raises(MisuseError, match="exceed the 65536"):
+        driver.offer("k/7", bytes(8192))
+    driver.withdraw("k/0")
+    driver.offer("k/7", bytes(8192))
 
 
 async def test_stopping_twice_or_before_the_start_does_nothing() -> None:

@@ -73,14 +73,10 @@ class Catalogue:
     def offer(self, key: str, value: bytes) -> Entry | None:
         """A new version of an own slot; None where it already holds `value`. Raises `MisuseError` over a limit."""
         check_offer(key, value)
+        check_room(key, value, {held: len(entry.value) for held, entry in self._own.by_key.items()})
         held = self._own.by_key.get(key)
-        if held is None and len(self._own.by_key) >= KEYS_MAX:
-            raise MisuseError(f"no room for {key!r}: a node has {KEYS_MAX} slots, and a slot once used stays")
         if held is not None and held.value == value and not held.flags & WITHDRAWN:
             return None
-        others = sum(len(entry.value) for entry in self._own.by_key.values() if entry is not held)
-        if others + len(value) > OFFERS_BYTES_MAX:
-            raise MisuseError(f"{len(value)} bytes for {key!r} and {others} in other slots exceed the {OFFERS_BYTES_MAX} of a node")
         return self._write(key, 0, value)
 
     def withdraw(self, key: str) -> Entry | None:
@@ -165,6 +161,15 @@ def check_offer(key: str, value: bytes) -> None:
         raise MisuseError(f"offer key {key!r} must be 1 to {KEY_BYTES_MAX} bytes of printable text")
     if len(value) > VALUE_BYTES_MAX:
         raise MisuseError(f"offer {key!r} has {len(value)} bytes; at most {VALUE_BYTES_MAX} travel")
+
+
+def check_room(key: str, value: bytes, slots: Mapping[str, int]) -> None:
+    """Raises `MisuseError` where `slots`, the bytes in each slot that was ever used, leave no room for the offer."""
+    if key not in slots and len(slots) >= KEYS_MAX:
+        raise MisuseError(f"no room for {key!r}: a node has {KEYS_MAX} slots, and a slot once used stays")
+    others = sum(size for slot, size in slots.items() if slot != key)
+    if others + len(value) > OFFERS_BYTES_MAX:
+        raise MisuseError(f"{len(value)} bytes for {key!r} and {others} in other slots exceed the {OFFERS_BYTES_MAX} of a node")
 
 
 def cut(entries: Iterable[Entry], *, budget_bytes: int) -> list[Entry]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from random import SystemRandom
 from typing import Final
 
-from maia.catalogue.catalogue import check_offer
+from maia.catalogue.catalogue import check_offer, check_room
 from maia.config import Address, MeshConfig
 from maia.core import Exchange, Mesh
 from maia.drivers.clock import Clock
@@ -26,7 +26,6 @@ from maia.drivers.streams import StreamServer, dial
 from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
 from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
 from maia.wire.messages import PushPull
-from maia.wire.offers import KEYS_MAX
 
 PUBLISH_PAUSE_S: Final = 0.01  # at most 100 views a second: a reader cannot use more, and each wakes the node's loop
 WAKE_PAUSE_S: Final = 0.001  # between two wakes by the clock: no deadline is worth a busy loop
@@ -83,7 +82,7 @@ class MeshDriver:
         self._lock = threading.Lock()
         self._wishes = Wishes()
         self._wake_posted = False
-        self._slots: dict[str, None] = {}
+        self._slots: dict[str, int] = {}  # the bytes in each, so that a refusal does not have to come from another thread
         self._subscriptions: list[Subscription] = []
 
     async def start(self) -> None:
@@ -110,14 +109,17 @@ class MeshDriver:
     def offer(self, key: str, value: bytes) -> None:
         """Put `value` into a slot of what this node offers. Raises `MisuseError` for what can never travel; returns at once."""
         check_offer(key, value)
-        if key not in self._slots and len(self._slots) >= KEYS_MAX:
-            raise MisuseError(f"no room for {key!r}: a node has {KEYS_MAX} slots, and a slot once used stays")
-        self._slots[key] = None
+        check_room(key, value, self._slots)
+        self._slots[key] = len(value)
         with self._lock:
             self._wishes.offers[key] = value
         self._wake()
 
     def withdraw(self, key: str) -> None:
+        """Empty a slot; returns at once."""
+        if key not in self._slots:
+            return
+        self._slots[key] = 0
         with self._lock:
             self._wishes.offers[key] = None
         self._wake()
@@ -287,11 +289,9 @@ class _Core:
         """Do what was wished for and what is due, and send, publish and sleep again."""
         now = self._clock.now()
         mesh = self.mesh
-        self._grant(self._driver.take_wishes(), now)
-        jumped_s = self._clock.jumped_s()
-        if jumped_s >= mesh.config.profile.probe_timeout_s:
-            mesh.stalled(jumped_s, now=now)
         try:
+            self._grant(self._driver.take_wishes(), now)
+            mesh.stalled(self._clock.jumped_s(), now=now)
             if mesh.deadline() <= now:
                 mesh.tick(now=now)
             self._flush(now)

@@ -55,14 +55,15 @@ class StreamServer:
                 request = await read_push_pull(reader, self._counters)
                 reply = self._answer(request)
                 self._counters.stream_bytes_out += len(reply)
-                writer.write(reply)
-                await writer.drain()
+                await _send(writer, reply)
+                await _close(writer)
         except DatagramRejected as error:
             self._counters.reject(error.reason)
         except (OSError, TimeoutError):
             self._counters.reject("stream-broken")
         finally:
-            await _close(writer)
+            # Whoever does not read what it asked for keeps no connection of ours beyond its time.
+            writer.transport.abort()
 
 
 async def dial(target: Address, request: bytes, counters: Counters) -> PushPull:
@@ -71,11 +72,10 @@ async def dial(target: Address, request: bytes, counters: Counters) -> PushPull:
         reader, writer = await asyncio.open_connection(target.host, target.port)
         try:
             counters.stream_bytes_out += len(request)
-            writer.write(request)
-            await writer.drain()
+            await _send(writer, request)
             return await read_push_pull(reader, counters)
         finally:
-            await _close(writer)
+            writer.transport.abort()
 
 
 async def read_push_pull(reader: asyncio.StreamReader, counters: Counters) -> PushPull:
@@ -90,6 +90,11 @@ async def read_push_pull(reader: asyncio.StreamReader, counters: Counters) -> Pu
     for reason in decoder.rejected:
         counters.reject(reason)
     return message
+
+
+async def _send(writer: asyncio.StreamWriter, payload: bytes) -> None:
+    writer.write(payload)
+    await writer.drain()
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 from maia.config import LAN, PROFILES, Address, Profile, Random
 from maia.membership.suspicion import Suspicion
 from maia.view import Evidence, Status
@@ -17,6 +19,7 @@ class Member:
 
     __slots__ = (
         "address",
+        "answered_s",
         "evidence",
         "heard_s",
         "incarnation",
@@ -35,6 +38,7 @@ class Member:
         self.status: Status = "alive"
         self.since_s = now
         self.heard_s = now
+        self.answered_s = -math.inf  # the last call over a link that it answered
         self.suspicion: Suspicion | None = None
         self.evidence: Evidence | None = None
         self.renew(alive, tags)

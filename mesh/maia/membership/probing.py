@@ -193,7 +193,7 @@ class Prober:
             self._outbox.say(target.address, Suspect(target.incarnation, target.name, me.name))
 
     def _next_target(self, now: float) -> Member | None:
-        heard_enough_s = now - self._profile.probe_interval_s
+        lately_s = now - self._profile.probe_interval_s
         for _ in range(len(self._round) + 1):
             if self._at >= len(self._round):
                 self._round = [member.name for member in self._table.living]
@@ -203,8 +203,8 @@ class Prober:
                     return None
             member = self._table.get(self._round[self._at])
             self._at += 1
-            # Who proved to live within the last interval, by a link's traffic or otherwise, need not be asked; a suspect is always asked.
-            if member is not None and (member.status == "suspect" or (member.status == "alive" and member.heard_s < heard_enough_s)):
+            # Who answered a call within the last interval need not be asked; a suspect is always asked.
+            if member is not None and (member.status == "suspect" or (member.status == "alive" and member.answered_s < lately_s)):
                 return member
         return None
 

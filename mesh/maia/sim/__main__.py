@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 
 from maia.config import PROFILES
 from maia.sim.run import Run, RunFailed, carry_out
@@ -21,20 +23,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--duplication", type=float, default=0.0, help="share of packets doubled")
     parser.add_argument("--reordering", type=float, default=0.0, help="share of packets that come late")
     parser.add_argument("--faults", type=int, default=0, help="crashes, restarts, pauses and partitions")
+    parser.add_argument("--jobs", type=int, default=1, help="processes to share the seeds among")
     options = vars(parser.parse_args(arguments))
-    first, count = options.pop("seed"), options.pop("seeds")
-    for seed in range(first, first + count):
-        run = Run(seed=seed, **options)
-        began_s = time.perf_counter()
-        try:
-            outcome = carry_out(run)
-        except RunFailed as failure:
-            sys.stderr.write(f"{failure}\n")
+    first, count, jobs = options.pop("seed"), options.pop("seeds"), options.pop("jobs")
+    runs = [Run(seed=seed, **options) for seed in range(first, first + count)]
+    if jobs == 1:
+        return report(map(attempt, runs))
+    with ProcessPoolExecutor(jobs) as pool:
+        return report(pool.map(attempt, runs))
+
+
+def attempt(run: Run) -> tuple[bool, str]:
+    """Whether a run went well, and what to say of it."""
+    began_s = time.perf_counter()
+    try:
+        outcome = carry_out(run)
+    except RunFailed as failure:
+        return False, str(failure)
+    took_s = time.perf_counter() - began_s
+    noticed = outcome.noticed_s
+    crashes = f", crashes noticed after {noticed[len(noticed) // 2]:.2f} s (median) to {noticed[-1]:.2f} s" if noticed else ""
+    return True, f"seed {run.seed}: {outcome.packets} packets in {took_s:.2f} s, fingerprint {outcome.fingerprint:08x}{crashes}"
+
+
+def report(attempts: Iterable[tuple[bool, str]]) -> int:
+    """Print runs as they end, up to the first that failed; the exit status."""
+    for went_well, words in attempts:
+        (sys.stdout if went_well else sys.stderr).write(f"{words}\n")
+        if not went_well:
             return 1
-        took_s = time.perf_counter() - began_s
-        noticed = outcome.noticed_s
-        crashes = f", crashes noticed after {noticed[len(noticed) // 2]:.2f} s (median) to {noticed[-1]:.2f} s" if noticed else ""
-        sys.stdout.write(f"seed {seed}: {outcome.packets} packets in {took_s:.2f} s, fingerprint {outcome.fingerprint:08x}{crashes}\n")
     return 0
 
 

@@ -43,6 +43,17 @@ KINDS: Final = {
     NACK: "nack",
 }
 
+_KIND_OF: Final = {
+    Ping: "ping",
+    IndirectPing: "indirect-ping",
+    Ack: "ack",
+    Suspect: "suspect",
+    Alive: "alive",
+    Dead: "dead",
+    User: "offers",
+    Nack: "nack",
+}
+
 # 1200 and not memberlist's 1400: it also fits where a tunnel takes its share of a 1280-byte path (RFC 8200's minimum, QUIC's choice).
 PACKET_BYTES_MAX: Final = 1200
 CRC_OVERHEAD: Final = 5
@@ -70,6 +81,11 @@ _packer = msgpack.Packer(use_bin_type=False, autoreset=True)
 class Packet:
     messages: list[Message]
     rejected: tuple[str, ...] = ()  # reasons of the parts that were left out
+
+
+def kind_of(message: Message) -> str:
+    """The message's kind, as in `KINDS`."""
+    return _KIND_OF[type(message)]
 
 
 @lru_cache(maxsize=4096)

@@ -23,16 +23,15 @@ def test_every_member_is_probed_once_a_round_and_no_order_repeats_for_ever() -> 
     talk.pass_time(1.0 + 8 * 20 * 0.2)
     probed = [ping.node for ping in talk.said(Ping) if isinstance(ping, Ping)]
     counts = Counter(probed)
-    # Twenty rounds; who was last in one and first in the next is passed over, since it answered just now.
     assert set(counts) == set(talk.peers)
-    assert min(counts.values()) >= 17
-    assert max(counts.values()) <= 22
+    assert max(counts.values()) - min(counts.values()) <= 2  # the first and the last round are cut
     rounds = {tuple(probed[at : at + 8]) for at in range(0, len(probed) - 8, 8)}
     assert len(rounds) > 10
 
 
-def test_one_member_is_probed_per_interval() -> None:
-    talk = Talk(peers=8)
+@pytest.mark.parametrize("peers", [1, 2, 8])
+def test_one_member_is_probed_per_interval(peers: int) -> None:
+    talk = Talk(peers=peers)
     talk.pass_time(20.0)
     times = [at_s for at_s, _, message in talk.sent if isinstance(message, Ping)]
     assert len(times) in (98, 99, 100)
