@@ -47,8 +47,8 @@ def compiler() -> str | None:
 def cache_folder(compiler_version: str) -> Path:
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "engines"
     flags = os.environ.get("CMAKE_ARGS", "")
-    identity = "\n".join((VERSION, compiler_version, platform.machine(), platform.python_version(), cpu_features(), flags))
-    return root / f"llama-cpp-python-{VERSION}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    parts = (VERSION, compiler_version, platform.machine(), platform.python_version(), cpu_features(), flags)
+    return root / f"llama-cpp-python-{VERSION}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
 def cached(folder: Path) -> Path | None:
