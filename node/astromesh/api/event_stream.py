@@ -24,7 +24,6 @@ class EventStream:
 
     async def __aenter__(self) -> EventStream:
         await self._response.prepare(self._request)
-        self._rearm()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

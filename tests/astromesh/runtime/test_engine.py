@@ -146,6 +146,7 @@ async def test_a_run_that_is_given_up_while_it_waits_for_its_turn_takes_nobodys_
     await all_events(first)
     model.let_all()
     assert (await all_events(third))[-1].kind == "done"
+    assert rooms.runtime._sessions == {}
 
 
 async def test_a_session_lets_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:

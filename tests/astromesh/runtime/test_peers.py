@@ -372,6 +372,30 @@ async def test_a_host_that_cannot_be_reached_leads_to_the_next_host() -> None:
         assert (await two.a.ask("Hello"))["answer"] == "From b."
 
 
+@pytest.mark.parametrize(
+    ("words", "failure"),
+    [
+        pytest.param((), ModelFailed("it broke off", code="model_provider_unavailable", definite=False), id="may have happened"),
+        pytest.param(("Half ",), ModelFailed("no room", code="model_provider_unavailable", definite=True), id="has begun"),
+    ],
+)
+async def test_a_run_that_may_have_happened_or_has_begun_is_not_begun_again_elsewhere(words: tuple[str, ...], failure: ModelFailed) -> None:
+    async with pair() as two, AsyncExitStack() as stack:
+        c = Rooms("c", linked=True)
+        c_at = await stack.enter_async_context(c.open_door())
+        second, first = Scripted(["No."]), HeldModel(*words, failure=failure)
+        first.let_all()
+        two.b.hosts(an_agent(provider=first))
+        c.hosts(an_agent(provider=second))
+        two.a.sees(member("b-000000", agents=["desk"], link=two.b_at), member("c-000000", agents=["desk"], link=c_at))
+        run = two.a.start()
+        _, arrived = await drained(run.events)
+        await run.close()
+        assert arrived is not None
+        assert arrived.message == failure.message
+        assert second.asked == []
+
+
 async def test_when_no_host_can_be_reached_the_agent_is_unavailable() -> None:
     async with pair() as two:
         await two.closing_b.aclose()
