@@ -131,12 +131,13 @@ class AgentRuntime:
                 failure = error
             except asyncio.CancelledError:
                 # Its reader may still be there: the node that shuts down cancels a run, too.
-                events.cut(RunCancelled(f"the run was cancelled on {self._node}", hint="ask again; another node of the mesh may answer"))
+                failure = RunCancelled(f"the run was cancelled on {self._node}", hint="ask again; another node of the mesh may answer")
                 raise
             except Exception:
                 log.exception("run %s failed in a way that nobody foresaw", run_id)
                 failure = AstromeshError("the node made a mistake of its own", hint=f"its log has the details under {run_id}")
-            await events.end(failure)
+            finally:
+                events.end(failure)
 
         task = asyncio.create_task(conducted(), name=f"run {run_id}")
         self._runs.add(task)

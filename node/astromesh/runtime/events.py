@@ -43,32 +43,29 @@ class RunEvents:
 
     def __init__(self, *, watched: bool) -> None:
         self.watched = watched
-        self._queue: asyncio.Queue[RunEvent | AstromeshError | None] = asyncio.Queue(EVENTS_WAITING_MAX)
+        self._queue: asyncio.Queue[RunEvent | None] = asyncio.Queue(EVENTS_WAITING_MAX)
         self._position = 0
-        self._cut: AstromeshError | None = None
+        self._over = False
+        self._failure: AstromeshError | None = None
 
     async def tell(self, kind: str, data: Mapping[str, Any]) -> None:
         """Waits while the queue is full."""
         await self._queue.put(RunEvent(self._position, kind, data))
         self._position += 1
 
-    async def end(self, failure: AstromeshError | None) -> None:
-        """Nothing comes after this. A failure is raised where the events are read."""
-        await self._queue.put(failure)
+    def end(self, failure: AstromeshError | None) -> None:
+        """Nothing is told after this. What was told before is still read, then a failure is raised where the events are read.
 
-    def cut(self, failure: AstromeshError) -> None:
-        """The end of a run that may not wait any more. What was told before is still read, then the failure is raised."""
-        self._cut = failure
-        if not self._queue.full():
-            self._queue.put_nowait(failure)  # a reader may be waiting
+        Never waits: a run that is cancelled has no time left for a slow reader.
+        """
+        self._over, self._failure = True, failure
+        if self._queue.empty():
+            self._queue.put_nowait(None)  # a reader may be waiting
 
     async def __aiter__(self) -> AsyncIterator[RunEvent]:
-        while True:
-            if self._cut is not None and self._queue.empty():
-                raise self._cut
-            item = await self._queue.get()
-            if item is None:
-                return
-            if isinstance(item, AstromeshError):
-                raise item
-            yield item
+        while not (self._over and self._queue.empty()):
+            event = await self._queue.get()
+            if event is not None:
+                yield event
+        if self._failure is not None:
+            raise self._failure

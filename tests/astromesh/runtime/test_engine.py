@@ -296,6 +296,15 @@ async def test_a_draining_node_takes_nothing_new_lets_the_rest_end_and_then_canc
     assert (slow.open, rooms.runtime.active_runs) == (0, 0)
 
 
+async def test_a_run_that_is_cancelled_in_its_very_first_moment_ends_aloud_too() -> None:
+    rooms = Rooms()
+    rooms.hosts(an_agent(provider=HeldModel("never")))
+    run = rooms.start()
+    await rooms.runtime.drain(grace_s=0)
+    async with asyncio.timeout(AMPLE_S):
+        assert isinstance(await failure_of(run), RunCancelled)
+
+
 async def test_draining_with_nothing_under_way_is_over_at_once() -> None:
     async with asyncio.timeout(AMPLE_S):
         await Rooms().runtime.drain(grace_s=3600)

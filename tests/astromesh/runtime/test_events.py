@@ -15,14 +15,14 @@ async def test_events_are_numbered_from_zero_and_come_in_their_order() -> None:
     events = RunEvents(watched=True)
     await events.tell("token", {"content": "a"})
     await events.tell("done", {})
-    await events.end(None)
+    events.end(None)
     assert [(event.position, event.kind) async for event in events] == [(0, "token"), (1, "done")]
 
 
 async def test_a_failure_is_raised_where_the_events_are_read_after_all_that_came_before() -> None:
     events = RunEvents(watched=True)
     await events.tell("token", {})
-    await events.end(Overloaded("busy"))
+    events.end(Overloaded("busy"))
     reading = aiter(events)
     assert (await anext(reading)).kind == "token"
     with pytest.raises(Overloaded):
@@ -59,7 +59,7 @@ async def test_an_end_is_read_at_once_even_where_the_queue_was_full() -> None:
     events = RunEvents(watched=True)
     for _ in range(EVENTS_WAITING_MAX):
         await events.tell("token", {})
-    events.cut(Overloaded("cancelled"))
+    events.end(Overloaded("cancelled"))
     seen, failure = await drained(events)
     assert len(seen) == EVENTS_WAITING_MAX
     assert isinstance(failure, Overloaded)
@@ -69,6 +69,6 @@ async def test_a_reader_that_waits_is_woken_by_the_end() -> None:
     events = RunEvents(watched=True)
     waiting = asyncio.create_task(anext(aiter(events)))
     await asyncio.sleep(0)
-    events.cut(Overloaded("cancelled"))
+    events.end(Overloaded("cancelled"))
     with pytest.raises(Overloaded):
         await waiting

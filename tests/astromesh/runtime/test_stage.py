@@ -44,7 +44,7 @@ class Performance:
         )
 
     async def told(self) -> list[tuple[str, dict[str, object]]]:
-        await self.events.end(None)
+        self.events.end(None)
         return [(event.kind, dict(event.data)) async for event in self.events]
 
     @property
