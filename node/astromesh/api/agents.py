@@ -15,7 +15,7 @@ from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import REQUEST_ID, reply
 from astromesh.errors import AgentUnusable, AstromeshError, InvalidRequest, UnknownAgent
 from astromesh.runtime.engine import Run
-from astromesh.runtime.events import RunEvent, RunRequest
+from astromesh.runtime.events import SESSION_ID_CHARACTERS_MAX, RunEvent, RunRequest
 
 
 class RunBody(BaseModel):
@@ -25,7 +25,10 @@ class RunBody(BaseModel):
 
     query: str = Field(min_length=1, description="What to ask.")
     session_id: str | None = Field(
-        None, min_length=1, max_length=200, description="A conversation to go on with. Without it a fresh one, returned."
+        None,
+        min_length=1,
+        max_length=SESSION_ID_CHARACTERS_MAX,
+        description="A conversation to go on with. Without it a fresh one, returned.",
     )
     context: dict[str, Any] = Field(default_factory=dict, description="Variables for the agent's prompt templates.")
     stream: bool = Field(False, description="Answer as an event stream; so does Accept: text/event-stream.")

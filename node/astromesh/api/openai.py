@@ -33,7 +33,7 @@ from astromesh.dialogue import (
     Usage,
 )
 from astromesh.errors import AstromeshError, InvalidRequest, UnknownModel
-from astromesh.runtime.events import RunRequest
+from astromesh.runtime.events import SESSION_ID_CHARACTERS_MAX, RunRequest
 from astromesh.runtime.models import Routed
 
 COMPLETION_TIMEOUT_S = 600.0  # as long as OpenAI's own clients wait by default
@@ -44,8 +44,13 @@ KEY_CHARACTERS_NAMED = 40
 
 # Keys of OpenAI's that change what the answer must be, and that this node cannot honour yet: silence would be a lie.
 _NOT_HONOURED = ("audio", "function_call", "functions", "logit_bias", "modalities", "prediction", "top_logprobs", "web_search_options")
-# Keys that are only about bookkeeping on their side: accepted, and named as ignored.
-_BOOKKEEPING = ("metadata", "parallel_tool_calls", "reasoning_effort", "safety_identifier", "service_tier", "store", "user", "verbosity")
+_EMPTY: tuple[object, ...] = (None, [], {}, "")
+
+
+class Open(BaseModel):
+    """Takes keys that it does not know, so that they can be named."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class FunctionBody(BaseModel):
@@ -64,32 +69,30 @@ class TextPart(BaseModel):
     text: str | None = None
 
 
-class MessageBody(BaseModel):
+class MessageBody(Open):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
 
 
-class FunctionSchema(BaseModel):
+class FunctionSchema(Open):
     name: str
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
 
 
-class ToolBody(BaseModel):
+class ToolBody(Open):
     type: Literal["function"]
     function: FunctionSchema
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Open):
     include_usage: bool = False
 
 
-class ChatBody(BaseModel):
+class ChatBody(Open):
     """OpenAI's chat completion request."""
-
-    model_config = ConfigDict(extra="allow")
 
     model: str = Field(min_length=1, description="A model of the mesh, or agent:NAME.")
     messages: list[MessageBody] = Field(min_length=1, max_length=4096)
@@ -164,6 +167,12 @@ async def _agent_stream(request: web.Request, body: ChatBody) -> AsyncGenerator[
     if transcript[-1].role != "user":
         raise InvalidRequest("the last message to an agent must be the user's", hint="end messages with role user", param="messages")
     session_id = request.headers.get("X-Astromesh-Session")
+    if session_id is not None and not 0 < len(session_id) <= SESSION_ID_CHARACTERS_MAX:
+        raise InvalidRequest(
+            f"X-Astromesh-Session must have 1 to {SESSION_ID_CHARACTERS_MAX} characters",
+            hint="use the session_id of an earlier answer",
+            param="X-Astromesh-Session",
+        )
     if session_id is not None and len(transcript) > 1:
         raise InvalidRequest(
             "X-Astromesh-Session names the history, so the messages may hold the new one only",
@@ -293,7 +302,14 @@ def _ignored(body: ChatBody) -> list[str]:
         raise InvalidRequest("n must be 1: this node makes one choice a request", hint="send the request n times", param="n")
     if body.logprobs:
         raise InvalidRequest("logprobs cannot be honoured by this node", hint="leave logprobs out", param="logprobs")
-    return sorted(key for key, value in extra.items() if value is not None and (key in _BOOKKEEPING or key not in _NOT_HONOURED))
+    parts: list[tuple[str, Open | None]] = [("", body), ("stream_options.", body.stream_options)]
+    parts += [("messages.", message) for message in body.messages]
+    for tool in body.tools or ():
+        parts += [("tools.", tool), ("tools.function.", tool.function)]
+    # What is empty says nothing, and clients send it along with their own model's earlier answers.
+    return sorted(
+        {f"{where}{key}" for where, part in parts if part for key, value in (part.model_extra or {}).items() if value not in _EMPTY}
+    )
 
 
 def _in_a_header(keys: list[str]) -> str:

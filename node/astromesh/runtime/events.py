@@ -15,6 +15,7 @@ from astromesh.dialogue import Transcript
 from astromesh.errors import AstromeshError
 
 EVENTS_WAITING_MAX = 256  # about two seconds of a fast model's tokens: a hiccup of the reader's costs nothing
+SESSION_ID_CHARACTERS_MAX = 200  # a UUID has 36; the rest is for callers who name their own
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,15 @@ async def test_keys_that_do_nothing_are_accepted_and_named(rooms: Rooms, client:
     assert "X-Astromesh-Ignored" not in raw.headers
 
 
+async def test_keys_inside_of_messages_and_tools_are_named_where_they_say_something(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    says(rooms, "Yes.")
+    earlier: Any = {"role": "assistant", "content": "Hello.", "refusal": None, "annotations": []}
+    named: Any = {"role": "user", "content": "Hello", "name": "ada"}
+    strict: Any = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+    raw = await client.chat.completions.with_raw_response.create(model="m", messages=[named, earlier, named], tools=[strict])
+    assert raw.headers["X-Astromesh-Ignored"] == "messages.name, tools.function.strict"
+
+
 async def test_a_key_that_no_header_may_repeat_is_named_as_far_as_it_may(rooms: Rooms, doors: Doors) -> None:
     says(rooms, "Yes.", "Yes.")
     for body in ({"a\r\nX-Evil: 1": 1, "b\0": 2, "ü": 3}, {f"key-{number}" * 10: 1 for number in range(3000)}):
@@ -382,6 +391,7 @@ async def test_a_session_of_ours_is_gone_on_with_when_it_is_named(rooms: Rooms, 
         ({"messages": HELLO, "response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": [*HELLO, {"role": "assistant", "content": "Hello."}]}, "messages"),
         ({"messages": [*HELLO, *HELLO], "extra_headers": {"X-Astromesh-Session": "s1"}}, "messages"),
+        ({"messages": HELLO, "extra_headers": {"X-Astromesh-Session": "x" * 201}}, "X-Astromesh-Session"),
     ],
 )
 async def test_what_an_agent_cannot_be_given_is_400(rooms: Rooms, client: openai.AsyncOpenAI, how: dict[str, Any], param: str) -> None:

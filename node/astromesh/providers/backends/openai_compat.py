@@ -31,6 +31,7 @@ from astromesh.errors import ModelFailed, ModelRefused, Overloaded
 CONNECT_TIMEOUT_S = 5.0  # a server on a LAN or in a cloud answers a SYN in milliseconds; more is a dead host
 SILENCE_TIMEOUT_S = 120.0  # between two pieces of an answer: a long prompt on a slow machine takes this long before its first token
 CONNECTIONS_MAX = 256  # to one server; beyond that calls wait for a connection, within their deadline
+KEEP_ALIVE_S = 4.0  # uvicorn and Node.js hang up after 5 s of silence: whoever asks in that moment would see his request fail
 REPLY_BYTES_MAX = 10 * 2**20
 EVENT_BYTES_MAX = 2**20  # one line of an event stream
 TOOL_CALLS_MAX = 128
@@ -90,7 +91,7 @@ class OpenAICompat:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_ALIVE_S)
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=EVENT_BYTES_MAX, auto_decompress=True
             )
