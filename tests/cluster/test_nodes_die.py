@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import aiohttp
@@ -69,6 +71,24 @@ async def test_a_node_that_is_stopped_leaves_and_is_not_mourned(dark: Mesh) -> N
     assert await dark.b.stop() == 0
     for node in (dark.a, dark.c):
         await eventually(lambda node=node: sees(node, {"a": "alive", "b": "left", "c": "alive"}), 2.0, what=f"{node.name} sees that b left")
+
+
+@pytest.mark.parametrize("stopped", ["a", "c"])
+async def test_a_stream_that_began_ends_in_full_although_its_home_or_its_server_is_told_to_stop(dark: Mesh, stopped: str) -> None:
+    body = {"model": "slow", "messages": [{"role": "user", "content": "Take your time"}], "stream": True}
+    async with dark.a.http.post("/v1/chat/completions", json=body) as response:
+        first = await response.content.readline()
+        os.kill(getattr(dark, stopped).pid, signal.SIGTERM)
+        rest = await response.content.read()
+    assert first.startswith(b"data: ")
+    assert rest.rstrip().endswith(b"data: [DONE]"), rest[-500:]
+    assert b'"error"' not in rest
+
+    async def has_ended() -> bool:
+        return getattr(dark, stopped).exit_code is not None
+
+    await eventually(has_ended, 3.0, what=f"{stopped} has ended")
+    assert getattr(dark, stopped).exit_code == 0
 
 
 async def test_what_nobody_ever_offered_is_not_unavailable_but_unknown(dark: Mesh) -> None:

@@ -223,6 +223,8 @@ async def node_process(
         try:
             await node.start(ready_s=ready_s)
             yield node
+            if "Traceback (most recent call last)" in node.output:
+                raise node.failure("made a mistake of its own, says its log")
         except NodeFailed:
             raise
         except BaseException as error:

@@ -73,8 +73,10 @@ class Link(ABC):
         self._loop = asyncio.get_running_loop()
         self._conversation = conversation
         self._web_socket = web_socket
-        # Kept apart, because aiohttp forgets its transport when a goodbye times out, with unsent bytes in it.
-        self._raw_socket: socket.socket | None = web_socket.get_extra_info("socket")
+        # A handle of our own to the connection: aiohttp forgets its transport when a goodbye times out with unsent bytes in it, uvloop's
+        # stand-in for the socket has no `shutdown`, and the number of a handle that is not ours may by then mean another connection.
+        given = web_socket.get_extra_info("socket")
+        self._connection = socket.fromfd(given.fileno(), given.family, given.type) if given is not None else None
         self.over: asyncio.Future[str] = self._loop.create_future()
         self._room: asyncio.Future[None] | None = None  # the writer waits for something to say
         self._timer = self._loop.call_at(conversation.due, self._tick)
@@ -172,10 +174,11 @@ class Link(ABC):
         except (TimeoutError, OSError, aiohttp.ClientError, RuntimeError):
             _log.debug("link to %s: no goodbye was possible", self._conversation.peer_name)
         finally:
-            if self._raw_socket is not None:
+            if self._connection is not None:
                 # Closing a transport waits for its unsent bytes, and a peer that hangs never takes them.
                 with contextlib.suppress(OSError):
-                    self._raw_socket.shutdown(socket.SHUT_RDWR)
+                    self._connection.shutdown(socket.SHUT_RDWR)
+                self._connection.close()
 
 
 def _farewell(message: aiohttp.WSMessage) -> str:

@@ -50,6 +50,7 @@ class House:
     hosts_allowed: frozenset[str]  # names under which this node may be addressed, besides loopback
     warnings: tuple[str, ...] = ()  # of the configuration, as a person reads them
     not_ready: list[str] = field(default_factory=list)  # reasons; empty once everything is open
+    draining: bool = False  # on its way out: what is under way ends, nothing new begins
 
 
 HOUSE = web.AppKey("house", House)

@@ -32,7 +32,7 @@ from astromesh.dialogue import (
     Transcript,
     Usage,
 )
-from astromesh.errors import AstromeshError, InvalidRequest, UnknownModel
+from astromesh.errors import AstromeshError, Draining, InvalidRequest, UnknownModel
 from astromesh.runtime.events import SESSION_ID_CHARACTERS_MAX, RunRequest
 from astromesh.runtime.models import Routed
 
@@ -117,6 +117,9 @@ class ChatBody(Open):
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
+    house = request.app[HOUSE]
+    if house.draining:
+        raise Draining(f"{house.node} is shutting down", hint="ask another node of the mesh")
     body = await read(request, ChatBody)
     ignored = _ignored(body)
     headers = {"X-Astromesh-Ignored": _in_a_header(ignored)} if ignored else {}

@@ -6,9 +6,10 @@ text so far cannot be taken back.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -23,6 +24,8 @@ from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
 
 RETRY_AFTER_S = 5  # a node that comes back is usable again about this long after its process starts
+
+DRAIN_LOOK_S = 0.02
 
 RouteKind = Literal["local", "peer"]
 
@@ -104,6 +107,13 @@ class Models:
                     del self._in_flight[candidate.node]
                 self._metrics.model_requests.labels(request.model, kind, outcome).inc()
         raise self._verdict(request.model, failures, forwarded=forwarded)
+
+    async def drain(self, grace_s: float) -> None:
+        """Waits until no completion is under way, asked for here or by a peer, for `grace_s` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self._in_flight:  # noqa: ASYNC110  once in a node's life; an event would cost every completion
+                    await asyncio.sleep(DRAIN_LOOK_S)
 
     def ready(self, model: str) -> bool:
         """Could it be asked now, here or on a peer?"""

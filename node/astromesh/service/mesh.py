@@ -17,7 +17,7 @@ from astromesh.errors import ConfigurationError, JoinRefused
 from astromesh.fleet.offers import Offer, OfferTooLarge, slots
 from astromesh.service.addresses import HostPort, parse_seed
 from astromesh.service.ports import LAN_NEEDS, taken
-from astromesh.service.record import Record, RecordFile
+from astromesh.service.record import RecordFile
 from astromesh.service.settings import NodeSettings
 from maia.config import PROFILES, Address, MeshConfig
 from maia.drivers.driver import MeshDriver
@@ -45,6 +45,8 @@ class MeshMembership:
         self._offered: dict[str, bytes] = {}
         self._driver: MeshDriver | None = None
         self._board: Switchboard | None = None
+        self._retired = False
+        self._moving = asyncio.Lock()  # one join or leave at a time: each ends with a whole life
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,7 +67,7 @@ class MeshMembership:
     async def start(self, board: Switchboard) -> None:
         """Opens the gossip and looks for the seeds, for ever if need be. Raises `ConfigurationError` where its port is in use.
 
-        Links to members that died or left are hung up on `board`: their calls fail now, not when silence proves it.
+        Links to members that died are hung up on `board`: their calls fail now, not when silence proves it.
         """
         self._board = board
         await self._begin_life()
@@ -89,25 +91,45 @@ class MeshMembership:
             raise JoinRefused(f"{address!r} is no address: {mistake}", hint="write HOST:PORT of a member's gossip") from mistake
         if not seed.is_loopback:
             raise ConfigurationError(f"{seed} is another machine", hint=LAN_NEEDS)
-        assert self._driver is not None
-        try:
-            await self._driver.join((Address(*seed),), timeout_s=JOIN_TIMEOUT_S)
-        except JoinFailed as failure:
-            raise JoinRefused(
-                f"no member of a mesh answers at {seed}: {failure}", hint="is the node there up, and is this its gossip address?"
-            ) from failure
-        await self._remember(self._record.with_seed(str(seed)))
-        return sum(member.usable for member in self._driver.view.peers)
+        async with self._moving:
+            driver = self._alive()
+            try:
+                await driver.join((Address(*seed),), timeout_s=JOIN_TIMEOUT_S)
+            except JoinFailed as failure:
+                raise JoinRefused(
+                    f"no member of a mesh answers at {seed}: {failure}", hint="is the node there up, and is this its gossip address?"
+                ) from failure
+            self._record = self._record.with_seed(str(seed))
+            await self._save()
+            return sum(member.usable for member in driver.view.peers)
 
     async def leave(self) -> None:
-        """Says goodbye, forgets whom it joined, and stays alone until it is told to join again."""
-        assert self._driver is not None
-        await self._driver.leave(timeout_s=GOODBYE_S)
-        await self._driver.stop()
-        for member in self._driver.view.peers:
-            self._hang_up(member.name, "this node left the mesh")
-        await self._remember(self._record.alone())
-        await self._begin_life()
+        """Says goodbye, forgets whom it joined, and stays alone until it is told to join again.
+
+        Once begun it is carried through, whoever asked and is gone by then: half of it would be a node that is neither here nor there.
+        """
+        task = asyncio.create_task(self._begin_alone(), name="leaving the mesh")
+        self._own(task)
+        await asyncio.shield(task)
+
+    async def _begin_alone(self) -> None:
+        async with self._moving:
+            driver = self._alive()
+            await driver.leave(timeout_s=GOODBYE_S)
+            await driver.stop()
+            for member in driver.view.peers:
+                self._hang_up(member.name, "this node left the mesh")
+            self._record = self._record.alone()
+            await self._begin_life()
+
+    def _alive(self) -> MeshDriver:
+        assert self._driver is not None, "before start"
+        return self._driver
+
+    def retire(self) -> None:
+        """Offers nothing any more, so that nobody sends what is new; what is under way goes on."""
+        self._retired = True
+        self.publish()
 
     def clock(self) -> float:
         return time.monotonic()
@@ -121,7 +143,7 @@ class MeshMembership:
         if self._driver is None:
             return
         try:
-            entries = slots(self._offer())
+            entries = slots(Offer() if self._retired else self._offer())
         except OfferTooLarge as mistake:
             log.error("not everything here can be offered to the mesh: %s", mistake)
             return
@@ -166,7 +188,8 @@ class MeshMembership:
 
     async def _begin_life(self) -> None:
         settings = self._settings
-        await self._remember(self._record.next_life(now=time.time()))
+        self._record = self._record.next_life(now=time.time())
+        await self._save()
         config = MeshConfig(
             name=self.name,
             title=settings.name,
@@ -179,12 +202,13 @@ class MeshMembership:
             role=settings.role,
             profile=PROFILES[settings.profile],
         )
-        self._driver = MeshDriver(config)
+        driver = MeshDriver(config)
+        driver.subscribe(self._hear)
         try:
-            await self._driver.start()
+            await driver.start()
         except OSError as failure:
             raise taken("gossip", settings.gossip, failure, kinds=("udp", "tcp")) from failure
-        self._driver.subscribe(self._hear)
+        self._driver = driver
         self._offered = {}
         self.publish()
 
@@ -203,22 +227,23 @@ class MeshMembership:
                 log.info("%s is dead, says %s", name, accuser)
                 self._hang_up(name, "the mesh gave it up")
             case MemberLeft(name):
+                # Not hung up: whoever says goodbye has finished its calls or closes the link itself, and a goodbye can be forged.
                 log.info("%s left", name)
-                self._hang_up(name, "it left the mesh")
             case MemberReturned(name):
                 log.info("%s is back", name)
-                self._hang_up(name, "it was started anew")
             case IncarnationRaised(incarnation):
-                self._own(asyncio.create_task(self._remember(self._record.raised(incarnation=incarnation)), name="writing node.json"))
+                self._record = self._record.raised(incarnation=incarnation)
+                self._own(asyncio.create_task(self._save(), name="writing node.json"))
             case GenerationRaised(generation):
-                self._own(asyncio.create_task(self._remember(self._record.raised(generation=generation)), name="writing node.json"))
+                self._record = self._record.raised(generation=generation)
+                self._own(asyncio.create_task(self._save(), name="writing node.json"))
 
     def _hang_up(self, name: str, why: str) -> None:
         if self._board is not None:
             self._board.hang_up(name, why)
 
-    async def _remember(self, record: Record) -> None:
-        self._record = record
+    async def _save(self) -> None:
+        """Writes the record as it is when its turn comes, which is never older than when it was asked for."""
         async with self._writing:
             await asyncio.to_thread(self._file.write, self._record)
 

@@ -5,6 +5,7 @@ It offers only what already works, and stops offering before it stops serving.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -37,7 +38,7 @@ from maia.drivers.switchboard import Switchboard
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 20.0  # what runs under way get when the node is told to stop
+GRACE_S = 20.0  # what is under way gets to end when the node is told to stop
 LINGERING_S = 2.0  # what connections get to close after the last answer
 
 
@@ -95,7 +96,6 @@ class Node:
         self.house.metrics.watch(self.local.figures)
         stack.push_async_callback(self.local.close)
         self.local.load()
-        stack.push_async_callback(self.runtime.drain, GRACE_S)
 
     async def open_mesh(self, stack: AsyncExitStack, file: RecordFile) -> None:
         """Links first, so that whoever hears of this node can call it."""
@@ -108,7 +108,6 @@ class Node:
         except OSError as failure:
             raise taken("link", self.settings.link, failure) from failure
         self.peers.board = board
-        stack.push_async_callback(board.drain, GRACE_S)
         self.membership = self.house.mesh = membership
         stack.push_async_callback(membership.stop)
         await membership.start(board)
@@ -123,6 +122,18 @@ class Node:
             await web.TCPSite(runner, *self.settings.api).start()
         except OSError as failure:
             raise taken("api", self.settings.api, failure) from failure
+
+    async def drain(self) -> None:
+        """Takes nothing new and lets what is under way end, while doors, links and gossip stay open: nothing is cut that could have ended.
+
+        What has not ended within `GRACE_S` is cancelled aloud by `AgentRuntime.drain`, or cut when its door closes.
+        """
+        self.house.not_ready.append("the node is shutting down")
+        self.house.draining = True
+        if self.membership is not None:
+            self.membership.retire()
+        links = self.peers.board.drain(GRACE_S) if self.peers.board is not None else asyncio.sleep(0)
+        await asyncio.gather(self.runtime.drain(GRACE_S), links, self.models.drain(GRACE_S))
 
     def _offer(self) -> Offer:
         agents = tuple(OfferedAgent(agent.name, agent.namespace, agent.version) for agent in self.runtime.agents.values())
@@ -157,4 +168,4 @@ async def open_node(settings: NodeSettings, configuration: Configuration, *, doo
         try:
             yield node
         finally:
-            node.house.not_ready.append("the node is shutting down")
+            await node.drain()

@@ -12,6 +12,7 @@ from typing import Any, cast
 import aiohttp
 import psutil
 import pytest
+import uvloop
 
 from maia.config import Address
 from maia.drivers.link import Handler, IncomingCall
@@ -24,6 +25,13 @@ AMPLE_S = 60.0
 # Silence is noticed soon; a machine that stalls for longer than `stall_s` makes it later, never wrong.
 IMPATIENT = LinkLimits(ping_period_s=0.05, stall_s=0.2, silence_max_s=0.4)
 Body = Mapping[str, Any]
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"], scope="module")
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """A node's own loop is uvloop's; a node inside a command has asyncio's."""
+    policy: asyncio.AbstractEventLoopPolicy = request.param()
+    return policy
 
 
 class Desk:
