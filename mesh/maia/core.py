@@ -88,6 +88,7 @@ class Mesh:
         self.config = config
         self.counters = Counters()
         self._random = random
+        self._alone = config.alone
         self._outbox = Outbox(self.counters)
         self._events: list[MeshEvent] = []
         self._settled = 0
@@ -138,6 +139,7 @@ class Mesh:
 
     def join(self, seeds: Iterable[Address], *, now: float) -> int:
         """Ask these addresses for an exchange, again and again until each has answered once. Returns how many are not our own."""
+        self._alone = False
         return sum(self._reunion.add_seed(seed, now) for seed in seeds)
 
     def offer(self, key: str, value: bytes, *, now: float) -> None:
@@ -173,6 +175,8 @@ class Mesh:
 
     def stalled(self, lag_s: float, *, now: float) -> None:
         """This node stood still for `lag_s`: what it did not hear in that time proves nothing about others."""
+        if lag_s > 0:
+            self._awareness.lagged(lag_s, now)
         if lag_s < self.config.profile.probe_timeout_s:
             return
         self.counters.stalls += 1
@@ -183,7 +187,7 @@ class Mesh:
         # Only the prober's timers are never set into the past, so only they show that we come too late. Looked at before a datagram as
         # well: the first one after a stall may be the answer that sets them anew.
         late_s = now - self._prober.due_s()
-        if late_s >= self.config.profile.probe_timeout_s and not self._swim.leaving:
+        if late_s > 0 and not self._swim.leaving:
             self.stalled(late_s, now=now)
 
     # --- time ---
@@ -229,8 +233,9 @@ class Mesh:
         lost = self._reunion.address_to_knock(now)
         if lost is not None:
             sequence = self._prober.next_sequence()
-            self._reunion.knocked(sequence, lost)
-            self._outbox.say(lost, Ping(sequence, "", self.config.gossip, self.config.name))
+            address, name = lost
+            self._reunion.knocked(sequence, address)
+            self._outbox.say(address, Ping(sequence, name, self.config.gossip, self.config.name))
         if self._push_pull_s <= now:
             scale = 1
             if self._table.living_count > PUSH_PULL_SCALE_FROM:
@@ -295,7 +300,12 @@ class Mesh:
             case Ack():
                 self._hear_ack(message, now)
             case Alive():
-                self._swim.hear_alive(message, sender, now)
+                # A newcomer is introduced by a member, or by an exchange that one of us asked for. Otherwise whoever is given the address of
+                # somebody lately dead would be drawn into his mesh by what is still told there.
+                if self._table.get(message.node) is None and self._table.at(sender) is None:
+                    self.counters.reject("stranger")
+                else:
+                    self._swim.hear_alive(message, sender, now)
             case Suspect():
                 self._swim.hear_suspect(message, sender, now)
             case Dead():
@@ -303,7 +313,10 @@ class Mesh:
             case Nack():
                 self._prober.nacked(message.sequence)
             case IndirectPing():
-                self._prober.relay(message, message.source or sender, now)
+                if self.config.admits(message.target) and self.config.admits(message.source or sender):
+                    self._prober.relay(message, message.source or sender, now)
+                else:
+                    self.counters.reject("beyond-loopback")
             case User():
                 self._hear_user(message, sender, now)
             case _:
@@ -314,6 +327,9 @@ class Mesh:
             self.counters.reject("ping-for-another")
             return
         answer_to = ping.source or sender
+        if not self.config.admits(answer_to):
+            self.counters.reject("beyond-loopback")
+            return
         member = self._table.get(ping.source_node)
         root = self._catalogue.root if member is not None and member.tags is not None else b""
         self._outbox.say(answer_to, Ack(ping.sequence, b"", root))
@@ -358,6 +374,8 @@ class Mesh:
 
     def answer(self, request: PushPull, *, now: float) -> bytes:
         """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` for another cluster's node."""
+        if self._alone:
+            raise DatagramRejected("alone", "this node was told to leave")
         self._refuse_foreigners(request)
         rows, entries = decode_exchange(request.offers) if request.offers else (b"", [])
         self.counters.exchanges += 1
@@ -514,4 +532,5 @@ class Mesh:
     def view(self, *, now: float) -> MeshView:
         """The mesh as seen now; cheap where nothing changed."""
         self.counters.health = self._awareness.score
+        self.counters.rumours = len(self._rumours)
         return self._viewer.view(now)

@@ -6,27 +6,45 @@ as long as they need it. Nothing here is ever modified, but for the counters, wh
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from maia.config import Address
 
 Status = Literal["alive", "suspect", "dead", "left"]
+# late: answered after others were asked to ping it, too; voided: we stood still ourselves, so that silence proves nothing.
+ProbeOutcome = Literal["acked", "late", "failed", "voided"]
+
+# From what no timer notices to a stall that costs a life; 0.08 s is the probe timeout of `lan-fast`.
+LAG_BUCKETS_S: Final = (0.001, 0.005, 0.02, 0.08, 0.2, 0.5, 1.0, 3.0)
 
 EMPTY_OFFERS: Mapping[str, bytes] = MappingProxyType({})
 
 
+class ProbeSeen(NamedTuple):
+    """One probe of ours, and how it ended."""
+
+    at_s: float  # when it ended, on the mesh's own clock
+    outcome: ProbeOutcome
+    took_s: float
+    how: str = ""  # of one that failed: who else was asked
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Why a member has the status that it has: the last change, who is behind it, and our own state at that moment."""
+    """Why a member got a status: who is behind it, what we had seen of it ourselves, and our own state at that moment."""
 
     status: Status
     at_s: float  # the mesh's own clock
     accuser: str  # who said so; our own name where we found out ourselves; empty for good news
     how: str
     own_health: int  # our own Lifeguard score then: 0 is well, 7 is starved, and its verdicts deserve less trust
+    own_lag_s: float = 0.0  # the latest that our own timers had come in the seconds before
+    accusers: tuple[str, ...] = ()  # everyone who had accused it by then, as far as we heard
+    probes: tuple[ProbeSeen, ...] = ()  # our own last ones, oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,12 @@ class MemberView:
     since_s: float  # when it got its status, on the mesh's own clock (seconds, monotonic)
     heard_s: float  # when something last proved that it lives, same clock; refreshed at most once a second
     offers: Mapping[str, bytes]  # its catalogue entries; kept for a while after a death, so that "gone" differs from "never offered"
-    evidence: Evidence | None = None
+    history: tuple[Evidence, ...] = ()  # why it got its last few statuses, oldest first
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """Why it has the status that it has."""
+        return self.history[-1] if self.history else None
 
     @property
     def usable(self) -> bool:
@@ -182,8 +205,12 @@ class Counters:
 
     pings: int = 0
     indirect_pings: int = 0
+    probes_acked: int = 0
+    probes_late: int = 0
     probes_failed: int = 0
     suspicions: int = 0
+    confirmations: int = 0  # of a suspicion, by others
+    cleared: int = 0  # suspicions that the member refuted
     deaths: int = 0
     refutations: int = 0
     exchanges: int = 0
@@ -194,6 +221,9 @@ class Counters:
     pulls: int = 0
     events_dropped: int = 0
     health: int = 0  # the Lifeguard score now, not a sum
+    rumours: int = 0  # waiting to be told now, not a sum
+    lags: list[int] = field(default_factory=lambda: [0] * (len(LAG_BUCKETS_S) + 1))  # wakes by the clock, by how late they came
+    lag_sum_s: float = 0.0
     rejected: dict[str, int] = field(default_factory=dict)  # by reason
     datagrams_in: int = 0
     bytes_in: int = 0
@@ -205,6 +235,11 @@ class Counters:
 
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def lagged(self, seconds: float) -> None:
+        """The mesh's thread woke by the clock, so much later than it wanted to."""
+        self.lags[bisect_left(LAG_BUCKETS_S, seconds)] += 1
+        self.lag_sum_s += seconds
 
     def received(self, kind: str, size: int) -> None:
         self.datagrams_in += 1
@@ -219,6 +254,7 @@ class Counters:
         """A copy that no longer changes."""
         return replace(
             self,
+            lags=self.lags[:],
             rejected=dict(self.rejected),
             bytes_in_by_kind=dict(self.bytes_in_by_kind),
             datagrams_out=dict(self.datagrams_out),

@@ -17,7 +17,7 @@ from tests.rig.eventually import eventually
 from maia.config import Address, MeshConfig
 from maia.drivers.driver import MeshDriver
 from maia.errors import JoinFailed, MisuseError
-from maia.view import IncarnationRaised, MemberDied, MemberLeft, MeshEvent
+from maia.view import Counters, IncarnationRaised, MemberDied, MemberLeft, MeshEvent
 from maia.wire.codec import encode
 from maia.wire.messages import Suspect
 
@@ -315,3 +315,20 @@ async def test_stopping_twice_or_before_the_start_does_nothing() -> None:
     await driver.stop()
     driver.offer("models/0", b"late")  # a wish of somebody who has not noticed yet
     driver.withdraw("models/0")
+
+
+async def test_how_late_the_mesh_s_thread_wakes_is_counted() -> None:
+    async with mesh_of("a", "b") as (a, _):
+        before = sum(a.counters().lags)
+        await eventually(lambda: asyncio.sleep(0, sum(a.counters().lags) > before + 5), 1.0, what="wakes by the clock")
+        assert 0 < a.counters().lag_sum_s < 60
+
+
+def test_a_lag_falls_into_the_first_bucket_that_holds_it() -> None:
+    counters = Counters()
+    for seconds in (0.0, 0.001, 0.0011, 99.0):
+        counters.lagged(seconds)
+    assert (counters.lags[0], counters.lags[1], counters.lags[-1]) == (2, 1, 1)
+    frozen = counters.snapshot()
+    counters.lagged(0.0)
+    assert sum(frozen.lags) == 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -245,6 +246,7 @@ class _Core:
         self._socket: DatagramSocket
         self._server: StreamServer
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_s = math.inf  # when the timer is due
         self._tasks: set[asyncio.Task[None]] = set()
         self._joins: list[Future[None]] = []
         self._leaves: list[Future[None]] = []
@@ -289,6 +291,8 @@ class _Core:
         """Do what was wished for and what is due, and send, publish and sleep again."""
         now = self._clock.now()
         mesh = self.mesh
+        if now >= self._wake_s:
+            mesh.counters.lagged(now - self._wake_s)
         try:
             self._grant(self._driver.take_wishes(), now)
             mesh.stalled(self._clock.jumped_s(), now=now)
@@ -367,6 +371,7 @@ class _Core:
             wake_s = min(wake_s, max(now, self._published_s + PUBLISH_PAUSE_S))
         if self._timer is not None:
             self._timer.cancel()
+        self._wake_s = wake_s
         self._timer = asyncio.get_running_loop().call_at(wake_s, self.wake)
 
     def _publish(self, now: float) -> None:

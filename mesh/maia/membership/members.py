@@ -6,25 +6,31 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from typing import Final
 
 from maia.config import LAN, PROFILES, Address, Profile, Random
 from maia.membership.suspicion import Suspicion
-from maia.view import Evidence, Status
+from maia.view import Evidence, ProbeOutcome, ProbeSeen, Status
 from maia.wire.messages import Alive, Dead, Suspect
 from maia.wire.tags import Tags
 
+PROBES_KEPT: Final = 6  # a probe fails once before a suspicion, and a few times more before the death: the rest shows how it was before
+EVIDENCE_KEPT: Final = 6  # alive, suspect, dead and back, and what came before
+
 
 class Member:
-    """What is known of one member. Only `MemberTable` and `Swim` modify it."""
+    """What is known of one member. Only `MemberTable`, `Swim` and, for its probes, `Prober` modify it."""
 
     __slots__ = (
         "address",
         "answered_s",
-        "evidence",
         "heard_s",
+        "history",
         "incarnation",
         "meta",
         "name",
+        "probes",
         "profile",
         "since_s",
         "status",
@@ -40,8 +46,13 @@ class Member:
         self.heard_s = now
         self.answered_s = -math.inf  # the last call over a link that it answered
         self.suspicion: Suspicion | None = None
-        self.evidence: Evidence | None = None
+        self.probes: deque[ProbeSeen] = deque(maxlen=PROBES_KEPT)
+        self.history: deque[Evidence] = deque(maxlen=EVIDENCE_KEPT)
         self.renew(alive, tags)
+
+    def probed(self, outcome: ProbeOutcome, *, started_s: float, now: float, how: str = "") -> None:
+        """A probe of it has ended."""
+        self.probes.append(ProbeSeen(now, outcome, now - started_s, how))
 
     def renew(self, alive: Alive, tags: Tags | None) -> None:
         """Take over what a newer alive message says."""

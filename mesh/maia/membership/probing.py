@@ -118,10 +118,11 @@ class Prober:
 
     def void(self, now: float) -> bool:
         """Forget the probe in flight without a verdict; True if there was one."""
-        voided = self._probe is not None
-        self._probe = None
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.target.probed("voided", started_s=probe.started_s, now=now)
         self._next_s = max(self._next_s, now + self._profile.probe_interval_s * self._random.random())
-        return voided
+        return probe is not None
 
     def acked(self, sequence: int, now: float) -> Member | None:
         """The member that this ack proves to be living, if it is the one being probed; a relayed one is passed on."""
@@ -131,6 +132,12 @@ class Prober:
             self._next_s = max(now, probe.started_s + self._profile.probe_interval_s)
             self._awareness.shift(-1)
             probe.target.heard_s = now
+            if probe.indirect_at_s < math.inf:
+                self._counters.probes_acked += 1
+                probe.target.probed("acked", started_s=probe.started_s, now=now)
+            else:
+                self._counters.probes_late += 1
+                probe.target.probed("late", started_s=probe.started_s, now=now)
             return probe.target
         relay = self._relays.pop(sequence, None)
         if relay is not None:
@@ -230,7 +237,7 @@ class Prober:
         else:
             self._awareness.shift(1)
         self._counters.probes_failed += 1
-        if not probe.target.living:
-            return None
         waited_ms = round((probe.deadline_s - probe.started_s) * 1000)
-        return probe.target, f"no answer in {waited_ms} ms, directly or through {probe.relays} others ({probe.nacks} nacks)"
+        how = f"no answer in {waited_ms} ms, directly or through {probe.relays} others ({probe.nacks} nacks)"
+        probe.target.probed("failed", started_s=probe.started_s, now=now, how=how)
+        return (probe.target, how) if probe.target.living else None

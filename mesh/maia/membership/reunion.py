@@ -71,15 +71,22 @@ class Reunion:
         seed.answered = True
         return True
 
-    def address_to_knock(self, now: float) -> Address | None:
-        """One address of somebody lost, if it is time for one."""
+    def address_to_knock(self, now: float) -> tuple[Address, str] | None:
+        """One address of somebody lost, if it is time for one, and whose it was: another node that now has it does not answer to the name.
+
+        The name is empty for a seed that nobody known ever gossiped from.
+        """
         if self._knock_s > now:
             return None
         # Jittered, or two halves that lost each other at once would also knock at once, both at the door of somebody who is out knocking.
         self._knock_s = now + self._knock_interval_s * (0.5 + self._random.random())
         living = {member.address: None for member in self._table.living}
-        lost = [member.address for member in self._table.departed() if member.status == "dead" and member.address not in living]
-        lost += [address for address, seed in self._seeds.items() if seed.answered and address not in living and address not in lost]
+        departed = {member.address: member for member in self._table.departed() if member.address not in living}
+        lost = [(address, member.name) for address, member in departed.items() if member.status == "dead"]
+        for address, seed in self._seeds.items():
+            left = departed.get(address)
+            if seed.answered and address not in living and (left is None or left.status == "left"):
+                lost.append((address, left.name if left is not None else ""))
         return lost[self._random.randrange(len(lost))] if lost else None
 
     def knocked(self, sequence: int, address: Address) -> None:

@@ -98,6 +98,9 @@ class Swim:
         except DatagramRejected as error:
             self._counters.reject(error.reason)
             return False
+        if not self._config.admits(alive.address):
+            self._counters.reject("beyond-loopback")
+            return False
         if (tags is None and not self._config.serf) or (tags is not None and tags.cluster_id != self._config.cluster_id):
             self._counters.reject("other-cluster")
             return False
@@ -117,7 +120,7 @@ class Swim:
 
     def _welcome(self, alive: Alive, tags: Tags | None, now: float) -> Member:
         member = Member(alive, tags, now)
-        member.evidence = self._evidence("alive", "", "first heard of", now)
+        self._witness(member, "alive", accuser="", how="first heard of", now=now)
         self._table.add(member)
         self._rumours.add(member.name, encode(alive))
         self._events.append(MemberJoined(member.name))
@@ -136,6 +139,7 @@ class Swim:
         if restarted or before in ("dead", "left"):
             self._events.append(MemberReturned(member.name, member.generation))
         elif before == "suspect":
+            self._counters.cleared += 1
             self._events.append(MemberCleared(member.name))
         elif (meta, address) != (alive.meta, alive.address):
             self._events.append(MemberChanged(member.name))
@@ -171,7 +175,7 @@ class Swim:
             self._answer_stale(member, sender)
             return
         if member is self._table.me:
-            self._refute(suspect.incarnation, sender, now)
+            self._refute(suspect.incarnation, sender, now, accuser=suspect.accuser)
             return
         if not member.living:
             return
@@ -183,7 +187,9 @@ class Swim:
             self._counters.suspicions += 1
             self._turn(member, "suspect", accuser=suspect.accuser, how=how, now=now)
             self._events.append(MemberSuspected(member.name, suspect.accuser))
-        elif not suspicion.confirm(suspect.accuser):
+        elif suspicion.confirm(suspect.accuser):
+            self._counters.confirmations += 1
+        else:
             return
         self._rumours.add(member.name, encode(suspect))
         self._reckon()
@@ -219,7 +225,7 @@ class Swim:
             self._answer_stale(member, sender)
             return
         if member is self._table.me:
-            self._refute(dead.incarnation, sender, now)
+            self._refute(dead.incarnation, sender, now, accuser=dead.accuser)
             return
         farewell = dead.accuser == dead.node
         if member.status == "left" or (member.status == "dead" and not farewell):
@@ -283,12 +289,12 @@ class Swim:
         self._table.forget(member)
         self._events.append(MemberForgotten(member.name))
 
-    def _refute(self, accused: int, sender: Address | None, now: float) -> None:
+    def _refute(self, accused: int, sender: Address | None, now: float, *, accuser: str = "") -> None:
         if self.leaving:
             return
         me = self._table.me
         me.incarnation = min(max(me.incarnation, accused) + 1, ALIVE_INCARNATION_MAX)
-        me.evidence = self._evidence("alive", "", "refuted an accusation of itself", now)
+        self._witness(me, "alive", accuser=accuser, how="refuted an accusation of itself", now=now)
         self._awareness.shift(1)
         self._counters.refutations += 1
         self._events.append(IncarnationRaised(me.incarnation))
@@ -305,20 +311,32 @@ class Swim:
             self._outbox.say(sender, member.as_alive())
 
     def _turn(self, member: Member, status: Status, *, accuser: str, how: str, now: float) -> None:
+        accusers = tuple(member.suspicion.accusers) if member.suspicion is not None else ()
         if status != "suspect":
             member.suspicion = None
         if member.status != status:
             member.status = status
             member.since_s = now
-        member.evidence = self._evidence(status, accuser, how, now)
+        self._witness(member, status, accuser=accuser, how=how, now=now, accusers=accusers)
         self._table.touch(member)
         if member.suspicion is not None:
             self._suspects[member.name] = member
         elif self._suspects.pop(member.name, None) is not None:
             self._reckon()
 
-    def _evidence(self, status: Status, accuser: str, how: str, now: float) -> Evidence:
-        return Evidence(status=status, at_s=now, accuser=accuser, how=how, own_health=self._awareness.score)
+    def _witness(self, member: Member, status: Status, *, accuser: str, how: str, now: float, accusers: tuple[str, ...] = ()) -> None:
+        member.history.append(
+            Evidence(
+                status=status,
+                at_s=now,
+                accuser=accuser,
+                how=how,
+                own_health=self._awareness.score,
+                own_lag_s=self._awareness.lag_s(now),
+                accusers=accusers,
+                probes=tuple(member.probes),
+            )
+        )
 
     def _reckon(self) -> None:
         self.due_s = min(

@@ -9,6 +9,7 @@ import pytest
 from tests.maia.talk import ME, Talk
 
 from maia.config import LAN, LAN_FAST, Address
+from maia.membership.members import PROBES_KEPT
 from maia.view import MemberSuspected
 from maia.wire.messages import Ack, IndirectPing, Nack, Ping, Suspect
 
@@ -199,3 +200,37 @@ def test_a_tick_that_comes_late_blames_nobody() -> None:
     assert talk.mesh.counters.probes_failed == 0
     assert (talk.mesh.counters.stalls, talk.mesh.counters.probes_voided) == (1, 1)
     assert talk.status(ONE) == "alive"
+
+
+def test_a_verdict_shows_how_late_our_own_timers_were_before_it() -> None:
+    talk = Talk(peers=1)
+    talk.silent[ONE] = None
+    talk.pass_time_until(lambda: talk.said(Ping, to=ONE))
+    talk.mesh.tick(now=talk.now + 3.0)
+    talk.now += 3.0
+    talk.pass_time_until(lambda: talk.status(ONE) == "suspect")
+    evidence = talk.member(ONE).evidence
+    assert evidence is not None
+    assert evidence.own_lag_s == pytest.approx(3.0, abs=0.1)
+    assert [probe.outcome for probe in evidence.probes] == ["voided", "failed"]
+
+
+def test_every_probe_is_counted_by_its_outcome_and_the_last_ones_are_kept() -> None:
+    talk = Talk(peers=3)
+    talk.pass_time(20.0)
+    talk.hear(Suspect(1, ONE, TWO), sender=talk.address(TWO))
+    counters = talk.mesh.counters
+    assert counters.probes_acked == counters.pings > 90
+    evidence = talk.member(ONE).evidence
+    assert evidence is not None
+    assert [probe.outcome for probe in evidence.probes] == ["acked"] * PROBES_KEPT
+
+
+def test_an_answer_that_came_after_others_were_asked_is_told_apart() -> None:
+    talk = Talk(peers=3)
+    talk.silent[ONE] = None
+    talk.pass_time_until(lambda: talk.said(IndirectPing))
+    (request,) = talk.said(IndirectPing, to=TWO)
+    assert isinstance(request, IndirectPing)
+    talk.hear(Ack(request.sequence), sender=talk.address(TWO))
+    assert (talk.mesh.counters.probes_late, talk.mesh.counters.probes_failed) == (1, 0)

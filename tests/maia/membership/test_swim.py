@@ -6,6 +6,7 @@ import pytest
 from tests.maia.talk import ME, Talk
 
 from maia.config import INCARNATION_MAX, LAN, Address
+from maia.membership.members import EVIDENCE_KEPT
 from maia.view import (
     IncarnationRaised,
     MemberChanged,
@@ -263,6 +264,46 @@ def test_why_a_member_is_dead_is_remembered() -> None:
     assert evidence is not None
     assert (evidence.status, evidence.accuser) == ("dead", ME)
     assert "did not refute" in evidence.how
+    assert evidence.accusers == (ME,)
+    assert [probe.outcome for probe in evidence.probes][-2:] == ["failed", "failed"]
+    assert "directly or through 2 others" in evidence.probes[-1].how
+
+
+def test_what_led_to_a_death_is_still_known_when_the_member_is_back() -> None:
+    talk = Talk(peers=3)
+    talk.silent[ONE] = None
+    talk.pass_time(9.0)
+    talk.silent.clear()
+    talk.hear(talk.alive(ONE, 2, generation=2), sender=talk.address(ONE))
+    assert [(evidence.status, evidence.how) for evidence in talk.member(ONE).history][-1] == ("alive", "restarted")
+    assert [evidence.status for evidence in talk.member(ONE).history] == ["alive", "suspect", "dead", "alive"]
+
+
+def test_of_a_member_that_flaps_only_the_last_is_remembered() -> None:
+    talk = Talk(peers=3)
+    for incarnation in range(1, 40):
+        talk.hear(Suspect(incarnation, ONE, TWO), sender=talk.address(TWO))
+        talk.hear(talk.alive(ONE, incarnation + 1), sender=talk.address(ONE))
+    history = talk.member(ONE).history
+    assert len(history) == EVIDENCE_KEPT
+    assert [evidence.status for evidence in history[-2:]] == ["suspect", "alive"]
+    assert history[-1].accusers == (TWO,)
+    assert talk.mesh.counters.cleared == 39
+
+
+def test_who_accused_this_node_is_known_after_it_refuted() -> None:
+    talk = Talk(peers=2)
+    talk.hear(Suspect(1, ME, TWO), sender=talk.address(TWO))
+    evidence = talk.member(ME).evidence
+    assert evidence is not None
+    assert (evidence.status, evidence.accuser) == ("alive", TWO)
+
+
+def test_a_confirmation_counts_once_and_a_repetition_not_at_all() -> None:
+    talk = Talk(peers=4)
+    for accuser in (TWO, TWO, THREE, THREE):
+        talk.hear(Suspect(1, ONE, accuser), sender=talk.address(accuser))
+    assert (talk.mesh.counters.suspicions, talk.mesh.counters.confirmations) == (1, 1)
 
 
 def test_more_members_than_the_limit_are_refused() -> None:
