@@ -120,6 +120,7 @@ class MeshConfig:
     zone: str = ""
     cluster_id: str = ""
     profile: Profile = LAN_FAST
+    alone: bool = False  # told to leave: deaf to everybody until it is told to join
     serf: bool = False  # members without our tags (stock Serf agents) belong here too
     limits: Limits = field(default_factory=Limits)
 
@@ -130,3 +131,12 @@ class MeshConfig:
             raise MisuseError(f"incarnation {self.incarnation} of {self.name} must lie between 1 and {INCARNATION_MAX - 1}")
         if not 0 <= self.generation <= GENERATION_MAX:
             raise MisuseError(f"generation {self.generation} of {self.name} must lie between 0 and {GENERATION_MAX}")
+
+    def admits(self, address: Address) -> bool:
+        """May this node send there? A node that keeps to loopback is not talked into reaching out by a message."""
+        return not is_loopback(self.gossip.host) or is_loopback(address.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Of an IP literal."""
+    return host.startswith("127.") or host == "::1"

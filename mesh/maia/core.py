@@ -300,9 +300,9 @@ class Mesh:
             case Ack():
                 self._hear_ack(message, now)
             case Alive():
-                # A newcomer is introduced by a member, or by an exchange that one of us asked for. Otherwise whoever is given the address of
-                # somebody lately dead would be drawn into his mesh by what is still told there.
-                if self._table.get(message.node) is None and self._table.at(sender) is None:
+                # A newcomer introduces itself or is introduced by a member. What else is told at an address is meant for whoever had it
+                # before: a node that is given the address of somebody lately dead must not be drawn into his mesh.
+                if self._table.get(message.node) is None and sender != message.address and self._table.at(sender) is None:
                     self.counters.reject("stranger")
                 else:
                     self._swim.hear_alive(message, sender, now)

@@ -71,7 +71,7 @@ def test_the_dead_are_pinged_now_and_then_and_whoever_answers_is_asked_for_every
     talk.pass_time(11.0)
     knocks = [message for message in talk.said(Ping, to=ONE) if isinstance(message, Ping)]
     assert 6 <= len(knocks) <= 20
-    assert {knock.node for knock in knocks} == {""}
+    assert {knock.node for knock in knocks} == {ONE}
     assert talk.exchanges == []
     talk.hear(Ack(knocks[-1].sequence), sender=talk.address(ONE))
     assert [exchange.target for exchange in talk.exchanges] == [talk.address(ONE)]
