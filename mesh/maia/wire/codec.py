@@ -1,7 +1,8 @@
 """Packets: memberlist's messages in the old msgpack that go-msgpack 0.5 reads, alone or in a compound, with or without a checksum.
 
-A packet is one message, or a compound of up to 255, or either behind a checksum. A malformed part of a compound is left out and
-named in `Packet.rejected`: one poisoned rumour must not silence those that travel with it. Anything else malformed rejects the whole.
+A packet is one message, or a compound of up to 255, perhaps compressed, perhaps behind a checksum. A malformed part of a compound is left
+out and named in `Packet.rejected`: one poisoned rumour must not silence those that travel with it. Anything else malformed rejects the
+whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgpack
 
 from maia.config import INCARNATION_MAX, Address
 from maia.errors import DatagramRejected, MisuseError
+from maia.wire.compress import expand
 from maia.wire.messages import Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
 
 PING: Final = 0
@@ -28,6 +30,7 @@ DEAD: Final = 5
 PUSH_PULL: Final = 6
 COMPOUND: Final = 7
 USER: Final = 8
+COMPRESS: Final = 9
 NACK: Final = 11
 HAS_CRC: Final = 12
 ERROR: Final = 13
@@ -53,6 +56,8 @@ _KIND_OF: Final = {
     User: "offers",
     Nack: "nack",
 }
+
+LZW: Final = 0  # the only compression that memberlist knows
 
 # 1200 and not memberlist's 1400: it also fits where a tunnel takes its share of a 1280-byte path (RFC 8200's minimum, QUIC's choice).
 PACKET_BYTES_MAX: Final = 1200
@@ -200,6 +205,8 @@ def decode(datagram: bytes) -> Packet:
         if zlib.crc32(body) != int.from_bytes(datagram[1:CRC_OVERHEAD], "big"):
             raise DatagramRejected("bad-checksum")
         datagram = body
+    if datagram and datagram[0] == COMPRESS:
+        datagram = uncompressed(datagram[1:], bytes_max=DATAGRAM_BYTES_MAX)
     if not datagram:
         raise DatagramRejected("empty")
     if datagram[0] != COMPOUND:
@@ -257,6 +264,18 @@ def read_map(encoded: bytes) -> dict[Any, Any]:
     if type(body) is not dict:
         raise DatagramRejected("not-a-map")
     return body
+
+
+def uncompressed(encoded: bytes, *, bytes_max: int) -> bytes:
+    """The message, type byte first, inside of the map of a compress message. Raises `DatagramRejected`."""
+    return expanded(read_map(encoded), bytes_max=bytes_max)
+
+
+def expanded(body: dict[Any, Any], *, bytes_max: int) -> bytes:
+    """The same of a map already read."""
+    if whole(body, b"Algo") != LZW:
+        raise DatagramRejected("unknown-compression")
+    return expand(blob(body, b"Buf", most=bytes_max), bytes_max=bytes_max)
 
 
 def whole(body: dict[Any, Any], key: bytes, *, most: int = UINT32_MAX) -> int:

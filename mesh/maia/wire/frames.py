@@ -1,17 +1,17 @@
-"""Streams: the push/pull that two nodes exchange over TCP, one request and one reply a connection.
+"""Streams: what two nodes say to each other over TCP, one request and one reply a connection.
 
 A stream has no outer length, so `StreamDecoder` takes bytes as they come and says when the message is whole. It holds no socket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Generator
+from typing import Any, Final, NoReturn
 
 import msgpack
 
 from maia.errors import DatagramRejected
-from maia.wire.codec import ERROR, PUSH_PULL, blob, packed_host, read_alive, whole
+from maia.wire.codec import COMPRESS, ERROR, PUSH_PULL, blob, expanded, packed_host, read_alive, whole
 from maia.wire.messages import STATE_LEFT, NodeState, PushPull
 
 STREAM_BYTES_MAX: Final = 8 * 1024 * 1024  # a thousand nodes are 165 kB, and their catalogues 1.7 MB
@@ -52,42 +52,43 @@ class StreamDecoder:
 
     def __init__(self) -> None:
         self.rejected: list[str] = []
-        self._size = 0
-        self._head = b""
-        self._unpacker = msgpack.Unpacker(
-            raw=True,
-            max_buffer_size=STREAM_BYTES_MAX,
-            max_bin_len=OFFERS_BYTES_MAX,
-            max_str_len=OFFERS_BYTES_MAX,
-            max_map_len=_MAP_FIELDS_MAX,
-            max_array_len=_MAP_FIELDS_MAX,
-            max_ext_len=0,
-        )
+        self.size = 0  # of what was fed
+        self._source = _unpacker()
+        self._available = 0
+        self._wrapped = False  # inside of a layer that was whole when it was opened: what is missing there never comes
         self._steps = self._read()
+        self._done = False
 
     def feed(self, chunk: bytes) -> PushPull | None:
         """The message once it is whole, None until then. Raises `DatagramRejected`, and is of no more use after that."""
-        self._size += len(chunk)
-        if self._size > STREAM_BYTES_MAX:
+        if self._done:
+            raise DatagramRejected("stream-already-whole")
+        self.size += len(chunk)
+        if self.size > STREAM_BYTES_MAX:
             raise DatagramRejected("stream-too-long")
-        if not self._head:
-            if not chunk:
-                return None
-            self._head, chunk = chunk[:1], chunk[1:]
-            if self._head[0] != PUSH_PULL:
-                raise DatagramRejected("stream-refused" if self._head[0] == ERROR else "unknown-stream", str(self._head[0]))
         try:
-            self._unpacker.feed(chunk)
-            return next(self._steps)
-        except StopIteration as error:
-            raise DatagramRejected("stream-already-whole") from error
+            self._source.feed(chunk)
+            self._available += len(chunk)
+            next(self._steps)
+        except StopIteration as end:
+            self._done = True
+            message: PushPull = end.value
+            return message
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
             raise DatagramRejected("bad-msgpack", type(error).__name__) from error
+        return None
 
-    def _read(self) -> Iterator[PushPull | None]:
-        header: dict[Any, Any] | None
-        while (header := self._map()) is None:
-            yield None
+    def _read(self) -> Generator[None, None, PushPull]:
+        kind = (yield from self._take(1))[0]
+        if kind == COMPRESS:
+            self._enter(expanded((yield from self._map()), bytes_max=STREAM_BYTES_MAX))
+            kind = (yield from self._take(1))[0]
+        if kind != PUSH_PULL:
+            _refuse(kind)
+        return (yield from self._push_pull())
+
+    def _push_pull(self) -> Generator[None, None, PushPull]:
+        header = yield from self._map()
         count = whole(header, b"Nodes", most=NODES_MAX)
         state_size = whole(header, b"UserStateLen", most=STREAM_BYTES_MAX)
         join = header.get(b"Join", False)
@@ -96,23 +97,54 @@ class StreamDecoder:
         offers = blob(header, b"MaiaOffers", most=OFFERS_BYTES_MAX)
         nodes: list[NodeState] = []
         for _ in range(count):
-            record: dict[Any, Any] | None
-            while (record := self._map()) is None:
-                yield None
+            record = yield from self._map()
             try:
                 nodes.append(NodeState(read_alive(record, key=b"Name"), whole(record, b"State", most=STATE_LEFT)))
             except DatagramRejected as error:
                 self.rejected.append(error.reason)
-        # The unpacker counts what it consumed; the type byte never reached it.
-        while self._size - 1 - self._unpacker.tell() < state_size:
-            yield None
-        yield PushPull(tuple(nodes), join, bytes(self._unpacker.read_bytes(state_size)), offers)
+        user_state = yield from self._take(state_size)
+        return PushPull(tuple(nodes), join, user_state, offers)
 
-    def _map(self) -> dict[Any, Any] | None:
-        try:
-            value = self._unpacker.unpack()
-        except msgpack.OutOfData:
-            return None
-        if type(value) is not dict:
-            raise DatagramRejected("not-a-map")
-        return value
+    def _enter(self, inner: bytes) -> None:
+        """Go on with what a layer held; what follows that layer is ignored."""
+        self._source = _unpacker()
+        self._source.feed(inner)
+        self._available = len(inner)
+        self._wrapped = True
+
+    def _take(self, size: int) -> Generator[None, None, bytes]:
+        while self._available - self._source.tell() < size:
+            yield from self._wait()
+        return bytes(self._source.read_bytes(size))
+
+    def _map(self) -> Generator[None, None, dict[Any, Any]]:
+        while True:
+            try:
+                value = self._source.unpack()
+            except msgpack.OutOfData:
+                yield from self._wait()
+                continue
+            if type(value) is not dict:
+                raise DatagramRejected("not-a-map")
+            return value
+
+    def _wait(self) -> Generator[None, None, None]:
+        if self._wrapped:
+            raise DatagramRejected("truncated")
+        yield
+
+
+def _unpacker() -> msgpack.Unpacker:
+    return msgpack.Unpacker(
+        raw=True,
+        max_buffer_size=STREAM_BYTES_MAX,
+        max_bin_len=OFFERS_BYTES_MAX,
+        max_str_len=OFFERS_BYTES_MAX,
+        max_map_len=_MAP_FIELDS_MAX,
+        max_array_len=_MAP_FIELDS_MAX,
+        max_ext_len=0,
+    )
+
+
+def _refuse(kind: int) -> NoReturn:
+    raise DatagramRejected("stream-refused" if kind == ERROR else "unknown-stream", str(kind))

@@ -124,7 +124,7 @@ def test_a_mapped_address_is_an_ipv4_address() -> None:
         (b"\x0c\x00\x00\x00", "truncated"),
         (b"\x07", "truncated"),
         (b"\x07\x02\x00", "truncated"),
-        (b"\x09\x80", "unknown-type"),
+        (b"\x09\x80", "bad-compression"),
         (b"\x00", "bad-msgpack"),
         (b"\x00\xc1", "bad-msgpack"),
         (b"\x00\x05", "not-a-map"),
