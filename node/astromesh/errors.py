@@ -88,6 +88,12 @@ class UnknownModel(CallersMistake):
     code = "model_not_found"
 
 
+class UnknownMember(CallersMistake):
+    """This node knows nobody of that name in its mesh."""
+
+    code = "member_not_found"
+
+
 # The configuration's mistakes.
 
 

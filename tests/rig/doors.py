@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from tests.rig.rooms import Rooms
 from astromesh.api.app import build
 from astromesh.api.house import House
 from astromesh.errors import AstromeshError
+from maia.view import MeshEvent
 
 REQUEST_S = 60.0
 
@@ -26,6 +27,7 @@ class Membership:
     def __init__(self, *, refuses: AstromeshError | None = None) -> None:
         self.joined: list[str] = []
         self.left = 0
+        self.listening: list[Callable[[MeshEvent], None]] = []
         self._refuses = refuses
 
     async def join(self, address: str) -> int:
@@ -39,6 +41,15 @@ class Membership:
 
     def clock(self) -> float:
         return 100.0
+
+    def listen(self, hear: Callable[[MeshEvent], None]) -> Callable[[], None]:
+        self.listening.append(hear)
+        return lambda: self.listening.remove(hear)
+
+    def say(self, event: MeshEvent) -> None:
+        """The mesh saw something."""
+        for hear in list(self.listening):
+            hear(event)
 
     def link(self, name: str) -> Mapping[str, Any]:
         return {"state": "open", "rtt_ms": 0.5}

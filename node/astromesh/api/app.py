@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from astromesh.api import agents, documentation, mesh, openai, system
+from astromesh.api import agents, documentation, member, mesh, mesh_events, openai, system
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_origin
@@ -58,6 +58,22 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("GET", "/v1/nodes", mesh.nodes, "The nodes of the mesh and what each offers.", codes=(200, 503)),
     Route("GET", "/v1/mesh/state", mesh.state, "The mesh as this node sees it.", codes=(200, 503)),
+    Route(
+        "GET",
+        "/v1/mesh/members/{name}",
+        member.member,
+        "One member, and the evidence for its status: who accused it, how, when, and how well this node was when it believed that.",
+        answer=member.MemberShown,
+        codes=(200, 404, 503),
+    ),
+    Route(
+        "GET",
+        "/v1/mesh/events",
+        mesh_events.events,
+        "Changes of the mesh as an event stream: members (everyone, at first), then joined, suspected, cleared, died, left, returned, "
+        "changed, forgotten; each with at, name, accuser and the member as it is now.",
+        codes=(200, 429, 503),
+    ),
     Route("POST", "/v1/mesh/join", mesh.join, "Join the mesh of another node.", body=mesh.JoinBody, codes=(200, 422, 502, 503)),
     Route("POST", "/v1/mesh/leave", mesh.leave, "Say goodbye to the mesh and stay alone.", codes=(200, 503)),
     Route(
@@ -83,6 +99,8 @@ def build(house: House) -> web.Application:
         app.router.add_route(route.method, route.path, route.handler, name=None)
         app.router.add_route(route.method, f"{route.path}/", route.handler, name=None)
     app.on_response_prepare.append(_begin)
+    app[mesh_events.WATCHERS] = mesh_events.Watchers()
+    app.on_shutdown.append(app[mesh_events.WATCHERS].close)
     return app
 
 

@@ -32,6 +32,7 @@ from astromesh.errors import (
     TooManyValues,
     TurnsExhausted,
     UnknownAgent,
+    UnknownMember,
     UnknownModel,
     WrongMediaType,
 )
@@ -44,6 +45,7 @@ _STATUS: tuple[tuple[type[AstromeshError], int], ...] = (
     (WrongMediaType, 415),
     (ForeignPage, 403),
     (UnknownAgent, 404),
+    (UnknownMember, 404),
     (UnknownModel, 404),
     (AgentUnusable, 404),
     (ModelRefused, 400),

@@ -41,6 +41,10 @@ class EventStream:
     async def done(self) -> None:
         await self._write(b"data: [DONE]\n\n")
 
+    async def comment(self, text: str) -> None:
+        """For people who look at the stream itself; no client takes it for an event."""
+        await self._write(b": %s\n\n" % text.encode())
+
     async def end(self) -> web.StreamResponse:
         await self._response.write_eof()
         return self._response
@@ -59,6 +63,6 @@ class EventStream:
 
     async def _comment(self) -> None:
         try:
-            await self._write(b": still here\n\n")
+            await self.comment("still here")
         except ConnectionError:
             return  # the client has left; its own handler is being cancelled for the same reason

@@ -12,6 +12,7 @@ from astromesh.fleet.roster import Roster
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.models import Models
 from astromesh.telemetry.metrics import Metrics
+from maia.view import MeshEvent
 
 
 class MeshControl(Protocol):
@@ -27,6 +28,10 @@ class MeshControl(Protocol):
 
     def clock(self) -> float:
         """Now, on the clock of the view's times."""
+        ...
+
+    def listen(self, hear: Callable[[MeshEvent], None]) -> Callable[[], None]:
+        """Calls `hear` for every event of the mesh, once the view shows it. Returns how to end that."""
         ...
 
     def link(self, name: str) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ async def nodes(request: web.Request) -> web.Response:
     house = request.app[HOUSE]
     view, index = house.roster.view(), house.roster.index()
     if house.mesh is None or view is None or index is None:
-        raise _off()
+        raise off()
     rows = []
     for member in view.members.values():
         mine = member.name == view.me
@@ -55,7 +55,7 @@ async def state(request: web.Request) -> web.Response:
     house = request.app[HOUSE]
     view = house.roster.view()
     if house.mesh is None or view is None:
-        raise _off()
+        raise off()
     return reply(
         {
             "nodes": [_member(house, house.mesh, view, member) for member in view.members.values()],
@@ -69,14 +69,14 @@ async def join(request: web.Request) -> web.Response:
     house = request.app[HOUSE]
     body = await read(request, JoinBody)
     if house.mesh is None:
-        raise _off()
+        raise off()
     return reply({"status": "joined", "address": body.address, "members": await house.mesh.join(body.address)})
 
 
 async def leave(request: web.Request) -> web.Response:
     house = request.app[HOUSE]
     if house.mesh is None:
-        raise _off()
+        raise off()
     await house.mesh.leave()
     return reply({"status": "left"})
 
@@ -96,8 +96,8 @@ def _member(house: House, mesh: MeshControl, view: MeshView, member: MemberView)
         "models": [model.name for model in offer.models] if offer else [],
         "load": _load(house) if mine else {},
         "leader": member.node_id == leader(house),
-        "joined_at": _iso(now - (clock - member.since_s)),
-        "last_heartbeat": _iso(now if mine else now - (clock - member.heard_s)),
+        "joined_at": iso(now - (clock - member.since_s)),
+        "last_heartbeat": iso(now if mine else now - (clock - member.heard_s)),
         "status": member.status,
         "incarnation": member.incarnation,
     }
@@ -112,9 +112,10 @@ def _load(house: House) -> dict[str, Any]:
     }
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """As every answer has its times."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def _off() -> MeshOff:
+def off() -> MeshOff:
     return MeshOff("the mesh is switched off on this node", hint="set spec.mesh.enabled: true in runtime.yaml and start it again")

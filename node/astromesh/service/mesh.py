@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from astromesh.errors import ConfigurationError, JoinRefused
 from astromesh.fleet.offers import Offer, OfferTooLarge, slots
+from astromesh.service import mesh_figures
 from astromesh.service.addresses import HostPort, parse_seed
 from astromesh.service.ports import LAN_NEEDS, taken
 from astromesh.service.record import RecordFile
@@ -49,6 +50,7 @@ class MeshMembership:
         self._moving = asyncio.Lock()  # one join or leave at a time: each ends with a whole life
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[Callable[[MeshEvent], None]] = []
 
     @property
     def name(self) -> str:
@@ -120,7 +122,9 @@ class MeshMembership:
             for member in driver.view.peers:
                 self._hang_up(member.name, "this node left the mesh")
             self._record = self._record.alone()
+            self._tell(MemberLeft(self.name))
             await self._begin_life()
+            self._tell(MemberReturned(self.name, self._record.generation))
 
     def _alive(self) -> MeshDriver:
         assert self._driver is not None, "before start"
@@ -133,6 +137,19 @@ class MeshMembership:
 
     def clock(self) -> float:
         return time.monotonic()
+
+    def listen(self, hear: Callable[[MeshEvent], None]) -> Callable[[], None]:
+        """Calls `hear` on this loop for every event of the mesh, over all its lives here. Returns how to end that."""
+
+        def heard(event: MeshEvent) -> None:  # one of its own, so that the same callable may listen twice
+            hear(event)
+
+        self._listeners = [*self._listeners, heard]
+
+        def end() -> None:
+            self._listeners = [other for other in self._listeners if other is not heard]
+
+        return end
 
     def link(self, name: str) -> Mapping[str, Any]:
         stats = self._board.stats().links.get(name) if self._board else None
@@ -160,31 +177,7 @@ class MeshMembership:
         """For Prometheus, read at the moment of the scrape."""
         if self._driver is None:
             return
-        counters = self._driver.counters()
-        for name, help_text, value in (
-            ("maia_probes", "Pings sent to see whether a member lives.", counters.pings),
-            ("maia_probes_failed", "Probes that nobody answered, directly or through others.", counters.probes_failed),
-            ("maia_suspicions", "Members that came under suspicion here.", counters.suspicions),
-            ("maia_deaths", "Members given up here.", counters.deaths),
-            ("maia_refutations", "Suspicions of this node that it refuted.", counters.refutations),
-            ("maia_datagrams_received", "Datagrams that arrived.", counters.datagrams_in),
-            ("maia_received_bytes", "Bytes of datagrams that arrived.", counters.bytes_in),
-        ):
-            yield CounterMetricFamily(name, help_text, value=value)
-        rejected = CounterMetricFamily("maia_datagrams_rejected", "Datagrams that were no message, by reason.", labels=["reason"])
-        for reason, count in counters.rejected.items():
-            rejected.add_metric([reason], count)
-        sent = CounterMetricFamily("maia_datagrams_sent", "Datagrams sent, by the kind of their first message.", labels=["kind"])
-        sent_bytes = CounterMetricFamily("maia_sent_bytes", "Bytes of datagrams sent, by the kind of their first message.", labels=["kind"])
-        for kind, count in counters.datagrams_out.items():
-            sent.add_metric([kind], count)
-            sent_bytes.add_metric([kind], counters.bytes_out[kind])
-        health = GaugeMetricFamily("maia_health_score", "Lifeguard's local health: 0 is well, 7 is starved.", value=counters.health)
-        members = GaugeMetricFamily("maia_members", "Members as this node sees them, by status.", labels=["status"])
-        statuses = [member.status for member in self._driver.view.members.values()]
-        for status in ("alive", "suspect", "dead", "left"):
-            members.add_metric([status], statuses.count(status))
-        yield from (rejected, sent, sent_bytes, health, members)
+        yield from mesh_figures.figures(self._driver.counters(), self._driver.view)
 
     async def _begin_life(self) -> None:
         settings = self._settings
@@ -237,6 +230,11 @@ class MeshMembership:
             case GenerationRaised(generation):
                 self._record = self._record.raised(generation=generation)
                 self._own(asyncio.create_task(self._save(), name="writing node.json"))
+        self._tell(event)
+
+    def _tell(self, event: MeshEvent) -> None:
+        for hear in self._listeners:
+            hear(event)
 
     def _hang_up(self, name: str, why: str) -> None:
         if self._board is not None:
