@@ -166,7 +166,7 @@ class Swim:
 
     # --- suspect ---
 
-    def hear_suspect(self, suspect: Suspect, sender: Address | None, now: float, *, how: str = "told") -> None:
+    def hear_suspect(self, suspect: Suspect, sender: Address | None, now: float, *, how: str = "heard in gossip") -> None:
         """Merge an accusation, ours included."""
         member = self._table.get(suspect.node)
         if member is None:
@@ -216,7 +216,7 @@ class Swim:
 
     # --- dead ---
 
-    def hear_dead(self, dead: Dead, sender: Address | None, now: float, *, how: str = "told") -> None:
+    def hear_dead(self, dead: Dead, sender: Address | None, now: float, *, how: str = "heard in gossip") -> None:
         """Merge a death or a farewell."""
         member = self._table.get(dead.node)
         if member is None:

@@ -24,13 +24,14 @@ KEY_VARIABLE = "ASTROMESH_API_KEY"
 ANSWER_S = 30.0  # a join waits for a seed that may be slow; everything else answers in milliseconds
 # A run is silent until its model's first token, behind others and a long prompt. Its node ends it earlier: this is for a node that hangs.
 RUN_SILENCE_S = 900.0
+WATCH_SILENCE_S = 50.0  # a node fills the silence of a stream every 15 s: nothing for three times that long is a node that hangs
 ANSWER_BYTES_MAX = 32 * 2**20  # the largest is a list of agents of a large mesh
 LINE_BYTES_MAX = 16 * 2**20  # the `done` event of a run with long tool results
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a run: `kind` and `data` as every door has them."""
+    """One event of a stream, of a run or of the mesh: `kind` and `data` as every door has them."""
 
     kind: str
     data: dict[str, Any]
@@ -91,6 +92,12 @@ class NodeClient:
                 if event.kind == "done":
                     return
         raise self._lost("the stream ended in the middle")
+
+    def mesh_events(self) -> Generator[Event, None, None]:
+        """Everyone in the mesh, and what changes as it happens, until the node goes away, which is `NodeUnreachable`."""
+        with self._exchange("GET", "/v1/mesh/events", None, silence_s=WATCH_SILENCE_S) as response:
+            yield from events(response)
+        raise self._lost("the stream ended")
 
     def remembers(self, agent: str) -> bool | None:
         """Whether the agent knows earlier questions of a session; None where its document is not on this node."""

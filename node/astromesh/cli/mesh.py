@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
 from astromesh.cli.terminal import duration, table, warn
+from astromesh.cli.watching import watch
+from astromesh.cli.why import why
 
 
 @click.command(epilog=examples("join 127.0.0.1:7946", "join 127.0.0.1:7946 --url http://127.0.0.1:8001"))
@@ -38,11 +41,28 @@ def leave(*, node: Chosen, as_json: bool) -> None:
     click.echo("left the mesh; the node goes on alone")
 
 
-@click.command(epilog=examples("members", "members --json"))
+@click.command(epilog=examples("members", "members --json", "members --why kitchen", "members --watch"))
+@click.option("--why", "name", metavar="NAME", help="Why this member has its status: who accused it, when, and what led to that.")
+@click.option("--watch", "watched", is_flag=True, help="Go on until Ctrl-C: a live table, or a line of JSON for each change.")
 @url_option
 @json_option
-def members(*, node: Chosen, as_json: bool) -> None:
+def members(*, name: str | None, watched: bool, node: Chosen, as_json: bool) -> None:
     """Who is in the mesh, as the node sees it."""
+    if name is not None and watched:
+        raise click.UsageError("--why looks at one member once, --watch at all of them for ever: choose one")
+    if watched:
+        watch(node.client, as_json=as_json)
+    elif name is not None:
+        answer = node.client.get(f"/v1/mesh/members/{quote(name, safe='')}")
+        if as_json:
+            print_json(answer.body)
+        else:
+            click.echo(why(answer.body, now=answer.at))
+    else:
+        _list(node, as_json=as_json)
+
+
+def _list(node: Chosen, *, as_json: bool) -> None:
     state = node.client.get("/v1/mesh/state")
     roles = {row["node_id"]: row["role"] for row in node.client.get("/v1/nodes").body["nodes"]}
     rows = [row | {"role": roles.get(row["node_id"], "")} for row in state.body["nodes"]]
