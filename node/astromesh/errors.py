@@ -94,6 +94,10 @@ class UnknownMember(CallersMistake):
     code = "member_not_found"
 
 
+class UnknownTrace(CallersMistake):
+    code = "trace_not_found"
+
+
 # The configuration's mistakes.
 
 

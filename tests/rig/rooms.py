@@ -94,7 +94,7 @@ class Rooms:
         self.roster = Roster(lambda: self.view)
         self.neighbours = Neighbours(self.roster)
         self.peers = PeerCalls(self.roster) if linked else self.neighbours
-        self.models = Models(node=node, roster=self.roster, peers=self.peers, metrics=self.metrics)
+        self.models = Models(node=node, models_dir="/models", roster=self.roster, peers=self.peers, metrics=self.metrics)
         self.runtime = AgentRuntime(
             node=node, models=self.models, peers=self.peers, roster=self.roster, metrics=self.metrics, traces=self.traces
         )

@@ -50,6 +50,7 @@ class AgentList(BaseModel):
 
 class RunResult(BaseModel):
     answer: str
+    finish_reason: str = Field(description="Why the model stopped: stop, or length where max_tokens cut the answer.")
     steps: list[dict[str, Any]]
     usage: dict[str, Any]
     trace: dict[str, Any]

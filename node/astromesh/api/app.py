@@ -11,7 +11,7 @@ from aiohttp import web
 from astromesh.api import agents, documentation, member, mesh, mesh_events, openai, system
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
-from astromesh.api.guard import check_host, check_origin
+from astromesh.api.guard import check_host, check_media_type, check_origin
 from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import REQUEST_ID
 from astromesh.api.route import Handler, Route
@@ -88,7 +88,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", system.metrics, "Figures for Prometheus."),
 )
 
-_OPENAI_PATHS = ("/v1/chat/", "/v1/models")
+_OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/responses")
 
 
 def build(house: House) -> web.Application:
@@ -98,10 +98,15 @@ def build(house: House) -> web.Application:
     for route in (*ROUTES, *documentation.routes(ROUTES)):
         app.router.add_route(route.method, route.path, route.handler, name=None)
         app.router.add_route(route.method, f"{route.path}/", route.handler, name=None)
+    app.router.add_get("/", _to_the_page)
     app.on_response_prepare.append(_begin)
     app[mesh_events.WATCHERS] = mesh_events.Watchers()
     app.on_shutdown.append(app[mesh_events.WATCHERS].close)
     return app
+
+
+async def _to_the_page(request: web.Request) -> web.Response:
+    return web.Response(status=302, headers={"Location": "/docs"})
 
 
 @web.middleware
@@ -116,10 +121,13 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
         check_origin(request.headers.get("Origin"), request.headers.get("Host"))
+        if request.body_exists:
+            check_media_type(request.headers.get("Content-Type", ""))
         response = await handler(request)
     except AstromeshError as error:
         if not isinstance(error, CallersMistake):
-            log.info("%s %s: %s (%s)", request.method, route, error.code, error.message)
+            # Not its message: what a model server said may be in it, and that may be what it was asked.
+            log.info("%s %s: %s, request %s", request.method, route, error.code, request[REQUEST_ID])
         response = openai_response(error) if to_openai else problem(error)
     except web.HTTPException as error:
         hint = "GET /openapi.json lists every route and its methods"

@@ -34,6 +34,7 @@ from astromesh.errors import (
     UnknownAgent,
     UnknownMember,
     UnknownModel,
+    UnknownTrace,
     WrongMediaType,
 )
 
@@ -47,6 +48,7 @@ _STATUS: tuple[tuple[type[AstromeshError], int], ...] = (
     (UnknownAgent, 404),
     (UnknownMember, 404),
     (UnknownModel, 404),
+    (UnknownTrace, 404),
     (AgentUnusable, 404),
     (ModelRefused, 400),
     (InvalidRequest, 422),

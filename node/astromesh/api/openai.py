@@ -207,7 +207,12 @@ async def _run_as_pieces(events: AsyncIterator[Any]) -> AsyncGenerator[Routed | 
                 yield TextDelta(event.data["content"])
             case "done":
                 usage = event.data["usage"]
-                yield ModelReply(event.data["answer"], usage=Usage(usage["tokens_in"], usage["tokens_out"]), model=usage["model"])
+                yield ModelReply(
+                    event.data["answer"],
+                    finish_reason=event.data["finish_reason"],
+                    usage=Usage(usage["tokens_in"], usage["tokens_out"]),
+                    model=usage["model"],
+                )
 
 
 async def _whole(request: web.Request, body: ChatBody, stream: Pieces, headers: Mapping[str, str]) -> web.Response:

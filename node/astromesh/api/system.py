@@ -10,7 +10,7 @@ from aiohttp import web
 
 from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import reply
-from astromesh.errors import InvalidRequest
+from astromesh.errors import InvalidRequest, UnknownTrace
 
 TRACES_SHOWN_MAX = 256
 
@@ -76,7 +76,7 @@ async def traces(request: web.Request) -> web.Response:
 async def trace(request: web.Request) -> web.Response:
     found = request.app[HOUSE].runtime.traces.get(request.match_info["id"])
     if found is None:
-        raise web.HTTPNotFound(reason="no such trace: the ring keeps the last ones only")
+        raise UnknownTrace("this node has no such trace", hint="only the last runs that it conducted are kept; GET /v1/traces lists them")
     return reply(found.as_json())
 
 

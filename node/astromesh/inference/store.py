@@ -90,7 +90,7 @@ class ModelStore:
             raise StoreError(f"there is no model {wanted!r} in {self.root}", hint=f"astromesh-node models pull {pull}")
         found = self._load(wanted)
         if isinstance(found, str):
-            raise StoreError(found, hint=f"pull it again, or astromesh-node models rm {wanted}")
+            raise StoreError(found, hint=f"pull it again: astromesh-node models pull {wanted}")
         if not found.sha256.startswith(digest.lower()):
             raise StoreError(f"model {wanted} here has sha256 {found.sha256}, not {digest}", hint="astromesh-node models list")
         return found
@@ -279,7 +279,6 @@ class ModelStore:
         self._locks.mkdir(parents=True, exist_ok=True)
         with (self._locks / name).open("w") as stream:
             deadline = time.monotonic() + LOCK_WAIT_S
-            told = False
             while True:
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -290,9 +289,7 @@ class ModelStore:
                             f"another pull of {name} has been at work for {LOCK_WAIT_S / 60:.0f} minutes",
                             hint="see what it does, or end it",
                         ) from None
-                if not told:
-                    told = True
-                    progress(0, 0, f"waiting for another pull of {name}")
+                progress(0, 0, f"waiting for another pull of {name}")  # again and again: whoever listens may want to stop it
                 time.sleep(LOCK_POLL_S)
             yield
 

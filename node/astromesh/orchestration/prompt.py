@@ -66,6 +66,3 @@ class Template:
                 f"{self.where}: cannot be rendered: {type(failure).__name__}: {failure}", hint="check the template's expressions"
             ) from failure
         return "".join(written).strip()
-
-
-EMPTY = Template("", where="an empty prompt")

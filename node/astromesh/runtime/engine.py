@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 RUNS_MAX = 512  # conducted at once by one node; each costs a task, a queue and its transcript
 SESSIONS_WAITING_MAX = 32  # runs that wait for their turn in one session: a person does not ask that fast
-FORWARDED_TIMEOUT_S = 600.0  # a run on a peer has its agent's own, shorter limit there
+FORWARDED_TIMEOUT_S = 86_400.0  # the longest that a document may allow a run; its agent's own limit ends it there
 
 
 class Run:
@@ -179,6 +179,7 @@ class AgentRuntime:
         tokens = {"tokens_in": tally.usage.tokens_in, "tokens_out": tally.usage.tokens_out}
         return {
             "answer": answer,
+            "finish_reason": tally.finish_reason,
             "steps": tally.steps,
             "usage": {
                 **tokens,

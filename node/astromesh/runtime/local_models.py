@@ -86,9 +86,9 @@ class OwnModel:
 
     @property
     def state(self) -> EngineState:
-        if self.engine is not None:
-            return self.engine.state
-        return "failed" if self._problem else "loading"
+        if self._problem:
+            return "failed"
+        return self.engine.state if self.engine is not None else "loading"
 
     @property
     def identity(self) -> str:
@@ -133,6 +133,10 @@ class OwnModel:
         except AstromeshError as failure:
             self._problem = failure.message
             log.warning("model %s: %s. %s", self.name, failure.message, failure.hint)
+            self._changed()
+        except Exception as failure:
+            self._problem = f"it cannot be loaded: {type(failure).__name__}"
+            log.exception("model %s cannot be loaded", self.name)
             self._changed()
 
     def _note(self, done: int, total: int, what: str) -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
 from astromesh.errors import AstromeshError, CallersMistake, ModelFailed, ModelUnavailable
 from astromesh.fleet.roster import Roster
+from astromesh.inference import registry
 from astromesh.providers.port import ModelProvider
 from astromesh.routing.rank import Candidate, rank
 from astromesh.runtime.peers import PeerCalls
@@ -48,9 +49,10 @@ class LocalModel:
 
 
 class Models:
-    def __init__(self, *, node: str, roster: Roster, peers: PeerCalls, metrics: Metrics) -> None:
-        """`node` is this node's own label."""
+    def __init__(self, *, node: str, models_dir: str, roster: Roster, peers: PeerCalls, metrics: Metrics) -> None:
+        """`node` is this node's own label, `models_dir` where its models are installed (for hints)."""
         self._node = node
+        self._models_dir = models_dir
         self._roster = roster
         self._peers = peers
         self._metrics = metrics
@@ -69,6 +71,7 @@ class Models:
             attempts = [(Candidate(self._node, here=True, suspected=False, in_flight=0), provider.complete)]
         else:
             attempts = self._attempts(request.model, forwarded=forwarded)
+        ends_at = perf_counter() + timeout_s
         failures: list[AstromeshError] = []
         for number, (candidate, open_stream) in enumerate(attempts, start=1):
             kind: RouteKind = "local" if candidate.here else "peer"
@@ -77,7 +80,7 @@ class Models:
             self._in_flight[candidate.node] += 1
             outcome = "cancelled"
             try:
-                async with aclosing(open_stream(request, timeout_s=timeout_s)) as stream:
+                async with aclosing(open_stream(request, timeout_s=max(0.0, ends_at - asked_at))) as stream:
                     async for event in stream:
                         if not began:
                             began = True
@@ -169,21 +172,25 @@ class Models:
             loading = any(member.usable for member in missed)
             return ModelUnavailable(
                 f"model {model} {self._whereabouts(missed)}",
-                hint="ask again in some seconds"
-                if loading
-                else f"start that node again, or install the model here: astromesh-node models pull {model}",
+                hint="ask again in some seconds" if loading else f"start that node again{self._or_install(model)}",
                 retry_after_s=RETRY_AFTER_S,
             )
         return ModelFailed(
             f"no node of this mesh offers a model named {model!r}",
             code="model_no_providers",
-            hint=f"astromesh-node models list shows what there is; astromesh-node models pull {model} installs a registered one",
+            hint=f"astromesh-node models list shows what there is{self._or_install(model)}",
             definite=True,
         )
 
+    def _or_install(self, model: str) -> str:
+        """The rest of a hint, where the model is one that can be installed by its name."""
+        if registry.find(model) is None:
+            return ""
+        return f"; or install it here and start this node again: astromesh-node models pull {model} --models {self._models_dir}"
+
     def _whereabouts(self, missed: tuple[MemberView, ...]) -> str:
         parts = [
-            f"is still being loaded on {self._roster.label(member.name)}"
+            f"is not loaded yet on {self._roster.label(member.name)}"
             if member.usable
             else f"was offered by {self._roster.label(member.name)}, which is {member.status}"
             for member in missed

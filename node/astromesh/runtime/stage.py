@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
 
-from astromesh.dialogue import Message, ModelReply, ModelRequest, TextDelta, Transcript, Usage
+from astromesh.dialogue import FinishReason, Message, ModelReply, ModelRequest, TextDelta, Transcript, Usage
 from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
 from astromesh.errors import AstromeshError, DeadlineExceeded
 from astromesh.memory.port import Conversation
@@ -37,7 +37,8 @@ class Tally:
     model: str = ""
     node: str = ""  # who made the last model's tokens
     route: str = "local"
-    attempts: int = 0
+    attempts: int = 0  # the most that one of its completions took
+    finish_reason: FinishReason = "stop"  # of the last one
 
 
 class Stage:
@@ -117,7 +118,7 @@ class Stage:
                         self._tokens += 1
                     case Routed(node, kind, attempt):
                         tally.node, tally.route = node, kind
-                        tally.attempts += attempt
+                        tally.attempts = max(tally.attempts, attempt)
                         attributes.update(node=node, route=kind, model=agent.model)
                         await self._events.tell(
                             "route",
@@ -129,6 +130,7 @@ class Stage:
         tally.calls += 1
         tally.usage += reply.usage
         tally.model = reply.model or agent.model
+        tally.finish_reason = reply.finish_reason
         attributes.update(tokens_in=reply.usage.tokens_in, tokens_out=reply.usage.tokens_out)
         return reply
 

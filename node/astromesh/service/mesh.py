@@ -73,8 +73,13 @@ class MeshMembership:
         """
         self._board = board
         await self._begin_life()
-        seeds = (*self._record.joined, *(str(seed) for seed in self._settings.join if not self._record.left))
-        if seeds:
+        seeds = (*self._record.joined, *(str(seed) for seed in self._settings.join))
+        if self._record.left:
+            log.warning(
+                "this node was told to leave the mesh and stays alone until 'astromesh-node join ADDR'; seeds are not asked: %s",
+                ", ".join(seeds) or "none",
+            )
+        elif seeds:
             self._own(asyncio.create_task(self._look_for(tuple(dict.fromkeys(seeds))), name="joining the mesh"))
 
     async def stop(self) -> None:
@@ -96,7 +101,7 @@ class MeshMembership:
         async with self._moving:
             driver = self._alive()
             try:
-                await driver.join((Address(*seed),), timeout_s=JOIN_TIMEOUT_S)
+                await driver.join((_literal(seed),), timeout_s=JOIN_TIMEOUT_S)
             except JoinFailed as failure:
                 raise JoinRefused(
                     f"no member of a mesh answers at {seed}: {failure}", hint="is the node there up, and is this its gossip address?"
@@ -189,11 +194,12 @@ class MeshMembership:
             node_id=self._record.node_id,
             generation=self._record.generation,
             incarnation=self._record.incarnation + 1,
-            gossip=Address(*settings.gossip),
+            gossip=_literal(settings.gossip),
             api=str(settings.api),
-            link=Address(*settings.link),
+            link=_literal(settings.link),
             role=settings.role,
             profile=PROFILES[settings.profile],
+            alone=self._record.left,
         )
         driver = MeshDriver(config)
         driver.subscribe(self._hear)
@@ -206,12 +212,15 @@ class MeshMembership:
         self.publish()
 
     async def _look_for(self, seeds: tuple[str, ...]) -> None:
-        addresses = tuple(Address(*parse_seed(seed)) for seed in seeds)
+        addresses = tuple(_literal(parse_seed(seed)) for seed in seeds)
         assert self._driver is not None
         try:
             await self._driver.join(addresses, timeout_s=JOIN_TIMEOUT_S)
         except JoinFailed:
             log.warning("none of %s answers yet; this node is alone and keeps looking", ", ".join(seeds))
+        else:
+            others = ", ".join(member.title for member in self._alive().view.peers if member.usable)
+            log.info("joined the mesh through %s: with %s", ", ".join(seeds), others or "nobody yet")
 
     def _hear(self, event: MeshEvent) -> None:
         """What the mesh saw, on the node's own loop."""
@@ -255,3 +264,8 @@ def check_seeds(seeds: Iterable[HostPort]) -> None:
     for seed in seeds:
         if not seed.is_loopback:
             raise ConfigurationError(f"--join {seed} is another machine", hint=LAN_NEEDS)
+
+
+def _literal(address: HostPort) -> Address:
+    """As the mesh wants it, an IP literal; "localhost" is the one name that stands for loopback."""
+    return Address("127.0.0.1" if address.host == "localhost" else address.host, address.port)

@@ -52,7 +52,7 @@ class Node:
         metrics = Metrics()
         self.roster = Roster(lambda: self.membership.view if self.membership else None)
         self.peers = PeerCalls(self.roster)
-        self.models = Models(node=settings.name, roster=self.roster, peers=self.peers, metrics=metrics)
+        self.models = Models(node=settings.name, models_dir=str(settings.models_dir), roster=self.roster, peers=self.peers, metrics=metrics)
         self.runtime = AgentRuntime(
             node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
         )

@@ -51,9 +51,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
-    Setting(
-        "models_dir", "--models-dir", "ASTROMESH_MODELS_DIR", ("spec.inference.models_dir",), "models; default: models in the data folder"
-    ),
+    Setting("models_dir", "--models", "ASTROMESH_MODELS_DIR", ("spec.inference.models_dir",), "models; default: models in the data folder"),
 )
 OTHER_VARIABLES = ("ASTROMESH_CONFIG_DIR", "ASTROMESH_DAEMON_URL", "ASTROMESH_API_KEY")
 _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}

@@ -39,6 +39,7 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: files are read at the start only; stop this node and start it again")
     async with open_node(settings, configuration, doors=True) as node:
         sys.stdout.write(greeting(node))
         sys.stdout.flush()

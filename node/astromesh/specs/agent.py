@@ -196,7 +196,7 @@ class ConversationalMemory(Section):
 
     backend: Literal["sqlite", "redis", "postgres", "in_memory"] | None = None
     strategy: Literal["sliding_window", "summary", "token_budget"] | None = None
-    max_turns: int | None = Field(default=None, ge=1, examples=[20])
+    max_turns: int | None = Field(default=None, ge=1, le=1000, examples=[20])
     max_tokens: int | None = Field(default=None, ge=1)
     ttl: Seconds | None = None
     connection: Secret | None = None

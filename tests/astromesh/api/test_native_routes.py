@@ -89,7 +89,7 @@ async def test_a_request_id_that_is_unsafe_to_repeat_is_replaced(doors: Doors, u
         ("GET", "/v1/agents/nobody", 404, "agent_not_found"),
         ("GET", "/v1/agents?scope=galaxy", 422, "invalid_request"),
         ("GET", "/v1/traces?limit=many", 422, "invalid_request"),
-        ("GET", "/v1/traces/nothing", 404, "not_found"),
+        ("GET", "/v1/traces/nothing", 404, "trace_not_found"),
         ("GET", "/v1/nodes", 503, "mesh_off"),
         ("GET", "/v1/mesh/state", 503, "mesh_off"),
         ("POST", "/v1/mesh/leave", 503, "mesh_off"),

@@ -42,14 +42,14 @@ def test_who_is_gone_serves_nothing_and_is_missed(status: str) -> None:
     assert names(found.missed_for_model("m")) == names(found.missed_for_agent("desk")) == ["b-000002"]
 
 
-def test_who_is_still_loading_is_missed_and_a_model_on_disk_or_behind_a_server_is_served() -> None:
+def test_who_has_not_loaded_it_is_missed_and_a_model_behind_a_server_is_served() -> None:
     found = roster(
         member("b-000002", models=[("m", "loading")]),
         member("c-000003", models=[("m", "on_disk")]),
         member("d-000004", models=[("m", "remote")]),
     )
-    assert names(found.serving("m")) == ["c-000003", "d-000004"]
-    assert names(found.missed_for_model("m")) == ["b-000002"]
+    assert names(found.serving("m")) == ["d-000004"]
+    assert names(found.missed_for_model("m")) == ["b-000002", "c-000003"]
 
 
 def test_people_read_the_human_name_unless_two_nodes_share_it() -> None:

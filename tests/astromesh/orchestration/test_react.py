@@ -10,7 +10,7 @@ from astromesh.effects import AskModel, CallTools, Note
 from astromesh.errors import ModelFailed, TurnsExhausted
 from astromesh.orchestration.patterns.react import react
 from astromesh.orchestration.plan import Answer, Part
-from astromesh.orchestration.prompt import EMPTY
+from astromesh.orchestration.prompt import Template
 
 CLOCK = ToolSchema("clock", "What time it is.", {"type": "object"})
 OPENING = (Message("user", "What time is it in Rome and Oslo?"),)
@@ -19,7 +19,7 @@ OSLO = ToolCall("c2", "clock", '{"in": "Oslo"}')
 
 
 def part(*, turns: int = 3) -> Part:
-    return Part("desk", EMPTY, EMPTY, turns, tools=(CLOCK,))
+    return Part("desk", Template("", where="an empty prompt"), Template("", where="an empty prompt"), turns, tools=(CLOCK,))
 
 
 def step(*, thought: str | None = None, call: ToolCall | None = None, saw: str | None = None, result: str | None = None) -> Note:

@@ -46,6 +46,7 @@ async def test_a_run_ends_with_done_and_everything_that_was_used() -> None:
     done = await rooms.ask("Hello", session_id="s1", request_id="r7")
     assert {key: value for key, value in done.items() if key != "trace"} == {
         "answer": "Good day, Ada.",
+        "finish_reason": "stop",
         "steps": [{"thought": None, "action": None, "action_input": None, "observation": None, "result": "Good day, Ada."}],
         "usage": {
             "tokens_in": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from tests.rig.held_model import HeldModel
@@ -141,11 +142,15 @@ async def test_what_came_over_a_link_and_fails_here_is_not_passed_on_either() ->
 # What is said when nobody does it.
 
 
-async def test_what_nobody_ever_offered_says_so_and_how_to_get_it() -> None:
+async def test_what_nobody_ever_offered_says_so_and_how_to_get_what_can_be_had() -> None:
     error = await verdict(mesh())
     assert isinstance(error, ModelFailed)
     assert (error.code, error.definite) == ("model_no_providers", True)
-    assert f"models pull {MODEL}" in error.hint
+    assert error.hint == "astromesh-node models list shows what there is"
+    with pytest.raises(ModelFailed) as registered:
+        async with aclosing(mesh().models.complete(replace(REQUEST, model="smollm2"), timeout_s=60)) as stream:
+            await anext(stream)
+    assert "astromesh-node models pull smollm2 --models /models" in registered.value.hint
 
 
 @pytest.mark.parametrize(("status", "said"), [("dead", "was offered by b, which is dead"), ("left", "was offered by b, which is left")])
@@ -164,7 +169,7 @@ async def test_what_a_peer_is_still_loading_says_where() -> None:
     rooms.sees(member("b-000002", models=[(MODEL, "loading")]), member("c-000003", models=[MODEL], status="dead"))
     error = await verdict(rooms)
     assert isinstance(error, ModelUnavailable)
-    assert error.message == f"model {MODEL} is still being loaded on b and was offered by c, which is dead"
+    assert error.message == f"model {MODEL} is not loaded yet on b and was offered by c, which is dead"
     assert error.hint == "ask again in some seconds"
 
 

@@ -8,7 +8,7 @@ from astromesh.dialogue import Transcript
 from astromesh.memory.port import Conversation
 
 CONVERSATIONS_MAX = 10_000  # with short turns some 50 MB; the one that was silent longest goes first
-TURNS_KEPT_MAX = 200  # no window in the contract's defaults asks for more
+TURNS_KEPT_MAX = 1000  # what a document's max_turns may ask for at most
 
 
 class InMemory:

@@ -123,7 +123,7 @@ class LlamaCppEngine:
 
     @property
     def worker_pid(self) -> int | None:
-        """For `doctor`, and for whoever wants to see how a node takes the end of it."""
+        """For whoever wants to see how a node takes the end of it."""
         return None if self._process is None else self._process.pid
 
     # Life.
@@ -191,7 +191,7 @@ class LlamaCppEngine:
             f"model {self.name} cannot be loaded: {why}",
             code="model_provider_unavailable",
             definite=True,
-            hint="astromesh-node doctor tells more about the engine; astromesh-node models pull fetches the file again",
+            hint="astromesh-node models pull fetches the file again; then start the node again",
         )
         self._fail_waiting(failure)
         if self._settled is not None and not self._settled.done():
@@ -344,7 +344,9 @@ class LlamaCppEngine:
     def _enqueue(self, request: ModelRequest, *, now: float) -> _Request:
         if self._state == "unloaded" or self._state == "failed":
             why = f": {self._problem}" if self._problem else ""
-            raise ModelUnavailable(f"model {self.name} is {self._state} on this node{why}", hint=f"astromesh-node models load {self.name}")
+            raise ModelUnavailable(
+                f"model {self.name} is {self._state} on this node{why}", hint="astromesh-node models list shows its state"
+            )
         frame = self._packed(request)
         if len(self._waiting) >= self._limits.waiting:
             raise Overloaded(
