@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from maia.errors import MisuseError
+from maia.keyring import Keyring
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9.-]{1,63}")
 # Half of u32: what is left above it is room for the answer to a forged incarnation (see wire.codec), so a forgery cannot evict a node.
@@ -119,6 +120,7 @@ class MeshConfig:
     role: str = ""
     zone: str = ""
     cluster_id: str = ""
+    keyring: Keyring | None = None  # None: gossip in the clear, which belongs on loopback
     profile: Profile = LAN_FAST
     alone: bool = False  # told to leave: deaf to everybody until it is told to join
     serf: bool = False  # members without our tags (stock Serf agents) belong here too

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple, assert_never
 from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import Courier
 from maia.config import Address, MeshConfig, Random
-from maia.errors import DatagramRejected
+from maia.errors import DatagramRejected, MisuseError
+from maia.keyring import Keyring
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
 from maia.membership.probing import Prober
@@ -41,7 +42,7 @@ from maia.view import (
     SeedAnswered,
 )
 from maia.wire.codec import PART_OVERHEAD, decode, kind_of
-from maia.wire.frames import encode_push_pull
+from maia.wire.frames import StreamDecoder, encode_push_pull
 from maia.wire.messages import (
     STATE_ALIVE,
     STATE_DEAD,
@@ -61,6 +62,7 @@ from maia.wire.messages import (
 )
 from maia.wire.offers import PRIVATE_FROM, Entry, decode_exchange, decode_offers
 from maia.wire.outbox import Datagram, Outbox
+from maia.wire.seal import Sealer, seems_sealed
 from maia.wire.tags import decode_tags, encode_tags
 
 EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
@@ -89,7 +91,8 @@ class Mesh:
         self.counters = Counters()
         self._random = random
         self._alone = config.alone
-        self._outbox = Outbox(self.counters)
+        self._sealer = Sealer(config.keyring, random=random) if config.keyring is not None else None
+        self._outbox = Outbox(self.counters, sealer=self._sealer)
         self._events: list[MeshEvent] = []
         self._settled = 0
         self._exchanges: list[Exchange] = []
@@ -157,6 +160,13 @@ class Mesh:
     def leave(self, *, now: float) -> None:
         """Say goodbye. From here on this node answers, and starts nothing."""
         self._swim.leave(now)
+
+    def use_keyring(self, keyring: Keyring) -> None:
+        """Seal and open with these keys from now on. Raises `MisuseError` where there were none at the start."""
+        if self._sealer is None:
+            raise MisuseError(f"{self.config.name} gossips in the clear: keys are given at the start, to all members")
+        self._sealer = self._outbox.sealer = Sealer(keyring, random=self._random)
+        self.config = replace(self.config, keyring=keyring)
 
     @property
     def farewell_told(self) -> bool:
@@ -275,10 +285,10 @@ class Mesh:
         """Take one datagram from the network, whatever it holds; what cannot be read is counted and changes nothing."""
         counters = self.counters
         try:
-            packet = decode(datagram)
+            packet = decode(self._sealer.open(datagram) if self._sealer is not None else datagram)
         except DatagramRejected as error:
             counters.received("rejected", len(datagram))
-            counters.reject(error.reason)
+            counters.reject("sealed" if self._sealer is None and seems_sealed(datagram) else error.reason)
             return
         counters.received(kind_of(packet.messages[0]) if packet.messages else "rejected", len(datagram))
         for reason in packet.rejected:
@@ -367,6 +377,10 @@ class Mesh:
 
     # --- streams ---
 
+    def decoder(self) -> StreamDecoder:
+        """What reads one stream of this cluster, as its keys are now."""
+        return StreamDecoder(self._sealer)
+
     def exchanges(self) -> list[Exchange]:
         """Push/pulls to carry out; drained."""
         exchanges, self._exchanges = self._exchanges, []
@@ -422,7 +436,10 @@ class Mesh:
 
     def _write_state(self, *, join: bool, offers: bytes) -> bytes:
         nodes = tuple(NodeState(member.as_alive(), _STATES[member.status]) for member in self._table.by_name.values())
-        return encode_push_pull(PushPull(nodes, join, offers=offers))
+        return self._as_stream(encode_push_pull(PushPull(nodes, join, offers=offers)))
+
+    def _as_stream(self, plaintext: bytes) -> bytes:
+        return self._sealer.seal_stream(plaintext) if self._sealer is not None else plaintext
 
     def _refuse_foreigners(self, exchange: PushPull) -> None:
         for node in exchange.nodes:

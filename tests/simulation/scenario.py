@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from maia.config import LAN_FAST, Profile
+from maia.keyring import Keyring
 from maia.sim.oracle import InvariantBroken, Oracle, notice_s
 from maia.sim.run import history
 from maia.sim.weather import FAIR, Weather
@@ -26,9 +27,11 @@ few_seeds = pytest.mark.parametrize("seed", range(1, max(2, SEEDS // 10) + 1))
 class Scenario:
     """A world under an oracle, and what a test asks of it."""
 
-    def __init__(self, seed: int, *, nodes: int, profile: Profile = LAN_FAST, weather: Weather = FAIR) -> None:
+    def __init__(
+        self, seed: int, *, nodes: int, profile: Profile = LAN_FAST, weather: Weather = FAIR, keyring: Keyring | None = None
+    ) -> None:
         self.oracle = Oracle()
-        self.world = World(seed, nodes=nodes, profile=profile, weather=weather, witness=self.oracle.witness)
+        self.world = World(seed, nodes=nodes, profile=profile, weather=weather, keyring=keyring, witness=self.oracle.witness)
         self.nodes = self.world.nodes
 
     def run(self, seconds: float) -> None:
@@ -56,7 +59,9 @@ class Scenario:
 
 
 @contextmanager
-def scenario(seed: int, *, nodes: int = 10, profile: Profile = LAN_FAST, weather: Weather = FAIR) -> Iterator[Scenario]:
+def scenario(
+    seed: int, *, nodes: int = 10, profile: Profile = LAN_FAST, weather: Weather = FAIR, keyring: Keyring | None = None
+) -> Iterator[Scenario]:
     """A booted mesh; a broken invariant comes with the last events of its node."""
     made = Scenario(seed, nodes=nodes, profile=profile, weather=weather)
     try:

@@ -9,6 +9,7 @@ import pytest
 from tests.simulation.scenario import LOSSY, every_seed, few_seeds, scenario, some_seeds
 
 from maia.config import LAN, LAN_FAST, Profile
+from maia.keyring import Keyring
 from maia.sim.run import Run, carry_out
 from maia.sim.weather import Weather
 from maia.sim.world import SimulatedNode
@@ -160,3 +161,14 @@ def test_what_a_node_sends_when_nothing_happens_is_bounded() -> None:
             assert node.mesh is not None
             sent_bytes = sum(node.mesh.counters.bytes_out.values()) + 28 * sum(node.mesh.counters.datagrams_out.values())
             assert sent_bytes * 8 / 63 < 12_000  # bits per second, IP and UDP headers included
+
+
+@few_seeds
+def test_a_sealed_mesh_notices_a_crash_and_takes_the_node_back(seed: int) -> None:
+    with scenario(seed, nodes=5, weather=Weather(loss=0.02), keyring=Keyring((b"k" * 32,))) as mesh:
+        mesh.world.crash(mesh.nodes[1])
+        mesh.run(10.0)
+        assert mesh.status(mesh.nodes[0], mesh.nodes[1]) == "dead"
+        mesh.world.boot(mesh.nodes[1])
+        mesh.settle()
+        assert mesh.status(mesh.nodes[0], mesh.nodes[1]) == "alive"

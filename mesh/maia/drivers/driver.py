@@ -268,7 +268,7 @@ class _Core:
         datagram_socket = DatagramSocket(config.gossip)
         try:
             mesh = Mesh(replace(config, gossip=datagram_socket.address), random=SystemRandom(), now=self._clock.now())
-            server = StreamServer(self._answer, counters=mesh.counters, streams_max=config.limits.streams_max)
+            server = StreamServer(self._answer, decoder=mesh.decoder, counters=mesh.counters, streams_max=config.limits.streams_max)
             await server.open(datagram_socket.address)
         except (OSError, MaiaError):
             datagram_socket.close()
@@ -384,7 +384,7 @@ class _Core:
 
     async def _exchange(self, exchange: Exchange) -> None:
         try:
-            reply = await dial(exchange.target, exchange.request, self.mesh.counters)
+            reply = await dial(exchange.target, exchange.request, decoder=self.mesh.decoder(), counters=self.mesh.counters)
             self.mesh.reply(exchange.number, reply, now=self._clock.now())
         except DatagramRejected as error:
             self.mesh.counters.reject(error.reason)

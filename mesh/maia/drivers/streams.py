@@ -15,16 +15,28 @@ from maia.wire.messages import PushPull
 
 STREAM_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole exchange
 CHUNK_BYTES: Final = 65_536
+# From here on a stream is read beside the loop: to expand what a thousand stock agents know takes 9 ms, and probes must not wait for it.
+LONG_BYTES: Final = 16_384
 
 
 class StreamServer:
     """Answers exchanges. `answer` is called with each whole request; what it returns is written back, `DatagramRejected` closes.
 
+    `decoder` makes what reads one stream.
+
     `open` raises `OSError` when the address cannot be bound.
     """
 
-    def __init__(self, answer: Callable[[PushPull], bytes], *, counters: Counters, streams_max: int) -> None:
+    def __init__(
+        self,
+        answer: Callable[[PushPull], bytes],
+        *,
+        decoder: Callable[[], StreamDecoder],
+        counters: Counters,
+        streams_max: int,
+    ) -> None:
         self._answer = answer
+        self._decoder = decoder
         self._counters = counters
         self._streams_max = streams_max
         self._serving: set[asyncio.Task[None]] = set()
@@ -52,7 +64,7 @@ class StreamServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(STREAM_TIMEOUT_S):
-                request = await read_push_pull(reader, self._counters)
+                request = await _read(reader, self._decoder(), self._counters)
                 reply = self._answer(request)
                 self._counters.stream_bytes_out += len(reply)
                 await _send(writer, reply)
@@ -66,27 +78,29 @@ class StreamServer:
             writer.transport.abort()
 
 
-async def dial(target: Address, request: bytes, counters: Counters) -> PushPull:
+async def dial(target: Address, request: bytes, *, decoder: StreamDecoder, counters: Counters) -> PushPull:
     """Carry out one exchange. Raises `OSError`, `TimeoutError` or `DatagramRejected`."""
     async with asyncio.timeout(STREAM_TIMEOUT_S):
         reader, writer = await asyncio.open_connection(target.host, target.port)
         try:
             counters.stream_bytes_out += len(request)
             await _send(writer, request)
-            return await read_push_pull(reader, counters)
+            return await _read(reader, decoder, counters)
         finally:
             writer.transport.abort()
 
 
-async def read_push_pull(reader: asyncio.StreamReader, counters: Counters) -> PushPull:
-    decoder = StreamDecoder()
+async def _read(reader: asyncio.StreamReader, decoder: StreamDecoder, counters: Counters) -> PushPull:
     message: PushPull | None = None
     while message is None:
         chunk = await reader.read(CHUNK_BYTES)
         if not chunk:
             raise ConnectionResetError("the stream ended before its message was whole")
         counters.stream_bytes_in += len(chunk)
-        message = decoder.feed(chunk)
+        if decoder.size + len(chunk) > LONG_BYTES:
+            message = await asyncio.to_thread(decoder.feed, chunk)
+        else:
+            message = decoder.feed(chunk)
     for reason in decoder.rejected:
         counters.reject(reason)
     return message

@@ -18,9 +18,9 @@ from typing import Any, Final
 from maia.config import LAN_FAST, Address, MeshConfig, Profile
 from maia.core import Exchange, Mesh
 from maia.errors import DatagramRejected
+from maia.keyring import Keyring
 from maia.sim.weather import FAIR, Sky, Weather
 from maia.view import GenerationRaised, IncarnationRaised, MeshEvent, MeshView
-from maia.wire.frames import StreamDecoder
 
 REMEMBERED_EVENTS: Final = 50  # of each node, for the report of a broken invariant
 INBOX_MAX: Final = 512  # datagrams that a paused node's socket keeps
@@ -95,13 +95,21 @@ class World:
     """Nodes under a sky. `witness` is shown every event of every node at the moment at which it happens."""
 
     def __init__(
-        self, seed: int, *, nodes: int, profile: Profile = LAN_FAST, weather: Weather = FAIR, witness: Witness | None = None
+        self,
+        seed: int,
+        *,
+        nodes: int,
+        profile: Profile = LAN_FAST,
+        weather: Weather = FAIR,
+        keyring: Keyring | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.seed = seed
         self.now = 0.0
         self.random = Random(f"world {seed}")
         self.sky = Sky(weather, Random(f"sky {seed}"))
         self.profile = profile
+        self.keyring = keyring
         self.packets = 0
         self.fingerprint = 0  # over every packet and event, in order: equal for equal runs
         self.witness = witness
@@ -120,6 +128,7 @@ class World:
             gossip=Address(f"10.0.{index // 250}.{index % 250 + 1}", 7946),
             api=f"10.0.{index // 250}.{index % 250 + 1}:8000",
             profile=self.profile,
+            keyring=self.keyring,
         )
 
     # --- what a scenario does ---
@@ -141,7 +150,7 @@ class World:
         node.life += 1
         node.generation = node.generation + 1 if keep_state else max(node.generation + 1, round(self.now * 1000) + 2)
         node.incarnation = node.incarnation + 1 if keep_state else 1
-        fields = {field: getattr(node.config, field) for field in ("name", "title", "node_id", "gossip", "api", "profile")}
+        fields = {field: getattr(node.config, field) for field in ("name", "title", "node_id", "gossip", "api", "profile", "keyring")}
         config = MeshConfig(**fields, generation=node.generation, incarnation=node.incarnation)
         node.mesh = Mesh(config, random=Random(f"node {self.seed} {node.index} {node.life}"), now=self.now)
         node.paused = False
@@ -314,7 +323,7 @@ class World:
                 self._push(self.now + STREAM_TIMEOUT_S, FAILURE, dialler, dialler_life, number, None)
                 return False
             try:
-                request = StreamDecoder().feed(payload)
+                request = mesh.decoder().feed(payload)
                 assert request is not None, "a whole request was sent"
                 reply = mesh.answer(request, now=self.now)
             except DatagramRejected as error:
@@ -329,7 +338,7 @@ class World:
             mesh.exchange_failed(payload if kind == FAILURE else extra)
             return not node.paused
         try:
-            answer = StreamDecoder().feed(payload)
+            answer = mesh.decoder().feed(payload)
             assert answer is not None, "a whole answer was sent"
             mesh.reply(extra, answer, now=self.now)
         except DatagramRejected as error:

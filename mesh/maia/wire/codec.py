@@ -20,6 +20,7 @@ from maia.config import INCARNATION_MAX, Address
 from maia.errors import DatagramRejected, MisuseError
 from maia.wire.compress import expand
 from maia.wire.messages import Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
+from maia.wire.seal import SEAL_OVERHEAD
 
 PING: Final = 0
 INDIRECT_PING: Final = 1
@@ -64,8 +65,8 @@ PACKET_BYTES_MAX: Final = 1200
 CRC_OVERHEAD: Final = 5
 COMPOUND_OVERHEAD: Final = 2
 PART_OVERHEAD: Final = 2
-# What one message may measure so that it travels even as the only part of a compound with a checksum.
-MESSAGE_BYTES_MAX: Final = PACKET_BYTES_MAX - CRC_OVERHEAD - COMPOUND_OVERHEAD - PART_OVERHEAD
+# What one message may measure so that it travels even as the only part of a sealed compound with a checksum.
+MESSAGE_BYTES_MAX: Final = PACKET_BYTES_MAX - SEAL_OVERHEAD - CRC_OVERHEAD - COMPOUND_OVERHEAD - PART_OVERHEAD
 
 DATAGRAM_BYTES_MAX: Final = 65_536  # memberlist's read buffer
 PARTS_MAX: Final = 255

@@ -13,6 +13,7 @@ import msgpack
 from maia.errors import DatagramRejected
 from maia.wire.codec import COMPRESS, ERROR, PUSH_PULL, blob, expanded, packed_host, read_alive, whole
 from maia.wire.messages import STATE_LEFT, NodeState, PushPull
+from maia.wire.seal import ENCRYPT, STREAM_HEADER_BYTES, Sealer
 
 STREAM_BYTES_MAX: Final = 8 * 1024 * 1024  # a thousand nodes are 165 kB, and their catalogues 1.7 MB
 NODES_MAX: Final = 16_384
@@ -48,9 +49,13 @@ def encode_push_pull(exchange: PushPull) -> bytes:
 
 
 class StreamDecoder:
-    """Bytes in as they arrive, one `PushPull` out. A record that is malformed is left out and named in `rejected`."""
+    """Bytes in as they arrive, one `PushPull` out. A record that is malformed is left out and named in `rejected`.
 
-    def __init__(self) -> None:
+    With a `sealer` nothing is read that was not sealed, without one nothing that was.
+    """
+
+    def __init__(self, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer
         self.rejected: list[str] = []
         self.size = 0  # of what was fed
         self._source = _unpacker()
@@ -80,12 +85,27 @@ class StreamDecoder:
 
     def _read(self) -> Generator[None, None, PushPull]:
         kind = (yield from self._take(1))[0]
+        if kind == ENCRYPT:
+            self._enter((yield from self._unsealed()))
+            kind = (yield from self._take(1))[0]
+        elif self._sealer is not None:
+            raise DatagramRejected("plaintext")
         if kind == COMPRESS:
             self._enter(expanded((yield from self._map()), bytes_max=STREAM_BYTES_MAX))
             kind = (yield from self._take(1))[0]
         if kind != PUSH_PULL:
             _refuse(kind)
         return (yield from self._push_pull())
+
+    def _unsealed(self) -> Generator[None, None, bytes]:
+        if self._sealer is None:
+            raise DatagramRejected("sealed")
+        length = yield from self._take(STREAM_HEADER_BYTES - 1)
+        size = int.from_bytes(length, "big")
+        if size > STREAM_BYTES_MAX:  # memberlist waits for 20 MiB, from anybody who connects
+            raise DatagramRejected("stream-too-long")
+        sealed = yield from self._take(size)
+        return self._sealer.open(sealed, vouched=bytes((ENCRYPT,)) + length)
 
     def _push_pull(self) -> Generator[None, None, PushPull]:
         header = yield from self._map()

@@ -9,6 +9,7 @@ from maia.config import Address
 from maia.view import Counters
 from maia.wire.codec import COMPOUND_OVERHEAD, CRC_OVERHEAD, KINDS, PACKET_BYTES_MAX, PART_OVERHEAD, PARTS_MAX, encode, pack
 from maia.wire.messages import Message
+from maia.wire.seal import SEAL_OVERHEAD, Sealer
 
 BUDGET_BYTES: Final = PACKET_BYTES_MAX - CRC_OVERHEAD - COMPOUND_OVERHEAD
 
@@ -22,10 +23,11 @@ class Datagram(NamedTuple):
 
 
 class Outbox:
-    """Shared by all rooms of one mesh; drained after every call."""
+    """Shared by all rooms of one mesh; drained after every call. With a `sealer` nothing leaves unsealed."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, *, sealer: Sealer | None = None) -> None:
         self._counters = counters
+        self.sealer = sealer
         self._said: list[tuple[Address, Message]] = []
         self._nudged: dict[Address, None] = {}
 
@@ -57,11 +59,11 @@ class Outbox:
 
     def _fill(self, parts: list[bytes], target: Address, filler: Filler | None, datagrams: list[Datagram]) -> None:
         held: list[bytes] = []
-        budget_bytes = BUDGET_BYTES
+        budget_bytes = full_bytes = BUDGET_BYTES - SEAL_OVERHEAD if self.sealer is not None else BUDGET_BYTES
         for part in parts:
             if held and (budget_bytes < len(part) + PART_OVERHEAD or len(held) == PARTS_MAX):
                 self._send(held, target, datagrams)
-                held, budget_bytes = [], BUDGET_BYTES
+                held, budget_bytes = [], full_bytes
             held.append(part)
             budget_bytes -= len(part) + PART_OVERHEAD
         if filler is not None:
@@ -71,5 +73,7 @@ class Outbox:
 
     def _send(self, parts: list[bytes], target: Address, datagrams: list[Datagram]) -> None:
         payload = pack(parts)
+        if self.sealer is not None:
+            payload = self.sealer.seal(payload)
         self._counters.sent(KINDS[parts[0][0]], len(payload))
         datagrams.append(Datagram(payload, target))

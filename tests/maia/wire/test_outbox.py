@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
+
 from maia.config import Address
+from maia.keyring import Keyring
 from maia.view import Counters
-from maia.wire.codec import PACKET_BYTES_MAX, PART_OVERHEAD, decode, encode
+from maia.wire.codec import MESSAGE_BYTES_MAX, PACKET_BYTES_MAX, PART_OVERHEAD, decode, encode
 from maia.wire.messages import Nack, User
 from maia.wire.outbox import Outbox
+from maia.wire.seal import Sealer
 
 A, B = Address("10.0.0.1", 1), Address("10.0.0.2", 1)
 
@@ -32,18 +38,33 @@ def test_what_does_not_fit_one_packet_takes_more_and_none_is_over_the_budget() -
     assert len(packets) == 4  # three to a packet
 
 
-def test_rumours_fill_what_is_left_to_the_byte() -> None:
-    outbox = Outbox(Counters())
+SEALER = Sealer(Keyring((b"k" * 16,)), random=Random(1))
+
+
+@pytest.mark.parametrize("sealer", [None, SEALER])
+def test_rumours_fill_what_is_left_to_the_byte_sealed_or_not(sealer: Sealer | None) -> None:
+    outbox = Outbox(Counters(), sealer=sealer)
     outbox.say(A, Nack(1))
-    told: list[int] = []
 
     def fill(budget_bytes: int, most: int) -> list[bytes]:
-        told.append(budget_bytes)
         assert most == 254
-        return [encode(User(b"\x80" * (budget_bytes - PART_OVERHEAD - 1)))]
+        half = (budget_bytes - 2 * PART_OVERHEAD) // 2
+        return [encode(User(b"\x80" * (size - 1))) for size in (half, budget_bytes - 2 * PART_OVERHEAD - half)]
 
     (packet,) = outbox.drain(fill)
     assert len(packet.payload) == PACKET_BYTES_MAX
+
+
+def test_the_biggest_message_that_may_be_said_fits_a_sealed_packet_with_a_rumour_s_share() -> None:
+    counters = Counters()
+    outbox = Outbox(counters, sealer=SEALER)
+    biggest = User(b"\x80" * (MESSAGE_BYTES_MAX - 1))
+    outbox.say(A, biggest)
+    outbox.say(A, Nack(1))
+    packets = outbox.drain(None)
+    assert [decode(SEALER.open(packet.payload)).messages for packet in packets] == [[biggest], [Nack(1)]]
+    assert max(len(packet.payload) for packet in packets) <= PACKET_BYTES_MAX
+    assert sum(counters.bytes_out.values()) == sum(len(packet.payload) for packet in packets)
 
 
 def test_a_nudge_is_a_packet_only_if_there_is_something_to_tell() -> None:
