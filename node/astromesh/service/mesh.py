@@ -17,6 +17,7 @@ from astromesh.errors import ConfigurationError, JoinRefused
 from astromesh.fleet.offers import Offer, OfferTooLarge, slots
 from astromesh.service import mesh_figures
 from astromesh.service.addresses import HostPort, parse_seed
+from astromesh.service.keyring_file import read_keyring
 from astromesh.service.ports import LAN_NEEDS, taken
 from astromesh.service.record import RecordFile
 from astromesh.service.settings import NodeSettings
@@ -38,9 +39,10 @@ class MeshMembership:
     """One node's membership, from `start` to `stop`."""
 
     def __init__(self, settings: NodeSettings, file: RecordFile, *, offer: Callable[[], Offer]) -> None:
-        """`offer` says what this node offers now. Raises `ConfigurationError` for a record that is damaged."""
+        """`offer` says what this node offers now. Raises `ConfigurationError` for a damaged record or keyring file."""
         self._settings = settings
         self._file = file
+        self._keyring = read_keyring(settings.keyring_file) if settings.keyring_file else None
         self._record = file.read()
         self._offer = offer
         self._offered: dict[str, bytes] = {}
@@ -199,6 +201,8 @@ class MeshMembership:
             link=_literal(settings.link),
             role=settings.role,
             profile=PROFILES[settings.profile],
+            cluster_id=settings.cluster_id,
+            keyring=self._keyring,
             alone=self._record.left,
         )
         driver = MeshDriver(config)

@@ -22,6 +22,7 @@ Profile = Literal["lan-fast", "lan", "wan"]
 SEEDS_MAX = 64  # a mesh is joined by one answer; a longer list is a mistaken one
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_CLUSTER = re.compile(r"[A-Za-z0-9._-]{1,32}")  # it travels in the tags, which have 200 bytes
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
 
@@ -48,6 +49,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("join", "--join", "ASTROMESH_JOIN", ("spec.mesh.seeds",), "members to join by; several are separated by commas"),
     Setting(
         "profile", "--profile", "ASTROMESH_PROFILE", ("spec.mesh.profile",), "timing of the mesh: lan-fast, lan or wan; default: lan-fast"
+    ),
+    Setting(
+        "cluster_id", "--cluster-id", "ASTROMESH_CLUSTER_ID", ("spec.mesh.cluster_id",), "members of another one are refused; default: none"
+    ),
+    Setting(
+        "keyring_file", "--keyring-file", "ASTROMESH_KEYRING_FILE", ("spec.mesh.keyring_file",), "keys that seal the gossip; default: none"
     ),
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
@@ -77,6 +84,8 @@ class NodeSettings:
     advertise: str | None
     join: tuple[HostPort, ...]
     profile: Profile
+    cluster_id: str
+    keyring_file: Path | None
     mdns: bool
     data: Path
     models_dir: Path
@@ -131,6 +140,8 @@ def settle(
         advertise=advertise,
         join=told.several("join", parse_seed, spec.mesh.seeds),
         profile=cast(Profile, told.one("profile", _one_of("lan-fast", "lan", "wan"), spec.mesh.profile, "lan-fast")),
+        cluster_id=told.one("cluster_id", _cluster, spec.mesh.cluster_id, ""),
+        keyring_file=told.optional("keyring_file", _path, _beside(folder, spec.mesh.keyring_file)),
         mdns=mdns,
         data=data,
         models_dir=told.one("models_dir", _path, _beside(folder, spec.inference.models_dir), str(data / "models")),
@@ -224,6 +235,12 @@ def _name(text: str) -> str:
         raise ValueError(
             f"'{text[:80]}' cannot be a node's name: use at most 63 of a-z, 0-9 and '-', with a letter or a digit first and last"
         )
+    return text
+
+
+def _cluster(text: str) -> str:
+    if text and _CLUSTER.fullmatch(text) is None:
+        raise ValueError(f"'{text[:80]}' cannot be a cluster's id: use at most 32 of A-Z, a-z, 0-9, '.', '_' and '-'")
     return text
 
 
