@@ -41,7 +41,7 @@ def watch(client: NodeClient, *, as_json: bool) -> None:
         for event in mesh_events(client, pause=time.sleep):
             print_json_line({"event": event.kind, **event.data})
     else:
-        draw(mesh_events(client, pause=time.sleep), Table(client.url, sys.stdout))
+        draw(mesh_events(client, pause=time.sleep), Table(client.url, sys.stdout), pause=time.sleep)
 
 
 def mesh_events(client: NodeClient, *, pause: Pause) -> Iterator[Event]:
@@ -61,7 +61,7 @@ def mesh_events(client: NodeClient, *, pause: Pause) -> Iterator[Event]:
         pause(AGAIN_S)
 
 
-def draw(events: Iterator[Event], screen: Table) -> None:
+def draw(events: Iterator[Event], screen: Table, *, pause: Pause) -> None:
     """Draws what changed, at most four times a second. Reading goes on beside it: a line that is awaited cannot also be timed."""
     waiting: Queue[Event | AstromeshError] = Queue(WAITING_MAX)
 
@@ -75,7 +75,6 @@ def draw(events: Iterator[Event], screen: Table) -> None:
     Thread(target=read, name="events of the mesh", daemon=True).start()
     while True:
         news = waiting.get()
-        ends = time.monotonic() + REDRAW_S
         while True:
             if isinstance(news, AstromeshError):
                 raise news
@@ -85,7 +84,7 @@ def draw(events: Iterator[Event], screen: Table) -> None:
             except Empty:
                 break
         screen.draw()
-        time.sleep(max(0.0, ends - time.monotonic()))
+        pause(REDRAW_S)
 
 
 class Table:

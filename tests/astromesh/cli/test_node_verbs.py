@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from urllib.request import urlopen
 
 import pytest
 import yaml
 from tests.astromesh.cli.conftest import Cli, RunningNode
+from tests.rig.prometheus_lint import complaints
 
 
 def columns(line: str) -> list[str]:
@@ -89,3 +91,12 @@ def test_a_server_that_is_no_node_is_told_apart(cli: Cli, node: RunningNode) -> 
     answer = cli("status", "--url", node.stub.url)
     assert answer.exit_code == 3
     assert "it is no astromesh node" in answer.stderr
+
+
+def test_prometheus_s_linter_has_nothing_to_say_of_a_node_that_works(cli: Cli, node: RunningNode) -> None:
+    cli("run", "desk", "Hello", "--url", node.url)
+    with urlopen(f"{node.url}/metrics") as response:
+        text = response.read().decode()
+    assert "maia_loop_lag_seconds_bucket" in text
+    assert "astromesh_runs_total" in text
+    assert complaints(text) == []
