@@ -41,8 +41,8 @@ from maia.view import (
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import PART_OVERHEAD, decode, kind_of
-from maia.wire.frames import StreamDecoder, encode_push_pull
+from maia.wire.codec import PART_OVERHEAD, decode, encode, kind_of
+from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
 from maia.wire.messages import (
     STATE_ALIVE,
     STATE_DEAD,
@@ -65,6 +65,7 @@ from maia.wire.outbox import Datagram, Outbox
 from maia.wire.seal import Sealer, seems_sealed
 from maia.wire.tags import decode_tags, encode_tags
 
+EXCHANGE_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole of it
 EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
 INTRODUCED_MAX: Final = (
     128  # newcomers whom we meet straight away with our offers; beyond it rumours and the root hash do, with less traffic
@@ -76,11 +77,12 @@ _STATES: Final = {"alive": STATE_ALIVE, "suspect": STATE_SUSPECT, "dead": STATE_
 
 
 class Exchange(NamedTuple):
-    """A push/pull to carry out over TCP: send `request`, and hand the answer to `Mesh.reply` or say `Mesh.exchange_failed`."""
+    """A push/pull or a ping to carry out over TCP: send `request`, and hand the answer to `Mesh.reply` or say `Mesh.exchange_failed`."""
 
     number: int
     target: Address
     request: bytes
+    timeout_s: float = EXCHANGE_TIMEOUT_S
 
 
 class Mesh:
@@ -98,6 +100,7 @@ class Mesh:
         self._exchanges: list[Exchange] = []
         self._under_way: dict[int, Address] = {}
         self._numbered = 0
+        self._stream_pings: dict[int, int] = {}  # the probe of each ping that is out over TCP; one at a time, and those that come late
 
         profile = config.profile
         meta = encode_tags(config)
@@ -237,6 +240,11 @@ class Mesh:
         if failed is not None:
             member, how = failed
             self._swim.hear_suspect(Suspect(member.incarnation, member.name, self.config.name), None, now, how=how)
+        for target, ping, timeout_s in self._prober.stream_pings:
+            self._numbered += 1
+            self._stream_pings[self._numbered] = ping.sequence
+            self._exchanges.append(Exchange(self._numbered, target, self._as_stream(encode(ping)), timeout_s))
+        self._prober.stream_pings.clear()
         self._swim.expire(now)
         for seed in self._reunion.seeds_to_dial(now):
             self._dial(seed, join=True)
@@ -386,8 +394,14 @@ class Mesh:
         exchanges, self._exchanges = self._exchanges, []
         return exchanges
 
-    def answer(self, request: PushPull, *, now: float) -> bytes:
-        """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` for another cluster's node."""
+    def answer(self, request: StreamMessage, *, now: float) -> bytes:
+        """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` where there is no answer."""
+        if isinstance(request, Ping):
+            if request.node and request.node != self.config.name:
+                raise DatagramRejected("ping-for-another", request.node)
+            return self._as_stream(encode(Ack(request.sequence)))
+        if isinstance(request, Ack):
+            raise DatagramRejected("unexpected-stream")
         if self._alone:
             raise DatagramRejected("alone", "this node was told to leave")
         self._refuse_foreigners(request)
@@ -402,12 +416,20 @@ class Mesh:
         self._settle(now)
         return self._write_state(join=request.join, offers=offers)
 
-    def reply(self, number: int, reply: PushPull, *, now: float) -> None:
-        """The answer to an exchange of ours. Raises `DatagramRejected` for another cluster's node; the exchange then counts as failed."""
+    def reply(self, number: int, reply: StreamMessage, *, now: float) -> None:
+        """The answer to an exchange of ours. Raises `DatagramRejected` for what is none; the exchange then counts as failed."""
+        sequence = self._stream_pings.pop(number, None)
+        if sequence is not None:
+            if not isinstance(reply, Ack) or reply.sequence != sequence:
+                raise DatagramRejected("unexpected-stream")
+            self.counters.probes_by_stream += self._prober.acked(sequence, now) is not None
+            return
         peer = self._under_way.pop(number, None)
         if peer is None:
             return
         try:
+            if not isinstance(reply, PushPull):
+                raise DatagramRejected("unexpected-stream")
             self._refuse_foreigners(reply)
             rows, entries = decode_exchange(reply.offers) if reply.offers else (b"", [])
         except DatagramRejected:
@@ -424,6 +446,7 @@ class Mesh:
 
     def exchange_failed(self, number: int) -> None:
         """Nobody answered. A seed is tried again by itself."""
+        self._stream_pings.pop(number, None)
         if self._under_way.pop(number, None) is not None:
             self.counters.exchanges_failed += 1
 

@@ -208,6 +208,7 @@ class Counters:
     probes_acked: int = 0
     probes_late: int = 0
     probes_failed: int = 0
+    probes_by_stream: int = 0  # answered over TCP alone: something keeps UDP from passing
     suspicions: int = 0
     confirmations: int = 0  # of a suspicion, by others
     cleared: int = 0  # suspicions that the member refuted

@@ -26,7 +26,7 @@ from maia.drivers.discovery import is_literal, resolve
 from maia.drivers.streams import StreamServer, dial
 from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
 from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
-from maia.wire.messages import PushPull
+from maia.wire.frames import StreamMessage
 
 PUBLISH_PAUSE_S: Final = 0.01  # at most 100 views a second: a reader cannot use more, and each wakes the node's loop
 WAKE_PAUSE_S: Final = 0.001  # between two wakes by the clock: no deadline is worth a busy loop
@@ -306,7 +306,7 @@ class _Core:
     def _receive(self, payload: bytes, sender: Address) -> None:
         self.mesh.receive(payload, sender=sender, now=self._clock.now())
 
-    def _answer(self, request: PushPull) -> bytes:
+    def _answer(self, request: StreamMessage) -> bytes:
         reply = self.mesh.answer(request, now=self._clock.now())
         asyncio.get_running_loop().call_soon(self.wake)
         return reply
@@ -384,7 +384,13 @@ class _Core:
 
     async def _exchange(self, exchange: Exchange) -> None:
         try:
-            reply = await dial(exchange.target, exchange.request, decoder=self.mesh.decoder(), counters=self.mesh.counters)
+            reply = await dial(
+                exchange.target,
+                exchange.request,
+                timeout_s=exchange.timeout_s,
+                decoder=self.mesh.decoder(),
+                counters=self.mesh.counters,
+            )
             self.mesh.reply(exchange.number, reply, now=self._clock.now())
         except DatagramRejected as error:
             self.mesh.counters.reject(error.reason)

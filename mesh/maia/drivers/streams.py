@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from maia.config import Address
+from maia.core import EXCHANGE_TIMEOUT_S
 from maia.errors import DatagramRejected
 from maia.view import Counters
-from maia.wire.frames import StreamDecoder
-from maia.wire.messages import PushPull
+from maia.wire.frames import StreamDecoder, StreamMessage
 
-STREAM_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole exchange
 CHUNK_BYTES: Final = 65_536
 # From here on a stream is read beside the loop: to expand what a thousand stock agents know takes 9 ms, and probes must not wait for it.
 LONG_BYTES: Final = 16_384
@@ -29,7 +28,7 @@ class StreamServer:
 
     def __init__(
         self,
-        answer: Callable[[PushPull], bytes],
+        answer: Callable[[StreamMessage], bytes],
         *,
         decoder: Callable[[], StreamDecoder],
         counters: Counters,
@@ -63,7 +62,7 @@ class StreamServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(STREAM_TIMEOUT_S):
+            async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
                 request = await _read(reader, self._decoder(), self._counters)
                 reply = self._answer(request)
                 self._counters.stream_bytes_out += len(reply)
@@ -78,9 +77,9 @@ class StreamServer:
             writer.transport.abort()
 
 
-async def dial(target: Address, request: bytes, *, decoder: StreamDecoder, counters: Counters) -> PushPull:
+async def dial(target: Address, request: bytes, *, timeout_s: float, decoder: StreamDecoder, counters: Counters) -> StreamMessage:
     """Carry out one exchange. Raises `OSError`, `TimeoutError` or `DatagramRejected`."""
-    async with asyncio.timeout(STREAM_TIMEOUT_S):
+    async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(target.host, target.port)
         try:
             counters.stream_bytes_out += len(request)
@@ -90,8 +89,8 @@ async def dial(target: Address, request: bytes, *, decoder: StreamDecoder, count
             writer.transport.abort()
 
 
-async def _read(reader: asyncio.StreamReader, decoder: StreamDecoder, counters: Counters) -> PushPull:
-    message: PushPull | None = None
+async def _read(reader: asyncio.StreamReader, decoder: StreamDecoder, counters: Counters) -> StreamMessage:
+    message: StreamMessage | None = None
     while message is None:
         chunk = await reader.read(CHUNK_BYTES)
         if not chunk:

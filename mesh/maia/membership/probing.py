@@ -7,7 +7,7 @@ answered me either" proves that our own network works, so missing nacks are held
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 from maia.config import Address, Profile, Random
 from maia.membership.awareness import Awareness
@@ -19,7 +19,16 @@ from maia.wire.outbox import Outbox
 RELAYS_MAX: Final = 256  # asked of us and unanswered; one more asker waits for its own deadline instead
 # Of the requester's timeout: a nack that comes with the deadline is worth nothing, and memberlist's comes exactly then.
 NACK_SHARE: Final = 0.8
+STREAM_PING_PROTOCOL: Final = 3  # of memberlist: the first that answers a ping over TCP
 SEQUENCE_MODULUS: Final = 2**32
+
+
+class StreamPing(NamedTuple):
+    """A ping to be carried over TCP, beside the relays: UDP may be blocked where TCP is open."""
+
+    target: Address
+    ping: Ping
+    timeout_s: float
 
 
 class Probe:
@@ -51,7 +60,10 @@ class Relay:
 
 
 class Prober:
-    """`tick` starts probes and returns the member whose probe failed. Messages go to the shared outbox."""
+    """`tick` starts probes and returns the member whose probe failed. Messages go to the shared outbox.
+
+    `stream_pings` are for the caller to carry out; an ack that comes back is for `acked`, like any other.
+    """
 
     def __init__(
         self,
@@ -70,6 +82,7 @@ class Prober:
         self._outbox = outbox
         self._counters = counters
         self._random = random
+        self.stream_pings: list[StreamPing] = []
         self._probe: Probe | None = None
         self._next_s = now + random.random() * profile.probe_interval_s
         self._round: list[str] = []
@@ -111,7 +124,7 @@ class Prober:
             if probe.deadline_s <= now:
                 failed = self._give_up(probe, now)
             elif probe.indirect_at_s <= now:
-                self._ask_relays(probe)
+                self._ask_otherwise(probe, now)
         if self._probe is None and self._next_s <= now:
             self._start(now)
         return failed
@@ -215,10 +228,13 @@ class Prober:
                 return member
         return None
 
-    def _ask_relays(self, probe: Probe) -> None:
+    def _ask_otherwise(self, probe: Probe, now: float) -> None:
         probe.indirect_at_s = math.inf
         target = probe.target
         me = self._table.me
+        if target.vsn[1] >= STREAM_PING_PROTOCOL:
+            ping = Ping(probe.sequence, target.name, me.address, me.name)
+            self.stream_pings.append(StreamPing(target.address, ping, probe.deadline_s - now))
         timeout_ms = max(1, round(self._profile.probe_timeout_s * 1000))
         candidates = [member for member in self._table.living if member.status == "alive" and member is not target]
         for relay in pick(candidates, self._profile.indirect_checks, self._random):

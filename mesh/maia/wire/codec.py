@@ -254,6 +254,18 @@ def _decode_one(encoded: bytes) -> Message:
     return reader(read_map(encoded[1:]))
 
 
+def read_ping(body: dict[Any, Any]) -> Ping:
+    """Raises `DatagramRejected`, as all of these do."""
+    return Ping(whole(body, b"SeqNo"), text(body, b"Node"), _source(body), text(body, b"SourceNode"))
+
+
+def read_ack(body: dict[Any, Any]) -> Ack:
+    root = blob(body, b"MaiaRoot", most=ROOT_BYTES)
+    if root and len(root) != ROOT_BYTES:
+        raise DatagramRejected("bad-bytes", "MaiaRoot")
+    return Ack(whole(body, b"SeqNo"), blob(body, b"Payload", most=PAYLOAD_BYTES_MAX), root)
+
+
 def read_map(encoded: bytes) -> dict[Any, Any]:
     """The msgpack map at the start of `encoded`; what trails it is ignored, as memberlist does. Raises `DatagramRejected`."""
     try:
@@ -334,10 +346,6 @@ def _source(body: dict[Any, Any]) -> Address | None:
     return address(body, b"SourceAddr", b"SourcePort") if body.get(b"SourceAddr") else None
 
 
-def _read_ping(body: dict[Any, Any]) -> Ping:
-    return Ping(whole(body, b"SeqNo"), text(body, b"Node"), _source(body), text(body, b"SourceNode"))
-
-
 def _read_indirect_ping(body: dict[Any, Any]) -> IndirectPing:
     wants_nack = body.get(b"Nack", False)
     if type(wants_nack) is not bool:
@@ -351,13 +359,6 @@ def _read_indirect_ping(body: dict[Any, Any]) -> IndirectPing:
         text(body, b"SourceNode"),
         whole(body, b"MaiaTimeout", most=60_000),
     )
-
-
-def _read_ack(body: dict[Any, Any]) -> Ack:
-    root = blob(body, b"MaiaRoot", most=ROOT_BYTES)
-    if root and len(root) != ROOT_BYTES:
-        raise DatagramRejected("bad-bytes", "MaiaRoot")
-    return Ack(whole(body, b"SeqNo"), blob(body, b"Payload", most=PAYLOAD_BYTES_MAX), root)
 
 
 def _read_nack(body: dict[Any, Any]) -> Nack:
@@ -396,9 +397,9 @@ def read_alive(body: dict[Any, Any], *, key: bytes = b"Node") -> Alive:
 
 
 _READERS: Final[dict[int, Callable[[dict[Any, Any]], Message]]] = {
-    PING: _read_ping,
+    PING: read_ping,
     INDIRECT_PING: _read_indirect_ping,
-    ACK: _read_ack,
+    ACK: read_ack,
     NACK: _read_nack,
     SUSPECT: _read_suspect,
     ALIVE: read_alive,

@@ -1,4 +1,4 @@
-"""Streams: what two nodes say to each other over TCP, one request and one reply a connection.
+"""Streams: what two nodes say to each other over TCP, one request and one reply a connection: an exchange, or a ping and its ack.
 
 A stream has no outer length, so `StreamDecoder` takes bytes as they come and says when the message is whole. It holds no socket.
 """
@@ -6,19 +6,21 @@ A stream has no outer length, so `StreamDecoder` takes bytes as they come and sa
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgpack
 
 from maia.errors import DatagramRejected
-from maia.wire.codec import COMPRESS, ERROR, PUSH_PULL, blob, expanded, packed_host, read_alive, whole
-from maia.wire.messages import STATE_LEFT, NodeState, PushPull
+from maia.wire.codec import ACK, COMPRESS, ERROR, PING, PUSH_PULL, blob, expanded, packed_host, read_ack, read_alive, read_ping, whole
+from maia.wire.messages import STATE_LEFT, Ack, NodeState, Ping, PushPull
 from maia.wire.seal import ENCRYPT, STREAM_HEADER_BYTES, Sealer
 
 STREAM_BYTES_MAX: Final = 8 * 1024 * 1024  # a thousand nodes are 165 kB, and their catalogues 1.7 MB
 NODES_MAX: Final = 16_384
 OFFERS_BYTES_MAX: Final = 6 * 1024 * 1024
 _MAP_FIELDS_MAX: Final = 64  # of one record; we know seven
+
+StreamMessage = PushPull | Ping | Ack
 
 _packer = msgpack.Packer(use_bin_type=False, autoreset=True)
 
@@ -49,7 +51,7 @@ def encode_push_pull(exchange: PushPull) -> bytes:
 
 
 class StreamDecoder:
-    """Bytes in as they arrive, one `PushPull` out. A record that is malformed is left out and named in `rejected`.
+    """Bytes in as they arrive, one message out. A record that is malformed is left out and named in `rejected`.
 
     With a `sealer` nothing is read that was not sealed, without one nothing that was.
     """
@@ -64,7 +66,7 @@ class StreamDecoder:
         self._steps = self._read()
         self._done = False
 
-    def feed(self, chunk: bytes) -> PushPull | None:
+    def feed(self, chunk: bytes) -> StreamMessage | None:
         """The message once it is whole, None until then. Raises `DatagramRejected`, and is of no more use after that."""
         if self._done:
             raise DatagramRejected("stream-already-whole")
@@ -77,13 +79,13 @@ class StreamDecoder:
             next(self._steps)
         except StopIteration as end:
             self._done = True
-            message: PushPull = end.value
+            message: StreamMessage = end.value
             return message
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
             raise DatagramRejected("bad-msgpack", type(error).__name__) from error
         return None
 
-    def _read(self) -> Generator[None, None, PushPull]:
+    def _read(self) -> Generator[None, None, StreamMessage]:
         kind = (yield from self._take(1))[0]
         if kind == ENCRYPT:
             self._enter((yield from self._unsealed()))
@@ -93,9 +95,13 @@ class StreamDecoder:
         if kind == COMPRESS:
             self._enter(expanded((yield from self._map()), bytes_max=STREAM_BYTES_MAX))
             kind = (yield from self._take(1))[0]
-        if kind != PUSH_PULL:
-            _refuse(kind)
-        return (yield from self._push_pull())
+        if kind == PUSH_PULL:
+            return (yield from self._push_pull())
+        if kind == PING:
+            return read_ping((yield from self._map()))
+        if kind == ACK:
+            return read_ack((yield from self._map()))
+        raise DatagramRejected("stream-refused" if kind == ERROR else "unknown-stream", str(kind))
 
     def _unsealed(self) -> Generator[None, None, bytes]:
         if self._sealer is None:
@@ -164,7 +170,3 @@ def _unpacker() -> msgpack.Unpacker:
         max_array_len=_MAP_FIELDS_MAX,
         max_ext_len=0,
     )
-
-
-def _refuse(kind: int) -> NoReturn:
-    raise DatagramRejected("stream-refused" if kind == ERROR else "unknown-stream", str(kind))

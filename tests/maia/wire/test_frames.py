@@ -7,8 +7,9 @@ import pytest
 
 from maia.config import Address
 from maia.errors import DatagramRejected
+from maia.wire.codec import encode
 from maia.wire.frames import NODES_MAX, STREAM_BYTES_MAX, StreamDecoder, encode_push_pull
-from maia.wire.messages import STATE_LEFT, Alive, NodeState, PushPull
+from maia.wire.messages import STATE_LEFT, Ack, Alive, NodeState, Ping, PushPull
 
 STATE = PushPull(
     tuple(
@@ -60,7 +61,7 @@ def test_a_malformed_record_is_left_out_and_named() -> None:
 @pytest.mark.parametrize(
     ("stream", "reason"),
     [
-        (b"\x00\x80", "unknown-stream"),
+        (b"\x08\x80", "unknown-stream"),
         (b"\x0d\x81\xa5Error\xa4full", "stream-refused"),
         (b"\x06\xc1", "bad-msgpack"),
         (b"\x06\x05", "not-a-map"),
@@ -86,3 +87,11 @@ def test_a_stream_without_end_is_refused_at_its_limit() -> None:
     decoder.feed(chunk[:-64])
     with pytest.raises(DatagramRejected, match="stream-too-long"):
         decoder.feed(chunk)
+
+
+@pytest.mark.parametrize("message", [Ping(7, "node", Address("10.0.0.1", 1), "me"), Ack(7)])
+def test_a_ping_and_its_ack_travel_by_stream_too(message: Ping | Ack) -> None:
+    encoded = encode(message)
+    decoder = StreamDecoder()
+    found = [decoder.feed(encoded[at : at + 1]) for at in range(len(encoded))]
+    assert found == [None] * (len(found) - 1) + [message]
