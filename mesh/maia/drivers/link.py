@@ -79,7 +79,12 @@ class Link(ABC):
         self._connection = socket.fromfd(given.fileno(), given.family, given.type) if given is not None else None
         self.over: asyncio.Future[str] = self._loop.create_future()
         self._room: asyncio.Future[None] | None = None  # the writer waits for something to say
-        self._timer = self._loop.call_at(conversation.due, self._tick)
+        self._timer = self._set_timer()
+
+    def _set_timer(self) -> asyncio.Handle:
+        # Remembered, because uvloop's handle of a time that has passed does not tell for when it was set.
+        self._timer_s = self._conversation.due
+        return self._loop.call_at(self._timer_s, self._tick)
 
     def end(self, why: str) -> None:
         """Hang up. What is under way fails at once; the goodbye follows."""
@@ -119,9 +124,9 @@ class Link(ABC):
         if self._room is not None and conversation.has_outgoing:
             self._room.set_result(None)
             self._room = None
-        if conversation.due < self._timer.when() and not self.over.done():
+        if conversation.due < self._timer_s and not self.over.done():
             self._timer.cancel()
-            self._timer = self._loop.call_at(conversation.due, self._tick)
+            self._timer = self._set_timer()
 
     def _tick(self) -> None:
         try:
@@ -129,7 +134,7 @@ class Link(ABC):
         except ConversationBroken as broken:
             self.end(str(broken))
             return
-        self._timer = self._loop.call_at(self._conversation.due, self._tick)
+        self._timer = self._set_timer()
         self._stir()
 
     async def _read(self) -> None:
