@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from maia.errors import MisuseError
+from maia.identity import Signer, node_id_of
 from maia.keyring import Keyring
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9.-]{1,63}")
@@ -111,7 +112,7 @@ class MeshConfig:
 
     name: str
     title: str
-    node_id: str
+    signer: Signer
     generation: int
     gossip: Address
     incarnation: int = 1
@@ -133,6 +134,10 @@ class MeshConfig:
             raise MisuseError(f"incarnation {self.incarnation} of {self.name} must lie between 1 and {INCARNATION_MAX - 1}")
         if not 0 <= self.generation <= GENERATION_MAX:
             raise MisuseError(f"generation {self.generation} of {self.name} must lie between 0 and {GENERATION_MAX}")
+
+    @property
+    def node_id(self) -> str:
+        return node_id_of(self.signer.public_key)
 
     def admits(self, address: Address) -> bool:
         """May this node send there? A node that keeps to loopback is not talked into reaching out by a message."""

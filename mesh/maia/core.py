@@ -126,7 +126,7 @@ class Mesh:
         self._reunion = Reunion(
             self._table, probe_interval_s=profile.probe_interval_s, random=random, seeds_max=config.limits.seeds_max, now=now
         )
-        self._catalogue = Catalogue(config.name, config.generation)
+        self._catalogue = Catalogue(config.name, config.generation, signer=config.signer, cluster_id=config.cluster_id)
         self._courier = Courier(
             self._catalogue,
             peers=self._maia_addresses,
@@ -225,7 +225,7 @@ class Mesh:
         self._notice_stall(now)
         if not self._swim.leaving:
             self._watch(now)
-        self._courier.tick(now)
+        self._note_offers(self._courier.tick(now))
         for peer in self._courier.streams:
             self._dial(peer, join=False)
         self._courier.streams.clear()
@@ -411,7 +411,7 @@ class Mesh:
         self._merge(request.nodes, None, now)
         offers = b""
         if request.offers:
-            self._note_offers(self._courier.accept(entries))
+            self._note_offers(self._courier.accept(entries, now))
             offers = self._courier.answer(rows)
         self._settle(now)
         return self._write_state(join=request.join, offers=offers)
@@ -438,7 +438,7 @@ class Mesh:
         self.counters.exchanges += 1
         self._merge(reply.nodes, peer, now)
         if reply.offers:
-            self._note_offers(self._courier.accept(entries))
+            self._note_offers(self._courier.accept_answer(entries, now))
             self._courier.settle(rows, peer)
         if self._reunion.exchanged(peer):
             self._events.append(SeedAnswered(peer))
@@ -525,7 +525,7 @@ class Mesh:
                     member = self._table.by_name[event.name]
                     if not isinstance(event, MemberChanged):
                         self._prober.introduce(member)
-                    if self._catalogue.revive(member.name, member.generation):
+                    if self._catalogue.revive(member.name, member.generation, member.node_id):
                         self._events.append(OffersChanged(member.name))
                 case MemberDied() | MemberLeft():
                     self._catalogue.bury(event.name, now)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from tests.maia.keys import key_of
+
 from maia.config import LAN_FAST, Address, MeshConfig, Profile
 from maia.core import Exchange, Mesh
 from maia.view import MemberView, MeshEvent
@@ -19,7 +21,7 @@ ME = "me-000000"
 
 def config_of(name: str, *, number: int, profile: Profile = LAN_FAST, generation: int = 1) -> MeshConfig:
     return MeshConfig(
-        name=name, title=name[:-7], node_id=name, generation=generation, gossip=Address("10.0.0.1", 7000 + number), profile=profile
+        name=name, title=name[:-7], signer=key_of(name), generation=generation, gossip=Address("10.0.0.1", 7000 + number), profile=profile
     )
 
 

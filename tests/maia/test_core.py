@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.maia.keys import entry_of, key_of
 from tests.maia.talk import ME, Talk, read_stream
 
 from maia.config import LAN_FAST, Address, Limits, MeshConfig
@@ -25,14 +26,14 @@ from maia.wire.messages import (
     Suspect,
     User,
 )
-from maia.wire.offers import Entries, Entry, decode_exchange, decode_offers, encode_entries, encode_exchange
+from maia.wire.offers import Entries, decode_exchange, decode_offers, encode_entries, encode_exchange
 
 ONE, TWO, THREE = (f"p{number}-{number:06}" for number in (1, 2, 3))
 STRANGER = Address("10.9.9.9", 9)
 
 
 def offer_of(name: str, *, value: bytes = b"a model", generation: int = 1, version: int = 1) -> User:
-    (body,) = encode_entries([Entry(name, generation, "models/0", version, 0, value)])
+    (body,) = encode_entries([entry_of(name, generation, "models/0", version, 0, value)])
     return User(body)
 
 
@@ -154,7 +155,7 @@ def state_of(*nodes: tuple[Alive, int], offers: bytes = b"") -> PushPull:
 def test_an_exchange_brings_members_and_offers_both_ways() -> None:
     talk, other = Talk(), Talk(peers=2)
     talk.mesh.offer("models/0", b"ours", now=0.0)
-    request = state_of((other.alive(ONE), STATE_ALIVE), offers=encode_exchange(b"", [Entry(ONE, 1, "models/0", 1, 0, b"theirs")]))
+    request = state_of((other.alive(ONE), STATE_ALIVE), offers=encode_exchange(b"", [entry_of(ONE, 1, "models/0", 1, 0, b"theirs")]))
     reply = read_stream(talk.mesh.answer(request, now=0.0))
     assert {node.alive.node: node.state for node in reply.nodes} == {ME: STATE_ALIVE, ONE: STATE_ALIVE}
     _, entries = decode_exchange(reply.offers)
@@ -214,7 +215,7 @@ def test_offers_are_brought_straight_to_whom_an_exchange_made_us_meet() -> None:
     talk.pass_time(0.11)
     for name in other.peers:
         (message,) = [message for message in talk.said(User, to=name) if isinstance(message, User)]
-        assert decode_offers(message.body) == Entries((Entry(ME, 1, "models/0", 1, 0, b"ours"),))
+        assert decode_offers(message.body) == Entries((entry_of(ME, 1, "models/0", 1, 0, b"ours"),))
 
 
 def test_an_exchange_with_broken_offers_merges_nothing() -> None:
@@ -274,7 +275,7 @@ def test_a_restart_with_the_persisted_incarnation_is_alive_at_once_where_it_was_
     "changes", [{"name": "white space"}, {"name": "n" * 64}, {"incarnation": 0}, {"incarnation": 2**31}, {"generation": -1}]
 )
 def test_an_identity_that_cannot_travel_is_refused_at_once(changes: dict[str, object]) -> None:
-    fields: dict[str, object] = {"name": "a", "title": "a", "node_id": "a", "generation": 1, "gossip": STRANGER}
+    fields: dict[str, object] = {"name": "a", "title": "a", "signer": key_of("a"), "generation": 1, "gossip": STRANGER}
     with pytest.raises(MisuseError):
         MeshConfig(**(fields | changes))  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import msgpack
 import pytest
+from tests.maia.keys import key_of
 from tests.rig.eventually import eventually
 
 from maia.config import Address, MeshConfig
@@ -27,7 +28,7 @@ ANY_PORT = Address("127.0.0.1", 0)
 
 def config_of(title: str, *, gossip: Address = ANY_PORT, generation: int = 1, incarnation: int = 1) -> MeshConfig:
     return MeshConfig(
-        name=f"{title}-abcdef", title=title, node_id=f"id of {title}", generation=generation, incarnation=incarnation, gossip=gossip
+        name=f"{title}-abcdef", title=title, signer=key_of(title), generation=generation, incarnation=incarnation, gossip=gossip
     )
 
 

@@ -6,12 +6,14 @@ The root is a hash over the shelves of the living: two nodes with the same root 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from maia.catalogue.shelf import Shelf
-from maia.errors import MisuseError
+from maia.catalogue.signature import is_genuine, signed
+from maia.errors import DatagramRejected, MisuseError
+from maia.identity import Signer, node_id_of
 from maia.view import EMPTY_OFFERS
-from maia.wire.offers import KEY_BYTES_MAX, KEYS_MAX, VALUE_BYTES_MAX, WITHDRAWN, Entry
+from maia.wire.offers import ENTRY_OVERHEAD_BYTES, KEY_BYTES_MAX, KEYS_MAX, VALUE_BYTES_MAX, WITHDRAWN, Entry, Listed
 
 OFFERS_BYTES_MAX: Final = 64 * 1024  # of one node, all values together
 DEAD_KEPT_S: Final = 600.0  # a fast return finds its entries where they were
@@ -19,19 +21,31 @@ DEPARTED_MAX: Final = 10_000
 DEPARTED_KEPT_S: Final = 86_400.0
 
 
-class Catalogue:
-    """Entries by node. Which members live is told to it; it asks nobody."""
+class Departed(NamedTuple):
+    """What is remembered of a node whose entries are forgotten: no straggler may bring an earlier life of it back."""
 
-    def __init__(self, me: str, generation: int) -> None:
+    node_id: str
+    generation: int
+    until_s: float
+
+
+class Catalogue:
+    """Entries by node. Which members live, and which key is whose, is told to it; it asks nobody.
+
+    `signer` signs what this node offers, for this cluster alone.
+    """
+
+    def __init__(self, me: str, generation: int, *, signer: Signer, cluster_id: str) -> None:
         self.me = me
-        self._own = Shelf(me)
+        self._signer = signer
+        self._cluster_id = cluster_id
+        self._own = Shelf(me, node_id_of(signer.public_key))
         self._own.begin(generation)
         self._version = 0
         self._shelves: dict[str, Shelf] = {me: self._own}
         self._living: dict[str, None] = {me: None}
         self._dead_since: dict[str, float] = {}
-        # The generation of nodes whose entries are forgotten, and until when we remember it: no straggler may bring an earlier life back.
-        self._departed: dict[str, tuple[int, float]] = {}
+        self._departed: dict[str, Departed] = {}
         self._root = 0
 
     # --- reading ---
@@ -68,6 +82,13 @@ class Catalogue:
             return False
         return self._shelves[node].lacks(node, generation, key, version)
 
+    def overtaken(self, slot: Entry | Listed) -> bool:
+        """Whether that is an entry of our own, newer than what we know: a later life of ours must have written it."""
+        if slot.node != self.me or slot.generation < self.generation:
+            return False
+        held = self._own.by_key.get(slot.key)
+        return slot.generation > self.generation or held is None or slot.version > held.version
+
     # --- this node's own ---
 
     def offer(self, key: str, value: bytes) -> Entry | None:
@@ -95,17 +116,34 @@ class Catalogue:
 
     def _write(self, key: str, flags: int, value: bytes) -> Entry:
         self._version += 1
-        entry = Entry(self.me, self._own.generation, key, self._version, flags, value)
+        entry = signed(
+            Entry(self.me, self._own.generation, key, self._version, flags, value), signer=self._signer, cluster_id=self._cluster_id
+        )
         self._put(self._own, entry)
         return entry
 
     # --- others' ---
 
     def accept(self, entry: Entry) -> bool:
-        """Keep another node's entry if it is news; True if it was."""
+        """Keep another node's entry if it is news; True if it was. Raises `DatagramRejected` where its owner did not sign it."""
         if not self.lacks(entry.node, entry.generation, entry.key, entry.version):
             return False
+        self.check_signer(entry)
+        self.check_signature(entry)
         return self._put(self._shelves[entry.node], entry)
+
+    def check_signer(self, entry: Entry) -> None:
+        """Whether an entry came with the key of its owner, a known node; that the key signed it is not checked, so this is cheap.
+
+        Raises `DatagramRejected`.
+        """
+        if node_id_of(entry.signer) != self._shelves[entry.node].node_id:
+            raise DatagramRejected("other-signer", f"{entry.key} of {entry.node}")
+
+    def check_signature(self, entry: Entry) -> None:
+        """Raises `DatagramRejected` where the key that came with an entry did not sign it, or for another cluster."""
+        if not is_genuine(entry, cluster_id=self._cluster_id):
+            raise DatagramRejected("bad-signature", f"{entry.key} of {entry.node}")
 
     def _put(self, shelf: Shelf, entry: Entry) -> bool:
         before = shelf.hash
@@ -115,20 +153,32 @@ class Catalogue:
             self._root ^= before ^ shelf.hash
         return True
 
-    def revive(self, node: str, generation: int) -> bool:
-        """A member lives, in this generation; True if what it offers changed by that."""
+    def revive(self, node: str, generation: int, node_id: str) -> bool:
+        """A member lives, in this generation and under this id; True if what it offers changed by that."""
+        changed = self._dispossess(node, node_id)
         shelf = self._shelves.get(node)
         if shelf is None:
-            shelf = self._shelves[node] = Shelf(node)
-            shelf.begin(self._departed.get(node, (-1, 0.0))[0])
+            shelf = self._shelves[node] = Shelf(node, node_id)
+            departed = self._departed.get(node)
+            if departed is not None and departed.node_id == node_id:
+                shelf.begin(departed.generation)
         if node not in self._living:
             self._living[node] = None
             self._dead_since.pop(node, None)
             self._root ^= shelf.hash
         before = shelf.hash
-        changed = shelf.begin(generation)
+        changed |= shelf.begin(generation)
         self._root ^= before ^ shelf.hash
         return changed
+
+    def _dispossess(self, node: str, node_id: str) -> bool:
+        """A name that everybody forgot may be another's by now: what stands under it is not his. True if that was to be seen."""
+        shelf = self._shelves.get(node)
+        if shelf is None or shelf.node_id == node_id or node == self.me:
+            return False
+        self.bury(node, 0.0)
+        del self._shelves[node], self._dead_since[node]
+        return bool(shelf.offers)
 
     def bury(self, node: str, now: float) -> None:
         """A member is gone: out of the root at once, kept for a while."""
@@ -146,10 +196,10 @@ class Catalogue:
             del self._dead_since[node]
             shelf = self._shelves.pop(node)
             self._departed.pop(node, None)
-            self._departed[node] = (shelf.generation, now + DEPARTED_KEPT_S)
+            self._departed[node] = Departed(shelf.node_id, shelf.generation, now + DEPARTED_KEPT_S)
             forgotten.append(node)
         for node in list(self._departed):
-            if len(self._departed) <= DEPARTED_MAX and self._departed[node][1] > now:
+            if len(self._departed) <= DEPARTED_MAX and self._departed[node].until_s > now:
                 break
             del self._departed[node]
         return forgotten
@@ -176,8 +226,7 @@ def cut(entries: Iterable[Entry], *, budget_bytes: int) -> list[Entry]:
     """The first of `entries` whose values fit the budget. Every entry stands for itself, so a cut list is safe to apply."""
     kept: list[Entry] = []
     for entry in entries:
-        # The numbers and the array header beside key, name and value are at most 32 bytes.
-        budget_bytes -= len(entry.value) + len(entry.key) + len(entry.node) + 32
+        budget_bytes -= len(entry.value) + len(entry.key) + len(entry.node) + ENTRY_OVERHEAD_BYTES
         if budget_bytes < 0:
             break
         kept.append(entry)

@@ -12,6 +12,7 @@ from typing import Final
 
 from maia.catalogue.catalogue import Catalogue, cut
 from maia.catalogue.digest import rows, rows_that_differ, shelves_that_differ
+from maia.catalogue.intake import Intake
 from maia.config import Address, Random
 from maia.view import Counters
 from maia.wire.messages import User
@@ -61,6 +62,7 @@ class Courier:
         gossip_interval_s: float,
     ) -> None:
         self._catalogue = catalogue
+        self._intake = Intake(catalogue, counters)
         self._peers = peers
         self._outbox = outbox
         self._counters = counters
@@ -74,18 +76,24 @@ class Courier:
         self._pull_s = math.inf
         self._pull_pause_s = gossip_interval_s
         self._pull_not_before_s = -math.inf
-        self.later_generation = -1  # the newest life of ours that somebody has entries of
         self._streamed: dict[Address, float] = {}
         self.streams: list[Address] = []
 
-    def due_s(self) -> float:
-        return min(self._push_s, self._pull_s)
+    @property
+    def later_generation(self) -> int:
+        """The newest life of ours that somebody has entries of; -1 without one."""
+        return self._intake.later_generation
 
-    def tick(self, now: float) -> None:
+    def due_s(self) -> float:
+        return min(self._push_s, self._pull_s, self._intake.due_s())
+
+    def tick(self, now: float) -> list[Entry]:
+        """Entries that were news, and waited until now to be checked."""
         if self._push_s <= now:
             self._push(now)
         if self._pull_s <= now:
             self._ask(now)
+        return self._kept(self._intake.tick(now))
 
     # --- push ---
 
@@ -121,7 +129,8 @@ class Courier:
 
     def compare(self, root: bytes, peer: Address, now: float) -> None:
         """A peer's ack carried its root."""
-        if root != self._catalogue.root and self._pull is None:
+        # What waits to be checked would be asked for twice.
+        if root != self._catalogue.root and self._pull is None and not self._intake.waiting:
             self._pull = (peer, root)
             self._pull_s = max(now + PULL_WAIT_INTERVALS * self._gossip_interval_s, self._pull_not_before_s)
 
@@ -142,7 +151,7 @@ class Courier:
         """Entries that were news; answers go to the outbox."""
         match message:
             case Entries():
-                return self.accept(message.entries)
+                return self._kept(self._intake.hear(message.entries, sender, now))
             case Digest():
                 differing = shelves_that_differ(self._catalogue.living_shelves(), message.rows)
                 self._random.shuffle(differing)
@@ -158,30 +167,31 @@ class Courier:
                 self._send(bodies, sender)
         return []
 
-    def accept(self, entries: tuple[Entry, ...] | list[Entry]) -> list[Entry]:
-        """Keep those that are news and return them."""
-        news = [entry for entry in entries if self._catalogue.accept(entry)]
+    def accept(self, entries: list[Entry], now: float) -> list[Entry]:
+        """What somebody who dialled us brought along. Returns what was news."""
+        return self._kept(self._intake.hear(entries, None, now))
+
+    def accept_answer(self, entries: list[Entry], now: float) -> list[Entry]:
+        """What somebody whom we dialled answered. Returns what was news and checked at once; `tick` returns the rest."""
+        return self._kept(self._intake.pull(entries, now))
+
+    def _kept(self, news: list[Entry]) -> list[Entry]:
         if news:
             self._counters.entries_accepted += len(news)
             self._pull_pause_s = self._gossip_interval_s
-        for entry in entries:
-            self._meet_myself(entry)
         return news
 
-    def _meet_myself(self, slot: Entry | Listed) -> None:
-        if slot.node != self._catalogue.me:
-            return
-        held = self._catalogue.entry(slot.node, slot.key)
-        own = self._catalogue.generation
-        if slot.generation > own or (slot.generation == own and (held is None or slot.version > held.version)):
-            self.later_generation = max(self.later_generation, slot.generation)
-
     def _want(self, slots: tuple[Listed, ...], sender: Address, now: float) -> None:
-        for slot in slots:
-            self._meet_myself(slot)
-        lacking = [slot for slot in slots if self._catalogue.lacks(slot.node, slot.generation, slot.key, slot.version)]
-        self._send(encode_want((slot.node, slot.key) for slot in lacking if not slot.big), sender)
-        if any(slot.big for slot in lacking):
+        # Of a later life of ours we want to see the signature: a listing proves nothing.
+        lacking = [
+            slot
+            for slot in slots
+            if self._catalogue.lacks(slot.node, slot.generation, slot.key, slot.version) or self._catalogue.overtaken(slot)
+        ]
+        small = [(slot.node, slot.key) for slot in lacking if not slot.big]
+        self._intake.ask(small, sender, now)
+        self._send(encode_want(small), sender)
+        if len(small) < len(lacking):
             self._ask_for_stream(sender, now)
 
     def _ask_for_stream(self, peer: Address, now: float) -> None:

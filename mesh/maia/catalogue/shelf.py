@@ -13,10 +13,11 @@ from maia.wire.offers import KEYS_MAX, WITHDRAWN, Entry, Listed
 class Shelf:
     """One node's entries of its newest generation. `hash` is the same on every node that has the same entries, whatever their order."""
 
-    __slots__ = ("_offers", "by_key", "generation", "hash", "node")
+    __slots__ = ("_offers", "by_key", "generation", "hash", "node", "node_id")
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, node_id: str) -> None:
         self.node = node
+        self.node_id = node_id  # whose key has to have signed what stands here
         self.generation = -1
         self.by_key: dict[str, Entry] = {}
         self.hash = 0

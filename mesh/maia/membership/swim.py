@@ -178,6 +178,9 @@ class Swim:
             self._refute(suspect.incarnation, sender, now, accuser=suspect.accuser)
             return
         if not member.living:
+            if member.status == "left" and sender is not None:
+                # It missed every copy of the goodbye, and nobody is there any more to refute: it would take the leaver for dead.
+                self._outbox.say(sender, member.as_known(teller=self._table.me.name))
             return
         suspicion = member.suspicion
         if suspicion is None or suspect.incarnation > member.incarnation:

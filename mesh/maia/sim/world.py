@@ -18,6 +18,7 @@ from typing import Any, Final
 from maia.config import LAN_FAST, Address, MeshConfig, Profile
 from maia.core import Exchange, Mesh
 from maia.errors import DatagramRejected
+from maia.identity import PRIVATE_KEY_BYTES, KeyPair
 from maia.keyring import Keyring
 from maia.sim.weather import FAIR, Sky, Weather
 from maia.view import GenerationRaised, IncarnationRaised, MeshEvent, MeshView
@@ -123,7 +124,7 @@ class World:
         return MeshConfig(
             name=f"node{index:03}-{index:06x}",
             title=f"node{index:03}",
-            node_id=f"{index:032x}",
+            signer=KeyPair(index.to_bytes(PRIVATE_KEY_BYTES, "big")),
             generation=1,
             gossip=Address(f"10.0.{index // 250}.{index % 250 + 1}", 7946),
             api=f"10.0.{index // 250}.{index % 250 + 1}:8000",
@@ -150,7 +151,7 @@ class World:
         node.life += 1
         node.generation = node.generation + 1 if keep_state else max(node.generation + 1, round(self.now * 1000) + 2)
         node.incarnation = node.incarnation + 1 if keep_state else 1
-        fields = {field: getattr(node.config, field) for field in ("name", "title", "node_id", "gossip", "api", "profile", "keyring")}
+        fields = {field: getattr(node.config, field) for field in ("name", "title", "signer", "gossip", "api", "profile", "keyring")}
         config = MeshConfig(**fields, generation=node.generation, incarnation=node.incarnation)
         node.mesh = Mesh(config, random=Random(f"node {self.seed} {node.index} {node.life}"), now=self.now)
         node.paused = False

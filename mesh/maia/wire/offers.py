@@ -14,6 +14,7 @@ import msgpack
 
 from maia.config import GENERATION_MAX
 from maia.errors import DatagramRejected
+from maia.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from maia.wire.codec import MESSAGE_BYTES_MAX, NAME_BYTES_MAX
 
 ENTRIES: Final = 0x80
@@ -29,6 +30,8 @@ KEYS_MAX: Final = 64
 VERSION_MAX: Final = 2**53
 WITHDRAWN: Final = 1  # the flag of a slot that holds nothing any more
 ROW_BYTES: Final = 12  # four of the name's hash, eight of the node's
+# Beside key, name and value: headers of the array and of four strings, two numbers of nine bytes, the flags, and the proof.
+ENTRY_OVERHEAD_BYTES: Final = 1 + 4 * 3 + 2 * 9 + 2 + PUBLIC_KEY_BYTES + SIGNATURE_BYTES
 # The type byte of a user message, the one of ours and an array header; what is left carries items.
 ITEMS_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1 - 1 - 3
 
@@ -36,7 +39,10 @@ _packer = msgpack.Packer(use_bin_type=False, autoreset=True)
 
 
 class Entry(NamedTuple):
-    """One slot of what a node offers. A newer (generation, version) wins; only the owner makes new ones."""
+    """One slot of what a node offers. A newer (generation, version) wins; only the owner makes new ones.
+
+    `signature` is over all that comes before it and the cluster (`catalogue.signature`), by the key whose public half is `signer`.
+    """
 
     node: str
     generation: int
@@ -44,6 +50,8 @@ class Entry(NamedTuple):
     version: int
     flags: int
     value: bytes
+    signer: bytes = b""
+    signature: bytes = b""
 
     @property
     def big(self) -> bool:
@@ -87,8 +95,32 @@ OfferMessage = Entries | Digest | Listing | Want
 
 
 def encode_entries(entries: Iterable[Entry], *, budget_bytes: int = ITEMS_BYTES_MAX) -> list[bytes]:
-    """Bodies of user messages that carry `entries` between them, each filled up to the budget. None may be big."""
-    return _fill(ENTRIES, (bytes(_packer.pack(tuple(entry))) for entry in entries), budget_bytes)
+    """Bodies of user messages that carry `entries` between them, each filled up to the budget. None may be big.
+
+    Each body can be read by itself: the public key comes with the first entry that it signed there.
+    """
+    bodies: list[bytes] = []
+    held: list[bytes] = []
+    size = 0
+    signer = b""
+    for entry in entries:
+        item = _packed(entry, signer)
+        if held and size + len(item) > budget_bytes:
+            bodies.append(_body(ENTRIES, held))
+            held, size = [], 0
+            item = _packed(entry, b"")
+        held.append(item)
+        size += len(item)
+        signer = entry.signer
+    if held:
+        bodies.append(_body(ENTRIES, held))
+    return bodies
+
+
+def _packed(entry: Entry, signer: bytes) -> bytes:
+    """An entry after one that `signer` signed: the same key is not said again."""
+    proof = entry.signature if entry.signer == signer else entry.signer + entry.signature
+    return bytes(_packer.pack((*entry[:6], proof)))
 
 
 def encode_listing(slots: Iterable[Listed]) -> list[bytes]:
@@ -132,7 +164,7 @@ def decode_offers(body: bytes) -> OfferMessage:
             raise DatagramRejected("bad-digest")
         return Digest(body[1:])
     if kind == ENTRIES:
-        return Entries(tuple(_items(body[1:], _read_entry)))
+        return Entries(tuple(_read_entries(_unpack(body[1:]))))
     if kind == LISTING:
         return Listing(tuple(_items(body[1:], _read_listed)))
     if kind == WANT:
@@ -140,16 +172,18 @@ def decode_offers(body: bytes) -> OfferMessage:
     raise DatagramRejected("unknown-offers", str(kind))
 
 
-def encode_exchange(rows: bytes, entries: Iterable[Entry]) -> bytes:
+def encode_exchange(rows: bytes, entries: Sequence[Entry]) -> bytes:
     """What a push/pull says of offers: the sender's digest, and entries for the receiver."""
-    return bytes(_packer.pack((rows, [tuple(entry) for entry in entries])))
+    signers = [b"", *(entry.signer for entry in entries)]
+    items = [_packed(entry, signer) for entry, signer in zip(entries, signers, strict=False)]
+    return b"".join((b"\x92", _packer.pack(rows), _packer.pack_array_header(len(items)), *items))
 
 
 def decode_exchange(encoded: bytes) -> tuple[bytes, list[Entry]]:
     """The reverse of `encode_exchange`. Raises `DatagramRejected`."""
     match _unpack(encoded):
         case [bytes() as rows, list() as entries] if len(rows) % ROW_BYTES == 0:
-            return rows, [_read_entry(entry) for entry in entries]
+            return rows, _read_entries(entries)
         case _:
             raise DatagramRejected("bad-offers")
 
@@ -168,10 +202,37 @@ def _items(encoded: bytes, read: Callable[[Any], Any]) -> list[Any]:
     return [read(item) for item in items]
 
 
-def _read_entry(item: Any) -> Entry:
+def _read_entries(items: Any) -> list[Entry]:
+    if type(items) is not list:
+        raise DatagramRejected("bad-offers")
+    entries: list[Entry] = []
+    signer = b""
+    for item in items:
+        entry = _read_entry(item, signer)
+        signer = entry.signer
+        entries.append(entry)
+    return entries
+
+
+def _read_entry(item: Any, signer: bytes) -> Entry:
     match item:
-        case [node, generation, key, version, int() as flags, bytes() as value] if 0 <= flags < 256 and len(value) <= VALUE_BYTES_MAX:
-            return Entry(_name(node), _number(generation, GENERATION_MAX), _key(key), _number(version, VERSION_MAX), flags, value)
+        case [node, generation, key, version, int() as flags, bytes() as value, bytes() as proof] if (
+            0 <= flags < 256 and len(value) <= VALUE_BYTES_MAX
+        ):
+            signer = proof[:-SIGNATURE_BYTES] or signer
+            signature = proof[-SIGNATURE_BYTES:]
+            if len(signer) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+                raise DatagramRejected("unsigned")
+            return Entry(
+                _name(node),
+                _number(generation, GENERATION_MAX),
+                _key(key),
+                _number(version, VERSION_MAX),
+                int(flags),
+                value,
+                signer,
+                signature,
+            )
         case _:
             raise DatagramRejected("bad-entry")
 

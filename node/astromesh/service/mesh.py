@@ -25,6 +25,7 @@ from maia.config import PROFILES, Address, MeshConfig
 from maia.drivers.driver import MeshDriver
 from maia.drivers.switchboard import Switchboard
 from maia.errors import JoinFailed
+from maia.identity import node_id_of
 from maia.links.greeting import Greeting
 from maia.view import GenerationRaised, IncarnationRaised, MemberDied, MemberLeft, MemberReturned, MeshEvent, MeshView
 
@@ -39,10 +40,12 @@ class MeshMembership:
     """One node's membership, from `start` to `stop`."""
 
     def __init__(self, settings: NodeSettings, file: RecordFile, *, offer: Callable[[], Offer]) -> None:
-        """`offer` says what this node offers now. Raises `ConfigurationError` for a damaged record or keyring file."""
+        """`offer` says what this node offers now. Raises `ConfigurationError` for a damaged key, record or keyring file."""
         self._settings = settings
         self._file = file
         self._keyring = read_keyring(settings.keyring_file) if settings.keyring_file else None
+        self._key = file.key()
+        self._node_id = node_id_of(self._key.public_key)
         self._record = file.read()
         self._offer = offer
         self._offered: dict[str, bytes] = {}
@@ -57,7 +60,7 @@ class MeshMembership:
     @property
     def name(self) -> str:
         """The name on the wire."""
-        return f"{self._settings.name}-{self._record.node_id[:NAME_SUFFIX_CHARACTERS]}"
+        return f"{self._settings.name}-{self._node_id[:NAME_SUFFIX_CHARACTERS]}"
 
     @property
     def view(self) -> MeshView | None:
@@ -66,7 +69,7 @@ class MeshMembership:
     @property
     def greeting(self) -> Greeting:
         """How this node introduces itself on a link."""
-        return Greeting(self.name, self._record.node_id)
+        return Greeting(self.name, self._node_id)
 
     async def start(self, board: Switchboard) -> None:
         """Opens the gossip and looks for the seeds, for ever if need be. Raises `ConfigurationError` where its port is in use.
@@ -193,7 +196,7 @@ class MeshMembership:
         config = MeshConfig(
             name=self.name,
             title=settings.name,
-            node_id=self._record.node_id,
+            signer=self._key,
             generation=self._record.generation,
             incarnation=self._record.incarnation + 1,
             gossip=_literal(settings.gossip),

@@ -1,4 +1,4 @@
-"""What a node must not forget between two lives: who it is, how often it was started, and whom it joined.
+"""What a node must not forget between two lives: how often it was started, and whom it joined. Who it is, its key says (`identity`).
 
 One small JSON file in the data directory, replaced as a whole, and a lock beside it: two processes with one identity would accuse each
 other of being dead.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from astromesh.errors import ConfigurationError
+from astromesh.service.identity import read_key
+from maia.identity import KeyPair
 
 SEEDS_KEPT = 16  # addresses that were joined by command; any one of them that answers is enough
 
@@ -24,7 +25,6 @@ SEEDS_KEPT = 16  # addresses that were joined by command; any one of them that a
 class Record:
     """`incarnation` is the highest that was used; the next life starts above it. `joined` are addresses given to `join`."""
 
-    node_id: str
     generation: int
     incarnation: int = 0
     joined: tuple[str, ...] = ()
@@ -78,22 +78,26 @@ class RecordFile:
         finally:
             os.close(lock)
 
+    def key(self) -> KeyPair:
+        """Who this node is. Raises `ConfigurationError` as `read_key` does."""
+        return read_key(self._folder)
+
     def read(self) -> Record:
-        """What is kept; of a node that never ran, a new identity. Raises `ConfigurationError` for a file that is damaged."""
+        """What is kept; nothing of a node that never ran. Raises `ConfigurationError` for a file that is damaged."""
         try:
             said = json.loads(self._path.read_text())
             return Record(
-                node_id=str(said["node_id"]),
                 generation=int(said["generation"]),
                 incarnation=int(said["incarnation"]),
                 joined=tuple(str(seed) for seed in said["joined"]),
                 left=bool(said["left"]),
             )
         except FileNotFoundError:
-            return Record(node_id=secrets.token_hex(16), generation=0)
+            return Record(generation=0)
         except (OSError, ValueError, KeyError, TypeError) as failure:
             raise ConfigurationError(
-                f"{self._path} cannot be read: {failure}", hint="move it away to start as a new node, or restore it to stay the same one"
+                f"{self._path} cannot be read: {failure}",
+                hint="restore it, or move it away: the node is the same one by its key, and only has to be told again whom to join",
             ) from failure
 
     def write(self, record: Record) -> None:

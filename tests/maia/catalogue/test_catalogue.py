@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from tests.maia.keys import entry_of, id_of, key_of
 
 from maia.catalogue.catalogue import DEAD_KEPT_S, OFFERS_BYTES_MAX, Catalogue, cut
 from maia.errors import MisuseError
@@ -12,12 +13,16 @@ from maia.wire.offers import KEYS_MAX, VALUE_BYTES_MAX, WITHDRAWN, Entry
 
 
 def entry(version: int, *, key: str = "models/0", generation: int = 1, node: str = "b", flags: int = 0) -> Entry:
-    return Entry(node, generation, key, version, flags, b"" if flags else f"value {generation}.{version}".encode())
+    return entry_of(node, generation, key, version, flags, b"" if flags else f"value {generation}.{version}".encode())
+
+
+def catalogue_of(name: str, generation: int) -> Catalogue:
+    return Catalogue(name, generation, signer=key_of(name), cluster_id="")
 
 
 def knowing_b() -> Catalogue:
-    catalogue = Catalogue("a", 1)
-    catalogue.revive("b", 1)
+    catalogue = catalogue_of("a", 1)
+    catalogue.revive("b", 1, id_of("b"))
     return catalogue
 
 
@@ -44,14 +49,14 @@ def test_an_entry_that_is_no_news_changes_nothing() -> None:
 
 
 def test_nobody_else_writes_our_own_entries() -> None:
-    catalogue = Catalogue("a", 1)
+    catalogue = catalogue_of("a", 1)
     catalogue.offer("models/0", b"mine")
     assert not catalogue.accept(entry(99, node="a", generation=9))
     assert catalogue.offers("a") == {"models/0": b"mine"}
 
 
 def test_entries_of_nodes_that_are_no_members_are_not_kept() -> None:
-    assert not Catalogue("a", 1).accept(entry(1))
+    assert not catalogue_of("a", 1).accept(entry(1))
 
 
 def test_a_node_s_slots_are_bounded() -> None:
@@ -62,8 +67,8 @@ def test_a_node_s_slots_are_bounded() -> None:
 
 
 def test_equal_catalogues_have_equal_roots_and_different_ones_do_not() -> None:
-    one, other = knowing_b(), Catalogue("b", 1)
-    other.revive("a", 1)
+    one, other = knowing_b(), catalogue_of("b", 1)
+    other.revive("a", 1, id_of("a"))
     roots = [one.root]
     for number in range(5):
         made = other.offer(f"k/{number}", b"value")
@@ -76,7 +81,7 @@ def test_equal_catalogues_have_equal_roots_and_different_ones_do_not() -> None:
 
 
 def test_a_withdrawn_slot_is_not_seen_and_stays_withdrawn_against_its_older_versions() -> None:
-    owner, reader = Catalogue("b", 1), knowing_b()
+    owner, reader = catalogue_of("b", 1), knowing_b()
     first, gone = owner.offer("models/0", b"model"), owner.withdraw("models/0")
     assert first is not None
     assert gone is not None
@@ -91,13 +96,13 @@ def test_a_withdrawn_slot_is_not_seen_and_stays_withdrawn_against_its_older_vers
 
 
 def test_offering_the_same_value_again_is_no_new_version() -> None:
-    catalogue = Catalogue("a", 1)
+    catalogue = catalogue_of("a", 1)
     assert catalogue.offer("models/0", b"x") is not None
     assert catalogue.offer("models/0", b"x") is None
 
 
 def test_deploying_and_removing_for_ever_fills_nothing() -> None:
-    catalogue = Catalogue("a", 1)
+    catalogue = catalogue_of("a", 1)
     for number in range(1000):
         catalogue.offer(f"agents/{number % 16}", str(number).encode())
         catalogue.withdraw(f"agents/{number % 16}")
@@ -107,11 +112,11 @@ def test_deploying_and_removing_for_ever_fills_nothing() -> None:
 @pytest.mark.parametrize("key", ["", "k" * 65, "new\nline"])
 def test_a_key_that_cannot_travel_is_refused(key: str) -> None:
     with pytest.raises(MisuseError, match="offer key"):
-        Catalogue("a", 1).offer(key, b"")
+        catalogue_of("a", 1).offer(key, b"")
 
 
 def test_what_a_node_offers_is_bounded_and_a_refusal_changes_nothing() -> None:
-    catalogue = Catalogue("a", 1)
+    catalogue = catalogue_of("a", 1)
     for number in range(OFFERS_BYTES_MAX // VALUE_BYTES_MAX):
         catalogue.offer(f"k/{number}", bytes(VALUE_BYTES_MAX))
     root = catalogue.root
@@ -125,7 +130,7 @@ def test_what_a_node_offers_is_bounded_and_a_refusal_changes_nothing() -> None:
 
 
 def test_a_slot_beyond_the_last_is_refused() -> None:
-    catalogue = Catalogue("a", 1)
+    catalogue = catalogue_of("a", 1)
     for number in range(KEYS_MAX):
         catalogue.offer(f"k/{number}", b"x")
     with pytest.raises(MisuseError, match="no room for 'k/64'"):
@@ -140,7 +145,7 @@ def test_a_death_takes_entries_out_of_the_root_and_a_return_brings_them_back() -
     catalogue.bury("b", 10.0)
     assert catalogue.root == empty
     assert catalogue.offers("b") == {"models/0": b"value 1.1"}
-    assert not catalogue.revive("b", 1)
+    assert not catalogue.revive("b", 1, id_of("b"))
     assert catalogue.root == full
 
 
@@ -148,35 +153,35 @@ def test_a_restart_takes_back_what_the_earlier_life_offered() -> None:
     catalogue = knowing_b()
     empty = catalogue.root
     catalogue.accept(entry(7))
-    assert catalogue.revive("b", 2)
+    assert catalogue.revive("b", 2, id_of("b"))
     assert (catalogue.offers("b"), catalogue.root) == ({}, empty)
     assert not catalogue.accept(entry(8))
 
 
 def test_the_long_dead_are_forgotten_and_no_straggler_brings_an_earlier_life_back() -> None:
     catalogue = knowing_b()
-    catalogue.revive("b", 5)
+    catalogue.revive("b", 5, id_of("b"))
     catalogue.accept(entry(3, generation=5))
     catalogue.bury("b", 10.0)
     assert catalogue.forget(10.0 + DEAD_KEPT_S - 1) == []
     assert catalogue.forget(10.0 + DEAD_KEPT_S) == ["b"]
     assert catalogue.offers("b") == {}
     assert not catalogue.accept(entry(9, generation=5))
-    catalogue.revive("b", 4)
+    catalogue.revive("b", 4, id_of("b"))
     assert not catalogue.accept(entry(9, generation=4))
     assert catalogue.accept(entry(3, generation=5))
 
 
 def test_entries_are_reissued_under_a_later_generation() -> None:
-    catalogue = Catalogue("a", 1)
+    catalogue = catalogue_of("a", 1)
     catalogue.offer("models/0", b"one")
     catalogue.offer("models/1", b"two")
     catalogue.withdraw("models/1")
     reissued = catalogue.reissue(7)
     assert {made.generation for made in reissued} == {7}
     assert catalogue.offers("a") == {"models/0": b"one"}
-    reader = Catalogue("z", 1)
-    reader.revive("a", 7)
+    reader = catalogue_of("z", 1)
+    reader.revive("a", 7, id_of("a"))
     for made in reissued:
         reader.accept(made)
     assert reader.root == catalogue.root

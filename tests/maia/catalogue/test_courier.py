@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
+from tests.maia.keys import id_of, key_of
 
 from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import ANSWER_BODIES_MAX, PUSH_SLICE, Courier
@@ -21,7 +22,7 @@ class Node:
     def __init__(self, number: int) -> None:
         self.name = f"n{number}"
         self.address = Address("10.0.0.1", number + 1)
-        self.catalogue = Catalogue(self.name, 1)
+        self.catalogue = Catalogue(self.name, 1, signer=key_of(self.name), cluster_id="")
         self.counters = Counters()
         self.outbox = Outbox(self.counters)
         self.peers: list[Address] = []
@@ -48,7 +49,7 @@ class Network:
         for node in self.nodes:
             node.peers = [other.address for other in self.nodes if other is not node]
             for other in self.nodes:
-                node.catalogue.revive(other.name, 1)
+                node.catalogue.revive(other.name, 1, id_of(other.name))
 
     def deliver(self, lost: Callable[[OfferMessage], bool] = lambda message: False) -> None:
         """Carry everything until nothing is under way, but for what is lost."""
@@ -189,7 +190,7 @@ def test_a_repair_of_a_repaired_third_party_needs_no_owner() -> None:
     network.nodes[0].courier.tick(0.0)
     made = network.nodes[0].catalogue.own_entries()
     network.nodes[0].outbox.drain(None)
-    network.nodes[1].courier.accept(made)
+    network.nodes[1].courier.accept(made, 0.0)
     compare(network, 2, 1)
     network.pass_time(1.0)
     assert network.nodes[2].catalogue.offers("n0") == {"models/0": b"a model"}
@@ -228,7 +229,7 @@ def test_a_big_entry_is_announced_and_fetched_by_stream() -> None:
     assert reader.courier.streams == [owner.address]
     rows, _ = decode_exchange(reader.courier.opening())
     _, entries = decode_exchange(owner.courier.answer(rows))
-    reader.courier.accept(entries)
+    reader.courier.accept(entries, 0.0)
     assert network.agree()
 
 
@@ -238,9 +239,9 @@ def test_an_exchange_carries_what_either_side_lacks() -> None:
     one.offer("models/0", b"one's")
     other.offer("models/0", b"other's")
     rows, entries = decode_exchange(one.courier.opening())
-    other.courier.accept(entries)
+    other.courier.accept(entries, 0.0)
     _, entries = decode_exchange(other.courier.answer(rows))
-    one.courier.accept(entries)
+    one.courier.accept(entries, 0.0)
     assert network.agree()
     assert one.catalogue.offers("n1") == {"models/0": b"other's"}
 
@@ -250,7 +251,7 @@ def test_what_the_accepting_side_lacks_of_third_parties_is_listed_to_it() -> Non
     dialler, accepter, owner = network.nodes
     made = owner.catalogue.offer("models/0", b"a model")
     assert made is not None
-    dialler.courier.accept([made])
+    dialler.courier.accept([made], 0.0)
     rows, _ = decode_exchange(accepter.courier.answer(decode_exchange(dialler.courier.opening())[0]))
     dialler.courier.settle(rows, accepter.address)
     network.deliver()
@@ -260,15 +261,15 @@ def test_what_the_accepting_side_lacks_of_third_parties_is_listed_to_it() -> Non
 def test_entries_of_a_later_life_of_ours_are_noticed() -> None:
     node = Network(1).nodes[0]
     node.offer("models/0", b"now")
-    later = Catalogue("n0", 9)
+    later = Catalogue("n0", 9, signer=key_of("n0"), cluster_id="")
     made = later.offer("models/0", b"then")
     assert made is not None
-    node.courier.accept([made])
+    node.courier.accept([made], 0.0)
     assert node.courier.later_generation == 9
 
 
 def test_our_own_entries_coming_back_are_no_later_life() -> None:
     node = Network(1).nodes[0]
     node.offer("models/0", b"now")
-    node.courier.accept(node.catalogue.own_entries())
+    node.courier.accept(node.catalogue.own_entries(), 0.0)
     assert node.courier.later_generation == -1

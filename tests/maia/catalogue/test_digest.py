@@ -8,7 +8,7 @@ from maia.wire.offers import ROW_BYTES, Entry
 
 
 def shelf(node: str, *versions: int) -> Shelf:
-    made = Shelf(node)
+    made = Shelf(node, node)
     for version in versions:
         made.put(Entry(node, 1, f"k/{version}", version, 0, b"x"))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.maia.keys import key_of
 from tests.maia.talk import ME, Talk
 
 from maia.config import INCARNATION_MAX, LAN, Address
@@ -169,6 +170,15 @@ def test_a_goodbye_is_no_death() -> None:
     assert talk.mesh.counters.deaths == 0
 
 
+def test_who_suspects_somebody_that_said_goodbye_is_told_so() -> None:
+    talk = Talk(peers=3)
+    talk.hear(Dead(1, ONE, ONE), sender=talk.address(ONE))
+    talk.forget()
+    talk.hear(Suspect(1, ONE, TWO), sender=talk.address(TWO))
+    assert talk.said(Dead, to=TWO) == [Dead(1, ONE, ONE)]
+    assert talk.status(ONE) == "left"
+
+
 def test_a_goodbye_that_comes_after_the_death_still_counts() -> None:
     talk = Talk(peers=2)
     talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
@@ -199,7 +209,7 @@ def test_another_identity_never_takes_a_name_over() -> None:
     talk = Talk(peers=2)
     talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
     talk.forget()
-    talk.hear(talk.alive(ONE, 9, node_id="somebody else", gossip=ELSEWHERE), sender=ELSEWHERE)
+    talk.hear(talk.alive(ONE, 9, signer=key_of("somebody else"), gossip=ELSEWHERE), sender=ELSEWHERE)
     assert talk.status(ONE) == "dead"
     assert talk.events == [NameContested(ONE, ELSEWHERE)]
     assert talk.mesh.counters.rejected == {"name-taken": 1}
@@ -208,7 +218,7 @@ def test_another_identity_never_takes_a_name_over() -> None:
 def test_another_identity_under_our_own_name_starts_no_race_of_incarnations() -> None:
     talk = Talk(peers=1)
     talk.peers[ME] = talk.config
-    impostor = talk.alive(ME, 9, node_id="somebody else", gossip=ELSEWHERE)
+    impostor = talk.alive(ME, 9, signer=key_of("somebody else"), gossip=ELSEWHERE)
     talk.hear(impostor, sender=ELSEWHERE)
     assert talk.member(ME).incarnation == 1
     assert talk.events == [NameContested(ME, ELSEWHERE)]

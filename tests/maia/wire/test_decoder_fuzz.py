@@ -6,6 +6,7 @@ import contextlib
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.maia.keys import entry_of
 from tests.maia.wire.test_codec import ONE_OF_EACH
 from tests.maia.wire.test_tags import CONFIG, encode_tags
 
@@ -14,12 +15,12 @@ from maia.errors import DatagramRejected
 from maia.wire.codec import decode, encode, pack
 from maia.wire.frames import StreamDecoder, encode_push_pull
 from maia.wire.messages import NodeState, PushPull
-from maia.wire.offers import Entry, Listed, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing, encode_want
+from maia.wire.offers import Listed, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing, encode_want
 from maia.wire.tags import decode_tags
 
 HERE = Address("10.0.0.1", 7946)
 ALIVE = next(message for message in ONE_OF_EACH if type(message).__name__ == "Alive")
-ENTRY = Entry("a-000001", 1, "models/0", 3, 0, b"value")
+ENTRY = entry_of("a-000001", 1, "models/0", 3, 0, b"value")
 REAL = [
     *(encode(message) for message in ONE_OF_EACH),
     pack([encode(message) for message in ONE_OF_EACH])[5:],  # without the checksum, so that mutations get past it

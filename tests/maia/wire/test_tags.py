@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgpack
 import pytest
+from tests.maia.keys import key_of
 
 from maia.config import LAN, Address, MeshConfig
 from maia.errors import DatagramRejected, MisuseError
@@ -15,7 +16,7 @@ GOSSIP = Address("10.0.0.1", 7946)
 CONFIG = MeshConfig(
     name="kitchen-a1b2c3",
     title="kitchen",
-    node_id="a1b2c3" + "0" * 26,
+    signer=key_of("kitchen"),
     generation=1_900_000_000,
     gossip=GOSSIP,
     api="10.0.0.1:8000",
@@ -69,7 +70,7 @@ def test_serf_can_read_them() -> None:
 
 
 def test_the_longest_usual_tags_fit_and_longer_ones_are_refused_with_what_mends_it() -> None:
-    usual = replace(CONFIG, name="n" * 56 + "-a1b2c3", title="n" * 56, node_id="f" * 64, api="[fd00::1234:5678]:8000")
+    usual = replace(CONFIG, name="n" * 56 + "-a1b2c3", title="n" * 56, api="[fd00::1234:5678]:8000")
     assert len(encode_tags(usual)) <= TAGS_BYTES_MAX
     with pytest.raises(MisuseError, match="shorten its title, role or zone"):
         encode_tags(replace(CONFIG, zone="z" * 150))
