@@ -20,10 +20,11 @@ check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engi
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not engine and not processes"
+	$(BIN)/pytest -q -m "not engine and not processes and not interop"
 
 test: check $(VENV)/engine $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
-	$(BIN)/pytest -q -m "engine or processes"
+	@installers/prerequisites serf
+	$(BIN)/pytest -q -m "engine or processes or interop"
 
 proof: $(VENV)/engine $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json
 	$(BIN)/python -m tests.proof

@@ -53,10 +53,11 @@ def mutants_part(scratch: Path) -> tuple[int, dict[str, Any]]:
 
 
 PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
-    "fast": pytest_part("-m", "not engine and not processes", "--ignore=tests/simulation"),
+    "fast": pytest_part("-m", "not engine and not processes and not interop", "--ignore=tests/simulation"),
     "simulation": pytest_part("tests/simulation", "--timeout=1800", SEEDS=SEEDS),
     "engine": pytest_part("-m", "engine and not processes"),
     "cluster": pytest_part("-m", "processes"),
+    "interop": pytest_part("-m", "interop", INTEROP_SECONDS="60"),
     "overhead": bench_part,
     "mutants": mutants_part,
 }
