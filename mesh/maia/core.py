@@ -41,7 +41,7 @@ from maia.view import (
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import PART_OVERHEAD, decode, encode, kind_of
+from maia.wire.codec import CHECKSUM_PROTOCOL, PART_OVERHEAD, decode, encode, kind_of
 from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
 from maia.wire.messages import (
     STATE_ALIVE,
@@ -94,7 +94,7 @@ class Mesh:
         self._random = random
         self._alone = config.alone
         self._sealer = Sealer(config.keyring, random=random) if config.keyring is not None else None
-        self._outbox = Outbox(self.counters, sealer=self._sealer)
+        self._outbox = Outbox(self.counters, sealer=self._sealer, reads_checksums=self._reads_checksums)
         self._events: list[MeshEvent] = []
         self._settled = 0
         self._exchanges: list[Exchange] = []
@@ -502,6 +502,10 @@ class Mesh:
     def datagrams(self) -> list[Datagram]:
         """What to send, drained."""
         return self._outbox.drain(self._tell if len(self._rumours) else None)
+
+    def _reads_checksums(self, target: Address) -> bool:
+        member = self._table.at(target)
+        return member is not None and member.vsn[1] >= CHECKSUM_PROTOCOL
 
     def _tell(self, budget_bytes: int, most: int) -> list[bytes]:
         return self._rumours.take(budget_bytes=budget_bytes, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count, most=most)

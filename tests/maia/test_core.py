@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,12 +13,13 @@ from tests.maia.talk import ME, Talk, read_stream
 from maia.config import LAN_FAST, Address, Limits, MeshConfig
 from maia.errors import DatagramRejected, MisuseError
 from maia.view import GenerationRaised, IncarnationRaised, MemberForgotten, MemberJoined, OffersChanged
-from maia.wire.codec import PACKET_BYTES_MAX, encode
+from maia.wire.codec import COMPOUND, HAS_CRC, PACKET_BYTES_MAX, encode, pack
 from maia.wire.messages import (
     STATE_ALIVE,
     STATE_DEAD,
     STATE_LEFT,
     STATE_SUSPECT,
+    VSN,
     Ack,
     Alive,
     Dead,
@@ -342,3 +345,14 @@ def test_the_same_random_numbers_make_the_same_run() -> None:
         return [*talk.sent, *talk.events]
 
     assert run() == run()
+
+
+def test_a_checksum_goes_to_members_whose_protocol_knows_it_and_to_nobody_else() -> None:
+    talk = Talk(peers=2, serf=True)
+    talk.hear(replace(talk.alive(TWO, 2), vsn=bytes((1, 4, 2, *VSN[3:]))), sender=talk.address(TWO))
+    talk.mesh.datagrams()
+    firsts = []
+    for sender in (talk.address(ONE), talk.address(TWO), STRANGER):
+        talk.mesh.receive(pack([encode(Ping(number, ME, sender, "somebody")) for number in (1, 2)]), sender=sender, now=talk.now)
+        firsts += [packet.payload[0] for packet in talk.mesh.datagrams() if packet.target == sender]
+    assert firsts == [HAS_CRC, COMPOUND, COMPOUND]

@@ -63,6 +63,7 @@ LZW: Final = 0  # the only compression that memberlist knows
 # 1200 and not memberlist's 1400: it also fits where a tunnel takes its share of a 1280-byte path (RFC 8200's minimum, QUIC's choice).
 PACKET_BYTES_MAX: Final = 1200
 CRC_OVERHEAD: Final = 5
+CHECKSUM_PROTOCOL: Final = 5  # of memberlist: the first that reads a checksum; to somebody unknown it sends none
 COMPOUND_OVERHEAD: Final = 2
 PART_OVERHEAD: Final = 2
 # What one message may measure so that it travels even as the only part of a sealed compound with a checksum.
@@ -175,14 +176,16 @@ def _add_source(fields: dict[str, object], source: Address | None, source_node: 
         fields["SourceNode"] = source_node
 
 
-def pack(parts: Sequence[bytes]) -> bytes:
+def pack(parts: Sequence[bytes], *, checksum: bool = True) -> bytes:
     """Encoded messages as one packet. A single one goes bare; several carry a checksum, since they change what the receiver believes.
 
-    Their size is the caller's affair: `packed_size` says what it will be.
+    Without `checksum` for who may not be able to read one. Their size is the caller's affair: `packed_size` says what it will be.
     """
     if len(parts) == 1:
         return parts[0]
     body = b"".join((bytes((COMPOUND, len(parts))), *(len(part).to_bytes(2, "big") for part in parts), *parts))
+    if not checksum:
+        return body
     return b"\x0c" + zlib.crc32(body).to_bytes(4, "big") + body
 
 

@@ -23,10 +23,16 @@ class Datagram(NamedTuple):
 
 
 class Outbox:
-    """Shared by all rooms of one mesh; drained after every call. With a `sealer` nothing leaves unsealed."""
+    """Shared by all rooms of one mesh; drained after every call. With a `sealer` nothing leaves unsealed.
 
-    def __init__(self, counters: Counters, *, sealer: Sealer | None = None) -> None:
+    `reads_checksums` says whether somebody at an address is known to.
+    """
+
+    def __init__(
+        self, counters: Counters, *, sealer: Sealer | None = None, reads_checksums: Callable[[Address], bool] = lambda _: True
+    ) -> None:
         self._counters = counters
+        self._reads_checksums = reads_checksums
         self.sealer = sealer
         self._said: list[tuple[Address, Message]] = []
         self._nudged: dict[Address, None] = {}
@@ -72,7 +78,7 @@ class Outbox:
             self._send(held, target, datagrams)
 
     def _send(self, parts: list[bytes], target: Address, datagrams: list[Datagram]) -> None:
-        payload = pack(parts)
+        payload = parts[0] if len(parts) == 1 else pack(parts, checksum=self._reads_checksums(target))
         if self.sealer is not None:
             payload = self.sealer.seal(payload)
         self._counters.sent(KINDS[parts[0][0]], len(payload))
