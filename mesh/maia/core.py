@@ -225,7 +225,7 @@ class Mesh:
         self._notice_stall(now)
         if not self._swim.leaving:
             self._watch(now)
-        self._note_offers(self._courier.tick(now))
+        self._note_offers(self._courier.tick(now), now)
         for peer in self._courier.streams:
             self._dial(peer, join=False)
         self._courier.streams.clear()
@@ -317,6 +317,8 @@ class Mesh:
                 self._hear_ping(message, sender, now)
             case Ack():
                 self._hear_ack(message, now)
+            case Alive() if self._alone and message.node not in self._table.by_name:
+                self.counters.reject("alone")
             case Alive():
                 # A newcomer introduces itself or is introduced by a member. What else is told at an address is meant for whoever had it
                 # before: a node that is given the address of somebody lately dead must not be drawn into his mesh.
@@ -353,7 +355,7 @@ class Mesh:
         self._outbox.say(answer_to, Ack(ping.sequence, b"", root))
         if member is None or member.address != answer_to:
             # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
-            if ping.source_node and not self._swim.leaving and self._reunion.prompt(answer_to, now):
+            if ping.source_node and not self._swim.leaving and not self._alone and self._reunion.prompt(answer_to, now):
                 self._dial(answer_to, join=False)
         elif member.status != "alive":
             self._outbox.say(answer_to, member.as_known(teller=self.config.name))
@@ -380,7 +382,7 @@ class Mesh:
         except DatagramRejected as error:
             self.counters.reject(error.reason)
             return
-        self._note_offers(self._courier.hear(offers, sender, now))
+        self._note_offers(self._courier.hear(offers, sender, now), now)
         self._settle(now)
 
     # --- streams ---
@@ -411,7 +413,7 @@ class Mesh:
         self._merge(request.nodes, None, now)
         offers = b""
         if request.offers:
-            self._note_offers(self._courier.accept(entries, now))
+            self._note_offers(self._courier.accept(entries, now), now)
             offers = self._courier.answer(rows)
         self._settle(now)
         return self._write_state(join=request.join, offers=offers)
@@ -438,7 +440,7 @@ class Mesh:
         self.counters.exchanges += 1
         self._merge(reply.nodes, peer, now)
         if reply.offers:
-            self._note_offers(self._courier.accept_answer(entries, now))
+            self._note_offers(self._courier.accept_answer(entries, now), now)
             self._courier.settle(rows, peer)
         if self._reunion.exchanged(peer):
             self._events.append(SeedAnswered(peer))
@@ -561,14 +563,18 @@ class Mesh:
 
     def _changed_own(self, entries: list[Entry], now: float) -> None:
         self._courier.changed(entries, now)
-        self._note_offers(entries)
+        self._note_offers(entries, now)
 
-    def _note_offers(self, news: list[Entry]) -> None:
-        for name in dict.fromkeys(entry.node for entry in news):
+    def _note_offers(self, news: list[Entry], now: float) -> None:
+        for name, generation in {entry.node: entry.generation for entry in news}.items():
             member = self._table.get(name)
-            if member is not None:
-                self._table.touch(member)
-                self._events.append(OffersChanged(name))
+            if member is None:
+                continue
+            self._table.touch(member)
+            self._events.append(OffersChanged(name))
+            # It offers out of a later life than the one that we know of: every copy of the news of its restart was lost on the way here.
+            if generation > member.generation and member.living and self._reunion.prompt(member.address, now):
+                self._dial(member.address, join=False)
 
     def _maia_addresses(self) -> list[Address]:
         return [member.address for member in self._table.living if member.tags is not None]

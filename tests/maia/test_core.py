@@ -29,7 +29,7 @@ from maia.wire.messages import (
     Suspect,
     User,
 )
-from maia.wire.offers import Entries, decode_exchange, decode_offers, encode_entries, encode_exchange
+from maia.wire.offers import Entries, Listed, Want, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing
 
 ONE, TWO, THREE = (f"p{number}-{number:06}" for number in (1, 2, 3))
 STRANGER = Address("10.9.9.9", 9)
@@ -252,6 +252,29 @@ def test_a_later_life_of_ours_that_others_remember_is_outlived() -> None:
     talk.pass_time(0.1)
     (message, *_) = [message for message in talk.said(User, to=ONE) if isinstance(message, User)]
     assert [entry.generation for entry in decode_offers(message.body).entries] == [10]  # type: ignore[union-attr]
+
+
+def test_a_later_life_of_ours_that_somebody_lists_is_believed_once_it_shows_our_signature() -> None:
+    talk = Talk(peers=1)
+    talk.mesh.offer("models/0", b"ours", now=0.0)
+    for body in encode_listing([Listed(ME, 4, "models/0", 1, False)]):
+        talk.hear(User(body), sender=talk.address(ONE))
+    assert talk.events == [OffersChanged(ME)]
+    asked = [message for message in talk.said(User, to=ONE) if isinstance(message, User)]
+    assert Want(((ME, "models/0"),)) in [decode_offers(message.body) for message in asked]
+    talk.hear(offer_of(ME, generation=4), sender=talk.address(ONE))
+    assert GenerationRaised(5) in talk.events
+
+
+def test_a_node_that_was_told_to_leave_is_drawn_in_by_nobody_until_it_is_told_to_join() -> None:
+    talk, other = Talk(alone=True), Talk(peers=1)
+    talk.hear(other.alive(ONE), Ping(1, ME, other.address(ONE), ONE), sender=other.address(ONE))
+    talk.pass_time(5.0)
+    assert (list(talk.mesh.view(now=5.0).members), talk.exchanges) == ([ME], [])
+    assert talk.mesh.counters.rejected == {"alone": 1}
+    talk.mesh.join([other.address(ONE)], now=talk.now)
+    talk.hear(other.alive(ONE), sender=other.address(ONE))
+    assert talk.status(ONE) == "alive"
 
 
 def test_entries_of_a_later_life_of_ours_are_outlived_too() -> None:

@@ -214,6 +214,10 @@ class World:
             node.mesh.offer(key, value, now=self.now)
             self._pump(node, node.mesh)
 
+    def slip(self, datagram: bytes, *, sender: SimulatedNode, receiver: SimulatedNode) -> None:
+        """Have a datagram arrive now as if from `sender`, whoever wrote it."""
+        self._push(self.now, DATAGRAM, receiver.index, 0, datagram, sender.address)
+
     def at(self, when_s: float, act: Callable[[], None]) -> None:
         self._push(when_s, ACT, -1, 0, act, None)
 
