@@ -127,6 +127,10 @@ class Oracle:
                 member = members.get(node.name)
                 if member is None or member.status != "alive":
                     raise InvariantBroken(world, observer, f"sees {node.name}, which runs, as {member.status if member else 'unknown'}")
+                if member.generation != node.generation:
+                    raise InvariantBroken(
+                        world, observer, f"sees an earlier life of {node.name}: {member.generation}, not {node.generation}"
+                    )
                 if dict(member.offers) != node.offers:
                     raise InvariantBroken(world, observer, f"sees {len(member.offers)} offers of {node.name}, which has {len(node.offers)}")
             for name in self._left:
