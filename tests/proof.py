@@ -58,7 +58,6 @@ PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
     "engine": pytest_part("-m", "engine and not processes"),
     "cluster": pytest_part("-m", "processes"),
     "interop": pytest_part("-m", "interop", INTEROP_SECONDS="60"),
-    "interop": pytest_part("-m", "interop"),
     "overhead": bench_part,
     "mutants": mutants_part,
 }
