@@ -37,7 +37,7 @@ class KeyPair:
     __slots__ = ("_private", "public_key")
 
     def __init__(self, private_key: bytes) -> None:
-        # Ten megabytes and thirty milliseconds, which a command that only asks a node need not spend.
+        # Eight megabytes, which a command that only asks a node need not spend.
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         if len(private_key) != PRIVATE_KEY_BYTES:
