@@ -179,8 +179,8 @@ async def test_a_stock_agent_that_is_killed_is_noticed_by_us(agents: Agents) -> 
     one = await agents.start("stock-1")
     two = await agents.start("stock-2", join=one.address)
     async with node(A, number=1, seed=one.address) as a, node(B, number=2, seed=one.address) as b:
-        await eventually(sees(a, stock_1="alive", stock_2="alive", ours_b_000002="alive"), MEET_GOAL_S)
-        await eventually(sees(b, stock_1="alive", stock_2="alive", ours_a_000001="alive"), MEET_GOAL_S)
+        await eventually(sees(a, stock_1="alive", stock_2="alive", ours_b_000002="alive"), MEET_GOAL_S, what="a node of ours sees all")
+        await eventually(sees(b, stock_1="alive", stock_2="alive", ours_a_000001="alive"), MEET_GOAL_S, what="a member sees all")
         two.kill()
         for driver, other in ((a, "ours_b_000002"), (b, "ours_a_000001")):
             statuses = {"stock_1": "alive", "stock_2": "dead", other: "alive"}
@@ -206,7 +206,7 @@ async def test_a_node_of_ours_that_is_killed_is_noticed_by_stock_agents(agents: 
     process = await start_in_a_process(A, one)
     try:
         for agent in (one, two):
-            await eventually(agent.sees(stock_1="alive", stock_2="alive", ours_a_000001="alive"), MEET_GOAL_S)
+            await eventually(agent.sees(stock_1="alive", stock_2="alive", ours_a_000001="alive"), MEET_GOAL_S, what="a member sees all")
         assert one.complaints() == two.complaints() == []
         process.kill()
         await process.wait()

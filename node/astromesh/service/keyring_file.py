@@ -31,7 +31,9 @@ def read_keyring(path: Path) -> Keyring:
             raise ConfigurationError(f"the keyring file {path} is no file", hint="name a file that holds a JSON list of base64 keys")
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             mode = stat.S_IMODE(found.st_mode)
-            raise ConfigurationError(f"the keyring file {path} is open to others (mode {mode:04o})", hint=f"chmod 600 {path}")
+            raise ConfigurationError(
+                f"the keyring file {path} is open to others (mode {mode:04o})", hint=f"make it its owner's alone: chmod 600 {path}"
+            )
         text = os.read(descriptor, FILE_BYTES_MAX + 1)
     finally:
         os.close(descriptor)

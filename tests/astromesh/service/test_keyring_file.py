@@ -33,7 +33,7 @@ def test_a_file_that_is_open_to_others_is_refused_with_what_mends_it(tmp_path: P
     path = written(tmp_path / "keys", json.dumps([text_of(KEY)]), mode)
     with pytest.raises(ConfigurationError, match=f"{mode:04o}") as refusal:
         read_keyring(path)
-    assert refusal.value.hint == f"chmod 600 {path}"
+    assert refusal.value.hint.endswith(f"chmod 600 {path}")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", text_of(KEY), json.dumps([text_of(KEY)[:-8]]), " " * (FILE_BYTES_MAX + 1)])
