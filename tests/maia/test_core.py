@@ -221,6 +221,20 @@ def test_offers_are_brought_straight_to_whom_an_exchange_made_us_meet() -> None:
         assert decode_offers(message.body) == Entries((entry_of(ME, 1, "models/0", 1, 0, b"ours"),))
 
 
+def test_offers_of_an_answer_that_wait_to_be_checked_are_seen_with_an_event_each_time() -> None:
+    talk = Talk(peers=1)
+    talk.mesh.join([talk.address(ONE)], now=0.0)
+    talk.pass_time(0.0)
+    (exchange,) = talk.exchanges
+    talk.forget()
+    entries = [entry_of(ONE, 1, f"k/{number}", number, 0, b"x") for number in range(40)]
+    talk.mesh.reply(exchange.number, state_of((talk.alive(ONE), STATE_ALIVE), offers=encode_exchange(b"", entries)), now=0.0)
+    assert len(talk.member(ONE).offers) == 32
+    talk.pass_time(0.1)
+    assert len(talk.member(ONE).offers) == 40
+    assert talk.events.count(OffersChanged(ONE)) == 2
+
+
 def test_an_exchange_with_broken_offers_merges_nothing() -> None:
     talk, other = Talk(), Talk(peers=1)
     with pytest.raises(DatagramRejected, match="bad-offers"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -244,6 +245,25 @@ def test_an_exchange_carries_what_either_side_lacks() -> None:
     one.courier.accept(entries, 0.0)
     assert network.agree()
     assert one.catalogue.offers("n1") == {"models/0": b"other's"}
+
+
+def test_a_large_answer_is_taken_in_slices_and_nothing_of_it_is_asked_for_twice() -> None:
+    network = Network(5)
+    reader, others = network.nodes[0], network.nodes[1:]
+    entries = []
+    for node in others:
+        made = [node.catalogue.offer(f"k/{number}", b"x") for number in range(60)]
+        entries += [entry for entry in made if entry is not None]
+    taken = [len(reader.courier.accept_answer(entries, 0.0))]
+    now = 0.0
+    while (due_s := reader.courier.due_s()) < math.inf:
+        reader.courier.compare(b"another!", others[0].address, now)
+        assert due_s > now
+        now = due_s
+        taken.append(len(reader.courier.tick(now)))
+    assert taken == [32] * 7 + [16]
+    assert reader.counters.entries_accepted == 240
+    assert reader.outbox.drain(None) == []
 
 
 def test_what_the_accepting_side_lacks_of_third_parties_is_listed_to_it() -> None:

@@ -15,7 +15,7 @@ from maia.errors import DatagramRejected
 from maia.wire.codec import decode, encode, pack
 from maia.wire.frames import StreamDecoder, encode_push_pull
 from maia.wire.messages import NodeState, PushPull
-from maia.wire.offers import Listed, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing, encode_want
+from maia.wire.offers import Entries, Listed, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing, encode_want
 from maia.wire.tags import decode_tags
 
 HERE = Address("10.0.0.1", 7946)
@@ -28,6 +28,7 @@ REAL = [
 ]
 REAL_OFFERS = [
     *encode_entries([ENTRY, ENTRY]),
+    encode_exchange(b"r" * 12, [ENTRY, ENTRY]),
     *encode_listing([Listed("a-000001", 1, "models/0", 3, False)]),
     *encode_want([("a-000001", "models/0")]),
     b"\x81" + b"r" * 24,
@@ -69,9 +70,13 @@ def test_a_datagram_of_any_bytes_is_read_or_rejected(data: bytes) -> None:
 @settings(max_examples=800, deadline=None)
 def test_offers_of_any_bytes_are_read_or_rejected(data: bytes) -> None:
     with contextlib.suppress(DatagramRejected):
-        decode_offers(data)
+        message = decode_offers(data)
+        if isinstance(message, Entries):  # what was read could be told on, and is the same then
+            told_on = [decode_offers(body) for body in encode_entries(message.entries)]
+            assert tuple(entry for again in told_on if isinstance(again, Entries) for entry in again.entries) == message.entries
     with contextlib.suppress(DatagramRejected):
-        decode_exchange(data)
+        rows, entries = decode_exchange(data)
+        assert decode_exchange(encode_exchange(rows, entries)) == (rows, entries)
 
 
 @given(anything([encode_tags(CONFIG)]))

@@ -7,6 +7,7 @@ import pytest
 from tests.maia.keys import entry_of
 
 from maia.errors import DatagramRejected
+from maia.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from maia.wire.codec import PACKET_BYTES_MAX, encode
 from maia.wire.messages import User
 from maia.wire.offers import (
@@ -53,22 +54,51 @@ def test_many_entries_take_as_few_packets_as_hold_them() -> None:
     assert len(bodies) == 10  # four a packet, each of another node and so with its own key
 
 
+def test_a_public_key_is_said_once_in_a_message_and_every_message_can_be_read_by_itself() -> None:
+    entries = [entry_of(node, 1, f"models/{number}", 1, 0, b"v" * 150) for node in ("one-000001", "two-000002") for number in range(5)]
+    bodies = encode_entries(entries)
+    assert len(bodies) == 3
+    for body in bodies:
+        message = decode_offers(body)
+        assert isinstance(message, Entries)
+        for signer in {entry.signer for entry in message.entries}:
+            assert body.count(signer) == 1
+    encoded = encode_exchange(b"", entries)
+    assert decode_exchange(encoded) == (b"", entries)
+    assert [encoded.count(entry.signer) for entry in entries] == [1] * 10
+
+
+PROOF = bytes(PUBLIC_KEY_BYTES + SIGNATURE_BYTES)
+
+
+def packed(*items: object) -> bytes:
+    return bytes(msgpack.packb(items, use_bin_type=False))
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "reason"),
     [
-        b"",
-        b"\x99",
-        b"\x81odd",
-        b"\x80" + msgpack.packb({"a": 1}),
-        b"\x80" + msgpack.packb([["a", 1, "k", 1, 0]], use_bin_type=False),
-        b"\x80" + msgpack.packb([["a", -1, "k", 1, 0, b""]], use_bin_type=False),
-        b"\x80" + msgpack.packb([["a", 1, "", 1, 0, b""]], use_bin_type=False),
-        b"\x80" + msgpack.packb([["a", 1, "k" * 65, 1, 0, b""]], use_bin_type=False),
-        b"\x80" + msgpack.packb([["a", 1, "k", 1, 0, b"v" * (VALUE_BYTES_MAX + 1)]], use_bin_type=False),
-        b"\x82" + msgpack.packb([["a", 1, "k", 1]], use_bin_type=False),
-        b"\x83" + msgpack.packb([["a"]], use_bin_type=False),
+        (b"", "empty"),
+        (b"\x99", "unknown-offers"),
+        (b"\x81odd", "bad-digest"),
+        (b"\x80" + msgpack.packb({"a": 1}), "bad-offers"),
+        (b"\x80\xc1", "bad-msgpack"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b""]), "bad-entry"),
+        (b"\x80" + packed(["a", 1, "k", 1, 256, b"", PROOF]), "bad-entry"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b"v" * (VALUE_BYTES_MAX + 1), PROOF]), "bad-entry"),
+        (b"\x80" + packed(["a", -1, "k", 1, 0, b"", PROOF]), "bad-number"),
+        (b"\x80" + packed(["a", 1, "", 1, 0, b"", PROOF]), "bad-name"),
+        (b"\x80" + packed(["a", 1, "k" * 65, 1, 0, b"", PROOF]), "bad-name"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b"", b""]), "unsigned"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b"", PROOF[:-1]]), "unsigned"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b"", PROOF + b"x"]), "unsigned"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b"", bytes(SIGNATURE_BYTES)]), "unsigned"),
+        (b"\x80" + packed(["a", 1, "k", 1, 0, b"", PROOF], ["a", 1, "k", 2, 0, b"", b"short"]), "unsigned"),
+        (b"\x82" + packed(["a", 1, "k", 1]), "bad-listing"),
+        (b"\x83" + packed(["a"]), "bad-want"),
     ],
 )
-def test_what_is_no_message_about_offers_is_refused(body: bytes) -> None:
-    with pytest.raises(DatagramRejected):
+def test_what_is_no_message_about_offers_is_refused_by_its_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(DatagramRejected) as refusal:
         decode_offers(body)
+    assert refusal.value.reason == reason
