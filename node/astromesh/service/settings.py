@@ -146,6 +146,8 @@ def settle(
         data=data,
         models_dir=told.one("models_dir", _path, _beside(folder, spec.inference.models_dir), str(data / "models")),
     )
+    if values.join and not values.mesh:
+        warnings.append(f"{told.origins['join']}: nobody is joined, since the mesh is off: {told.origins['mesh']}.")
     return Settled(values, told.origins, tuple(warnings))
 
 

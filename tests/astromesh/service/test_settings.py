@@ -184,3 +184,9 @@ def test_loopback_is_what_only_this_machine_reaches(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "box"])
 def test_all_else_may_be_reached_by_others(host: str) -> None:
     assert not HostPort(host, 1).is_loopback
+
+
+def test_seeds_beside_a_mesh_that_is_off_are_warned_about() -> None:
+    told = settled({"mesh": False, "join": ["127.0.0.1:7956"]}).warnings
+    assert any("nobody is joined" in warning and "--join" in warning for warning in told)
+    assert not settled({"join": ["127.0.0.1:7956"]}).warnings
