@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import Courier
 from maia.config import Address, MeshConfig, Random
 from maia.errors import DatagramRejected, MisuseError
+from maia.exchanges import Exchange, Exchanges
 from maia.keyring import Keyring
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
@@ -41,48 +42,26 @@ from maia.view import (
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import CHECKSUM_PROTOCOL, PART_OVERHEAD, decode, encode, kind_of
-from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
+from maia.wire.codec import CHECKSUM_PROTOCOL, PART_OVERHEAD, decode, kind_of
+from maia.wire.frames import StreamDecoder, StreamMessage
 from maia.wire.messages import (
-    STATE_ALIVE,
-    STATE_DEAD,
-    STATE_LEFT,
-    STATE_SUSPECT,
     Ack,
     Alive,
     Dead,
     IndirectPing,
     Message,
     Nack,
-    NodeState,
     Ping,
-    PushPull,
     Suspect,
     User,
 )
-from maia.wire.offers import PRIVATE_FROM, Entry, decode_exchange, decode_offers
+from maia.wire.offers import PRIVATE_FROM, Entry, decode_offers
 from maia.wire.outbox import Datagram, Outbox
 from maia.wire.seal import Sealer, seems_sealed
 from maia.wire.tags import decode_tags, encode_tags
 
-EXCHANGE_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole of it
-EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
-INTRODUCED_MAX: Final = (
-    128  # newcomers whom we meet straight away with our offers; beyond it rumours and the root hash do, with less traffic
-)
 HOUSEKEEPING_S: Final = 5.0
 PUSH_PULL_SCALE_FROM: Final = 32  # members; above it memberlist makes exchanges rarer by the logarithm
-
-_STATES: Final = {"alive": STATE_ALIVE, "suspect": STATE_SUSPECT, "dead": STATE_DEAD, "left": STATE_LEFT}
-
-
-class Exchange(NamedTuple):
-    """A push/pull or a ping to carry out over TCP: send `request`, and hand the answer to `Mesh.reply` or say `Mesh.exchange_failed`."""
-
-    number: int
-    target: Address
-    request: bytes
-    timeout_s: float = EXCHANGE_TIMEOUT_S
 
 
 class Mesh:
@@ -92,15 +71,10 @@ class Mesh:
         self.config = config
         self.counters = Counters()
         self._random = random
-        self._alone = config.alone
         self._sealer = Sealer(config.keyring, random=random) if config.keyring is not None else None
         self._outbox = Outbox(self.counters, sealer=self._sealer, reads_checksums=self._reads_checksums)
         self._events: list[MeshEvent] = []
         self._settled = 0
-        self._exchanges: list[Exchange] = []
-        self._under_way: dict[int, Address] = {}
-        self._numbered = 0
-        self._stream_pings: dict[int, int] = {}  # the probe of each ping that is out over TCP; one at a time, and those that come late
 
         profile = config.profile
         meta = encode_tags(config)
@@ -138,6 +112,19 @@ class Mesh:
         self._gossip_s = now + random.random() * profile.gossip_interval_s
         self._push_pull_s = now + random.random() * profile.push_pull_interval_s
         self._housekeeping_s = now + HOUSEKEEPING_S
+        self._exchanges = Exchanges(
+            config,
+            self._table,
+            swim=self._swim,
+            prober=self._prober,
+            reunion=self._reunion,
+            courier=self._courier,
+            outbox=self._outbox,
+            events=self._events,
+            counters=self.counters,
+            settle=self._settle,
+            note_offers=self._note_offers,
+        )
         self._viewer = Viewer(self._table, offers=self._catalogue.offers)
         self._swim.announce()
 
@@ -145,7 +132,7 @@ class Mesh:
 
     def join(self, seeds: Iterable[Address], *, now: float) -> int:
         """Ask these addresses for an exchange, again and again until each has answered once. Returns how many are not our own."""
-        self._alone = False
+        self._exchanges.alone = False
         return sum(self._reunion.add_seed(seed, now) for seed in seeds)
 
     def offer(self, key: str, value: bytes, *, now: float) -> None:
@@ -227,7 +214,7 @@ class Mesh:
             self._watch(now)
         self._note_offers(self._courier.tick(now), now)
         for peer in self._courier.streams:
-            self._dial(peer, join=False)
+            self._exchanges.dial(peer, join=False)
         self._courier.streams.clear()
         if self._gossip_s <= now and len(self._rumours) and self._table.living:
             self._gossip(now)
@@ -240,14 +227,12 @@ class Mesh:
         if failed is not None:
             member, how = failed
             self._swim.hear_suspect(Suspect(member.incarnation, member.name, self.config.name), None, now, how=how)
-        for target, ping, timeout_s in self._prober.stream_pings:
-            self._numbered += 1
-            self._stream_pings[self._numbered] = ping.sequence
-            self._exchanges.append(Exchange(self._numbered, target, self._as_stream(encode(ping)), timeout_s))
+        for request in self._prober.stream_pings:
+            self._exchanges.ping(request)
         self._prober.stream_pings.clear()
         self._swim.expire(now)
         for seed in self._reunion.seeds_to_dial(now):
-            self._dial(seed, join=True)
+            self._exchanges.dial(seed, join=True)
         lost = self._reunion.address_to_knock(now)
         if lost is not None:
             sequence = self._prober.next_sequence()
@@ -260,7 +245,7 @@ class Mesh:
                 scale += math.ceil(math.log2(self._table.living_count / PUSH_PULL_SCALE_FROM))
             self._push_pull_s = now + self.config.profile.push_pull_interval_s * scale * (0.75 + 0.5 * self._random.random())
             for peer in pick([member for member in self._table.living if member.status == "alive"], 1, self._random):
-                self._dial(peer.address, join=False)
+                self._exchanges.dial(peer.address, join=False)
 
     def _gossip(self, now: float) -> None:
         profile = self.config.profile
@@ -317,7 +302,7 @@ class Mesh:
                 self._hear_ping(message, sender, now)
             case Ack():
                 self._hear_ack(message, now)
-            case Alive() if self._alone and message.node not in self._table.by_name:
+            case Alive() if self._exchanges.alone and message.node not in self._table.by_name:
                 self.counters.reject("alone")
             case Alive():
                 # A newcomer introduces itself or is introduced by a member. What else is told at an address is meant for whoever had it
@@ -355,8 +340,8 @@ class Mesh:
         self._outbox.say(answer_to, Ack(ping.sequence, b"", root))
         if member is None or member.address != answer_to:
             # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
-            if ping.source_node and not self._swim.leaving and not self._alone and self._reunion.prompt(answer_to, now):
-                self._dial(answer_to, join=False)
+            if ping.source_node and not self._swim.leaving and not self._exchanges.alone and self._reunion.prompt(answer_to, now):
+                self._exchanges.dial(answer_to, join=False)
         elif member.status != "alive":
             self._outbox.say(answer_to, member.as_known(teller=self.config.name))
 
@@ -368,7 +353,7 @@ class Mesh:
             return
         lost = self._reunion.opened(ack.sequence)
         if lost is not None and not self._swim.leaving and self._reunion.prompt(lost, now):
-            self._dial(lost, join=False)
+            self._exchanges.dial(lost, join=False)
 
     def _hear_user(self, message: User, sender: Address, now: float) -> None:
         if not message.body or message.body[0] < PRIVATE_FROM:
@@ -389,115 +374,23 @@ class Mesh:
 
     def decoder(self) -> StreamDecoder:
         """What reads one stream of this cluster, as its keys are now."""
-        return StreamDecoder(self._sealer)
+        return self._exchanges.decoder()
 
     def exchanges(self) -> list[Exchange]:
         """Push/pulls to carry out; drained."""
-        exchanges, self._exchanges = self._exchanges, []
-        return exchanges
+        return self._exchanges.drain()
 
     def answer(self, request: StreamMessage, *, now: float) -> bytes:
         """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` where there is no answer."""
-        if isinstance(request, Ping):
-            if request.node and request.node != self.config.name:
-                raise DatagramRejected("ping-for-another", request.node)
-            return self._as_stream(encode(Ack(request.sequence)))
-        if isinstance(request, Ack):
-            raise DatagramRejected("unexpected-stream")
-        if self._alone:
-            raise DatagramRejected("alone", "this node was told to leave")
-        self._refuse_foreigners(request)
-        rows, entries = decode_exchange(request.offers) if request.offers else (b"", [])
-        self.counters.exchanges += 1
-        # Merged before the answer is written, so that what we refute by it is already in the answer.
-        self._merge(request.nodes, None, now)
-        offers = b""
-        if request.offers:
-            self._note_offers(self._courier.accept(entries, now), now)
-            offers = self._courier.answer(rows)
-        self._settle(now)
-        return self._write_state(join=request.join, offers=offers)
+        return self._exchanges.answer(request, now)
 
     def reply(self, number: int, reply: StreamMessage, *, now: float) -> None:
         """The answer to an exchange of ours. Raises `DatagramRejected` for what is none; the exchange then counts as failed."""
-        sequence = self._stream_pings.pop(number, None)
-        if sequence is not None:
-            if not isinstance(reply, Ack) or reply.sequence != sequence:
-                raise DatagramRejected("unexpected-stream")
-            self.counters.probes_by_stream += self._prober.acked(sequence, now) is not None
-            return
-        peer = self._under_way.pop(number, None)
-        if peer is None:
-            return
-        try:
-            if not isinstance(reply, PushPull):
-                raise DatagramRejected("unexpected-stream")
-            self._refuse_foreigners(reply)
-            rows, entries = decode_exchange(reply.offers) if reply.offers else (b"", [])
-        except DatagramRejected:
-            self.counters.exchanges_failed += 1
-            raise
-        self.counters.exchanges += 1
-        self._merge(reply.nodes, peer, now)
-        if reply.offers:
-            self._note_offers(self._courier.accept_answer(entries, now), now)
-            self._courier.settle(rows, peer)
-        if self._reunion.exchanged(peer):
-            self._events.append(SeedAnswered(peer))
-        self._settle(now)
+        self._exchanges.reply(number, reply, now)
 
     def exchange_failed(self, number: int) -> None:
         """Nobody answered. A seed is tried again by itself."""
-        self._stream_pings.pop(number, None)
-        if self._under_way.pop(number, None) is not None:
-            self.counters.exchanges_failed += 1
-
-    def _dial(self, target: Address, *, join: bool) -> None:
-        if len(self._under_way) >= EXCHANGES_MAX or target in self._under_way.values():
-            return
-        self._numbered += 1
-        self._under_way[self._numbered] = target
-        self._exchanges.append(Exchange(self._numbered, target, self._write_state(join=join, offers=self._courier.opening())))
-
-    def _write_state(self, *, join: bool, offers: bytes) -> bytes:
-        nodes = tuple(NodeState(member.as_alive(), _STATES[member.status]) for member in self._table.by_name.values())
-        return self._as_stream(encode_push_pull(PushPull(nodes, join, offers=offers)))
-
-    def _as_stream(self, plaintext: bytes) -> bytes:
-        return self._sealer.seal_stream(plaintext) if self._sealer is not None else plaintext
-
-    def _refuse_foreigners(self, exchange: PushPull) -> None:
-        for node in exchange.nodes:
-            alive = node.alive
-            known = self._table.get(alive.node)
-            if known is not None and known.meta == alive.meta:
-                continue
-            tags = decode_tags(alive.meta, name=alive.node, gossip=alive.address)
-            if tags is not None and tags.cluster_id != self.config.cluster_id:
-                raise DatagramRejected("other-cluster", alive.node)
-
-    def _merge(self, nodes: Iterable[NodeState], peer: Address | None, now: float) -> None:
-        newcomers: list[Member] = []
-        for node in nodes:
-            alive = node.alive
-            if node.state == STATE_ALIVE:
-                newcomer = self._swim.hear_alive(alive, None, now)
-                if newcomer is not None:
-                    newcomers.append(newcomer)
-            elif node.state == STATE_LEFT:
-                self._swim.hear_dead(Dead(alive.incarnation, alive.node, alive.node), peer, now)
-            else:
-                accused = self._swim.hear_gossip_of_loss(alive, peer, now)
-                if accused is not None:
-                    self._prober.hasten(accused)
-        self._settle(now)
-        if self._swim.leaving:
-            return
-        for newcomer in newcomers[:INTRODUCED_MAX]:
-            # They may not have heard of us yet, and take offers only from members.
-            self._outbox.say(newcomer.address, self._table.me.as_alive())
-            if newcomer.tags is not None:
-                self._courier.introduce(newcomer.address)
+        self._exchanges.failed(number)
 
     # --- datagrams out ---
 
@@ -574,7 +467,7 @@ class Mesh:
             self._events.append(OffersChanged(name))
             # It offers out of a later life than the one that we know of: every copy of the news of its restart was lost on the way here.
             if generation > member.generation and member.living and self._reunion.prompt(member.address, now):
-                self._dial(member.address, join=False)
+                self._exchanges.dial(member.address, join=False)
 
     def _maia_addresses(self) -> list[Address]:
         return [member.address for member in self._table.living if member.tags is not None]

@@ -9,7 +9,8 @@ from random import Random
 from tests.maia.keys import key_of
 
 from maia.config import LAN_FAST, Address, MeshConfig, Profile
-from maia.core import Exchange, Mesh
+from maia.core import Mesh
+from maia.exchanges import Exchange
 from maia.view import MemberView, MeshEvent
 from maia.wire.codec import decode, encode, pack
 from maia.wire.frames import StreamDecoder

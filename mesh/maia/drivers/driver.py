@@ -19,12 +19,13 @@ from typing import Final
 
 from maia.catalogue.catalogue import check_offer, check_room
 from maia.config import Address, MeshConfig
-from maia.core import Exchange, Mesh
+from maia.core import Mesh
 from maia.drivers.clock import Clock
 from maia.drivers.datagrams import DatagramSocket
 from maia.drivers.discovery import is_literal, resolve
 from maia.drivers.streams import StreamServer, dial
 from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
+from maia.exchanges import Exchange
 from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
 from maia.wire.frames import StreamMessage
 

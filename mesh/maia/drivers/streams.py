@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from maia.config import Address
-from maia.core import EXCHANGE_TIMEOUT_S
 from maia.errors import DatagramRejected
+from maia.exchanges import EXCHANGE_TIMEOUT_S
 from maia.view import Counters
 from maia.wire.frames import StreamDecoder, StreamMessage
 

@@ -16,8 +16,9 @@ from random import Random
 from typing import Any, Final
 
 from maia.config import LAN_FAST, Address, MeshConfig, Profile
-from maia.core import Exchange, Mesh
+from maia.core import Mesh
 from maia.errors import DatagramRejected
+from maia.exchanges import Exchange
 from maia.identity import PRIVATE_KEY_BYTES, KeyPair
 from maia.keyring import Keyring
 from maia.sim.weather import FAIR, Sky, Weather

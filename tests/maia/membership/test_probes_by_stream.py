@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tests.maia.talk import ME, Talk
 
-from maia.core import Exchange
 from maia.errors import DatagramRejected
+from maia.exchanges import Exchange
 from maia.wire.codec import encode
 from maia.wire.messages import VSN, Ack, Nack, Ping, PushPull
 

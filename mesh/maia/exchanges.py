@@ -1,0 +1,208 @@
+"""Exchanges: what two nodes say to each other over TCP. Each side tells everything that it knows, and merges what the other one told.
+
+Pure: a stream is bytes in and bytes out. An exchange that is due is a value to be carried out by whoever holds the mesh, and is over when
+its number comes back, with an answer or without one. A ping by stream is one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from maia.catalogue.courier import Courier
+from maia.config import Address, MeshConfig
+from maia.errors import DatagramRejected
+from maia.membership.members import Member, MemberTable
+from maia.membership.probing import Prober, StreamPing
+from maia.membership.reunion import Reunion
+from maia.membership.swim import Swim
+from maia.view import Counters, MeshEvent, SeedAnswered
+from maia.wire.codec import encode
+from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
+from maia.wire.messages import STATE_ALIVE, STATE_DEAD, STATE_LEFT, STATE_SUSPECT, Ack, Dead, NodeState, Ping, PushPull
+from maia.wire.offers import Entry, decode_exchange
+from maia.wire.outbox import Outbox
+from maia.wire.tags import decode_tags
+
+EXCHANGE_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole of it
+EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
+INTRODUCED_MAX: Final = (
+    128  # newcomers whom we meet straight away with our offers; beyond it rumours and the root hash do, with less traffic
+)
+
+_STATES: Final = {"alive": STATE_ALIVE, "suspect": STATE_SUSPECT, "dead": STATE_DEAD, "left": STATE_LEFT}
+
+
+class Exchange(NamedTuple):
+    """A push/pull or a ping to carry out over TCP: send `request`, and hand the answer to `Mesh.reply` or say `Mesh.exchange_failed`."""
+
+    number: int
+    target: Address
+    request: bytes
+    timeout_s: float = EXCHANGE_TIMEOUT_S
+
+
+class Exchanges:
+    """Those that are under way, and what they change.
+
+    `settle` lets the other rooms follow what a merge changed in the table, `note_offers` what it brought of offers.
+    """
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        table: MemberTable,
+        *,
+        swim: Swim,
+        prober: Prober,
+        reunion: Reunion,
+        courier: Courier,
+        outbox: Outbox,
+        events: list[MeshEvent],
+        counters: Counters,
+        settle: Callable[[float], None],
+        note_offers: Callable[[list[Entry], float], None],
+    ) -> None:
+        self._name = config.name
+        self._cluster_id = config.cluster_id
+        self._table = table
+        self._swim = swim
+        self._prober = prober
+        self._reunion = reunion
+        self._courier = courier
+        self._outbox = outbox
+        self._events = events
+        self._counters = counters
+        self._settle = settle
+        self._note_offers = note_offers
+        self.alone = config.alone
+        self._due: list[Exchange] = []
+        self._under_way: dict[int, Address] = {}
+        self._numbered = 0
+        self._pings: dict[int, int] = {}  # the probe of each ping that is out over TCP; one at a time, and those that come late
+
+    # --- ours ---
+
+    def drain(self) -> list[Exchange]:
+        """What to carry out."""
+        due, self._due = self._due, []
+        return due
+
+    def dial(self, target: Address, *, join: bool) -> None:
+        """Push and pull with `target`, unless that is under way, or too many are."""
+        if len(self._under_way) >= EXCHANGES_MAX or target in self._under_way.values():
+            return
+        self._numbered += 1
+        self._under_way[self._numbered] = target
+        self._due.append(Exchange(self._numbered, target, self._write_state(join=join, offers=self._courier.opening())))
+
+    def ping(self, request: StreamPing) -> None:
+        """Ask over TCP as well: something may keep UDP from passing."""
+        self._numbered += 1
+        self._pings[self._numbered] = request.ping.sequence
+        self._due.append(Exchange(self._numbered, request.target, self._as_stream(encode(request.ping)), request.timeout_s))
+
+    def reply(self, number: int, reply: StreamMessage, now: float) -> None:
+        """The answer to an exchange of ours. Raises `DatagramRejected` for what is none; the exchange then counts as failed."""
+        sequence = self._pings.pop(number, None)
+        if sequence is not None:
+            if not isinstance(reply, Ack) or reply.sequence != sequence:
+                raise DatagramRejected("unexpected-stream")
+            self._counters.probes_by_stream += self._prober.acked(sequence, now) is not None
+            return
+        peer = self._under_way.pop(number, None)
+        if peer is None:
+            return
+        try:
+            if not isinstance(reply, PushPull):
+                raise DatagramRejected("unexpected-stream")
+            self._refuse_foreigners(reply)
+            rows, entries = decode_exchange(reply.offers) if reply.offers else (b"", [])
+        except DatagramRejected:
+            self._counters.exchanges_failed += 1
+            raise
+        self._counters.exchanges += 1
+        self._merge(reply.nodes, peer, now)
+        if reply.offers:
+            self._note_offers(self._courier.accept_answer(entries, now), now)
+            self._courier.settle(rows, peer)
+        if self._reunion.exchanged(peer):
+            self._events.append(SeedAnswered(peer))
+        self._settle(now)
+
+    def failed(self, number: int) -> None:
+        """Nobody answered. A seed is tried again by itself."""
+        self._pings.pop(number, None)
+        if self._under_way.pop(number, None) is not None:
+            self._counters.exchanges_failed += 1
+
+    # --- theirs ---
+
+    def decoder(self) -> StreamDecoder:
+        """What reads one stream of this cluster, as its keys are now."""
+        return StreamDecoder(self._outbox.sealer)
+
+    def answer(self, request: StreamMessage, now: float) -> bytes:
+        """Somebody dialled us: merge what it says and return what to answer. Raises `DatagramRejected` where there is no answer."""
+        if isinstance(request, Ping):
+            if request.node and request.node != self._name:
+                raise DatagramRejected("ping-for-another", request.node)
+            return self._as_stream(encode(Ack(request.sequence)))
+        if isinstance(request, Ack):
+            raise DatagramRejected("unexpected-stream")
+        if self.alone:
+            raise DatagramRejected("alone", "this node was told to leave")
+        self._refuse_foreigners(request)
+        rows, entries = decode_exchange(request.offers) if request.offers else (b"", [])
+        self._counters.exchanges += 1
+        # Merged before the answer is written, so that what we refute by it is already in the answer.
+        self._merge(request.nodes, None, now)
+        offers = b""
+        if request.offers:
+            self._note_offers(self._courier.accept(entries, now), now)
+            offers = self._courier.answer(rows)
+        self._settle(now)
+        return self._write_state(join=request.join, offers=offers)
+
+    # --- both ---
+
+    def _write_state(self, *, join: bool, offers: bytes) -> bytes:
+        nodes = tuple(NodeState(member.as_alive(), _STATES[member.status]) for member in self._table.by_name.values())
+        return self._as_stream(encode_push_pull(PushPull(nodes, join, offers=offers)))
+
+    def _as_stream(self, plaintext: bytes) -> bytes:
+        sealer = self._outbox.sealer
+        return sealer.seal_stream(plaintext) if sealer is not None else plaintext
+
+    def _refuse_foreigners(self, exchange: PushPull) -> None:
+        for node in exchange.nodes:
+            alive = node.alive
+            known = self._table.get(alive.node)
+            if known is not None and known.meta == alive.meta:
+                continue
+            tags = decode_tags(alive.meta, name=alive.node, gossip=alive.address)
+            if tags is not None and tags.cluster_id != self._cluster_id:
+                raise DatagramRejected("other-cluster", alive.node)
+
+    def _merge(self, nodes: Iterable[NodeState], peer: Address | None, now: float) -> None:
+        newcomers: list[Member] = []
+        for node in nodes:
+            alive = node.alive
+            if node.state == STATE_ALIVE:
+                newcomer = self._swim.hear_alive(alive, None, now)
+                if newcomer is not None:
+                    newcomers.append(newcomer)
+            elif node.state == STATE_LEFT:
+                self._swim.hear_dead(Dead(alive.incarnation, alive.node, alive.node), peer, now)
+            else:
+                accused = self._swim.hear_gossip_of_loss(alive, peer, now)
+                if accused is not None:
+                    self._prober.hasten(accused)
+        self._settle(now)
+        if self._swim.leaving:
+            return
+        for newcomer in newcomers[:INTRODUCED_MAX]:
+            # They may not have heard of us yet, and take offers only from members.
+            self._outbox.say(newcomer.address, self._table.me.as_alive())
+            if newcomer.tags is not None:
+                self._courier.introduce(newcomer.address)
