@@ -28,6 +28,9 @@ from maia.view import (
     Counters,
     GenerationRaised,
     IncarnationRaised,
+    KeyMissing,
+    KeyQueryEnded,
+    KeyringChanged,
     MemberChanged,
     MemberCleared,
     MemberDied,
@@ -157,6 +160,12 @@ class Mesh:
             raise MisuseError(f"{self.config.name} gossips in the clear: keys are given at the start, to all members")
         self._sealer = self._outbox.sealer = Sealer(keyring, random=self._random)
         self.config = replace(self.config, keyring=keyring)
+        self._events.append(KeyringChanged())
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys as they are now; None for a mesh in the clear."""
+        return self.config.keyring
 
     @property
     def farewell_told(self) -> bool:
@@ -437,6 +446,9 @@ class Mesh:
                     | IncarnationRaised()
                     | GenerationRaised()
                     | SeedAnswered()
+                    | KeyQueryEnded()
+                    | KeyringChanged()
+                    | KeyMissing()
                 ):
                     pass
                 case _:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Final
@@ -69,6 +70,11 @@ def key_of(text: str) -> bytes:
 
 def text_of(key: bytes) -> str:
     return base64.b64encode(key).decode()
+
+
+def fingerprint_of(key: bytes) -> str:
+    """Eight hexadecimal digits that name a key and tell nothing of it. They may be logged."""
+    return hashlib.sha256(key).hexdigest()[:8]
 
 
 def parse_keyring(text: str) -> Keyring:

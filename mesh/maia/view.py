@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 from maia.config import Address
 
 Status = Literal["alive", "suspect", "dead", "left"]
+KeyOperation = Literal["list", "install", "use", "remove"]
 # late: answered after others were asked to ping it, too; voided: we stood still ourselves, so that silence proves nothing.
 ProbeOutcome = Literal["acked", "late", "failed", "voided"]
 
@@ -182,6 +183,42 @@ class SeedAnswered:
     address: Address
 
 
+@dataclass(frozen=True, slots=True)
+class KeyReply:
+    """What one member says to a question about keys. Keys are base64, as Serf writes them, and never shown."""
+
+    node: str
+    ok: bool
+    message: str  # why not, in the words of who answered; empty where it is
+    keys: tuple[str, ...] = field(repr=False)  # all of its keys where they were asked for
+    primary: str = field(repr=False)  # empty where it was not asked for, or the member does not tell
+
+
+@dataclass(frozen=True, slots=True)
+class KeyQueryEnded:
+    """A question of ours about keys is over: everybody asked has replied, or its time is up."""
+
+    number: int
+    operation: KeyOperation
+    replies: tuple[KeyReply, ...]  # in the order in which they came
+    asked: tuple[str, ...]  # the living members at the time of asking, this node included
+
+
+@dataclass(frozen=True, slots=True)
+class KeyringChanged:
+    """The keys of this node are others now, whoever asked for it: persist them."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMissing:
+    """The cluster seals with a key that this node does not have: what is told to it cannot be opened.
+
+    `fingerprint` is the key's (`keyring.fingerprint_of`); empty where nobody could tell it.
+    """
+
+    fingerprint: str
+
+
 MeshEvent = (
     MemberJoined
     | MemberReturned
@@ -196,6 +233,9 @@ MeshEvent = (
     | IncarnationRaised
     | GenerationRaised
     | SeedAnswered
+    | KeyQueryEnded
+    | KeyringChanged
+    | KeyMissing
 )
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from maia.errors import MisuseError
-from maia.keyring import KEYS_MAX, Keyring, key_of, keyring_text, parse_keyring, text_of
+from maia.keyring import KEYS_MAX, Keyring, fingerprint_of, key_of, keyring_text, parse_keyring, text_of
 
 OLD, NEW, THIRD = (bytes((number,)) * size for number, size in ((65, 16), (66, 24), (67, 32)))
 
@@ -64,3 +64,8 @@ def test_a_file_that_is_no_keyring_is_refused_without_showing_what_it_holds(text
 def test_a_keyring_shows_how_many_keys_it_has_and_none_of_them() -> None:
     assert f"{Keyring((OLD, NEW))!r} {Keyring((OLD,))}" == "Keyring(<2 keys>) Keyring(<1 keys>)"
     assert key_of(text_of(THIRD)) == THIRD
+
+
+def test_a_fingerprint_names_a_key_by_eight_digits_of_its_hash() -> None:
+    assert fingerprint_of(b"") == "e3b0c442"  # SHA-256 of nothing, as everybody knows it
+    assert fingerprint_of(OLD) != fingerprint_of(NEW)

@@ -11,6 +11,7 @@ from tests.maia.talk import config_of
 from maia.core import Mesh
 from maia.errors import DatagramRejected, MisuseError
 from maia.keyring import Keyring
+from maia.view import KeyReply, KeyringChanged
 from maia.wire.codec import PACKET_BYTES_MAX, decode
 from maia.wire.messages import PushPull
 from maia.wire.seal import Sealer
@@ -90,6 +91,7 @@ def test_a_rotation_loses_nothing_while_members_are_at_different_steps() -> None
         (other, Keyring((NEW,))),
     ):
         mesh.use_keyring(change)
+        assert (mesh.keyring, mesh.events()[-1]) == (change, KeyringChanged())
         for sender, receiver in ((one, other), (other, one)):
             sender.offer("models/0", bytes(str(change.keys), "ascii")[:8] + bytes([sender is one, len(sender.config.name)]), now=0.2)
             sender.tick(now=sender.deadline())
@@ -105,3 +107,7 @@ def test_a_mesh_that_began_in_the_clear_takes_no_keys() -> None:
 
 def test_no_key_shows_in_what_a_configuration_says_of_itself() -> None:
     assert "ooo" not in repr(mesh_of(1, OLD).config)
+
+
+def test_no_key_shows_in_what_a_reply_about_keys_says_of_itself() -> None:
+    assert "secret" not in repr(KeyReply("a", ok=True, message="", keys=("secret",), primary="secret"))

@@ -22,6 +22,9 @@ from astromesh.errors import Overloaded
 from maia.view import (
     GenerationRaised,
     IncarnationRaised,
+    KeyMissing,
+    KeyQueryEnded,
+    KeyringChanged,
     MemberChanged,
     MemberCleared,
     MemberDied,
@@ -185,7 +188,9 @@ class Telling:
                 return [self._about(view, "changed", name)]
             case IncarnationRaised():
                 return [self._about(view, "changed", view.me)]
-            case OffersChanged() | GenerationRaised() | SeedAnswered() | NameContested():
+            case (
+                OffersChanged() | GenerationRaised() | SeedAnswered() | NameContested() | KeyQueryEnded() | KeyringChanged() | KeyMissing()
+            ):
                 return []
             case _:
                 assert_never(event)
