@@ -13,7 +13,7 @@ from typing import Final, assert_never
 
 from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import Courier
-from maia.config import Address, MeshConfig, Random
+from maia.config import Address, MeshConfig, Profile, Random
 from maia.errors import DatagramRejected, MisuseError
 from maia.exchanges import Exchange, Exchanges
 from maia.keyring import Keyring
@@ -249,10 +249,8 @@ class Mesh:
             self._reunion.knocked(sequence, address)
             self._outbox.say(address, Ping(sequence, name, self.config.gossip, self.config.name))
         if self._push_pull_s <= now:
-            scale = 1
-            if self._table.living_count > PUSH_PULL_SCALE_FROM:
-                scale += math.ceil(math.log2(self._table.living_count / PUSH_PULL_SCALE_FROM))
-            self._push_pull_s = now + self.config.profile.push_pull_interval_s * scale * (0.75 + 0.5 * self._random.random())
+            interval_s = push_pull_interval_s(self.config.profile, self._table.living_count)
+            self._push_pull_s = now + interval_s * (0.75 + 0.5 * self._random.random())
             for peer in pick([member for member in self._table.living if member.status == "alive"], 1, self._random):
                 self._exchanges.dial(peer.address, join=False)
 
@@ -489,3 +487,11 @@ class Mesh:
         self.counters.health = self._awareness.score
         self.counters.rumours = len(self._rumours)
         return self._viewer.view(now)
+
+
+def push_pull_interval_s(profile: Profile, living_count: int) -> float:
+    """How long between two exchanges of one node, on average."""
+    scale = 1
+    if living_count > PUSH_PULL_SCALE_FROM:
+        scale += math.ceil(math.log2(living_count / PUSH_PULL_SCALE_FROM))
+    return profile.push_pull_interval_s * scale

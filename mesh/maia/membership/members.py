@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Final
 
 from maia.config import LAN, PROFILES, Address, Profile, Random
@@ -46,13 +45,18 @@ class Member:
         self.heard_s = now
         self.answered_s = -math.inf  # the last call over a link that it answered
         self.suspicion: Suspicion | None = None
-        self.probes: deque[ProbeSeen] = deque(maxlen=PROBES_KEPT)
-        self.history: deque[Evidence] = deque(maxlen=EVIDENCE_KEPT)
+        # Tuples, since most members never have more than a few: two empty deques took 1.3 kB of each member.
+        self.probes: tuple[ProbeSeen, ...] = ()
+        self.history: tuple[Evidence, ...] = ()
         self.renew(alive, tags)
 
     def probed(self, outcome: ProbeOutcome, *, started_s: float, now: float, how: str = "") -> None:
         """A probe of it has ended."""
-        self.probes.append(ProbeSeen(now, outcome, now - started_s, how))
+        self.probes = (*self.probes[1 - PROBES_KEPT :], ProbeSeen(now, outcome, now - started_s, how))
+
+    def witnessed(self, evidence: Evidence) -> None:
+        """Why it has the status that it has now."""
+        self.history = (*self.history[1 - EVIDENCE_KEPT :], evidence)
 
     def renew(self, alive: Alive, tags: Tags | None) -> None:
         """Take over what a newer alive message says."""

@@ -328,7 +328,7 @@ class Swim:
             self._reckon()
 
     def _witness(self, member: Member, status: Status, *, accuser: str, how: str, now: float, accusers: tuple[str, ...] = ()) -> None:
-        member.history.append(
+        member.witnessed(
             Evidence(
                 status=status,
                 at_s=now,
@@ -337,7 +337,7 @@ class Swim:
                 own_health=self._awareness.score,
                 own_lag_s=self._awareness.lag_s(now),
                 accusers=accusers,
-                probes=tuple(member.probes),
+                probes=member.probes,
             )
         )
 

@@ -60,5 +60,5 @@ class Viewer:
             since_s=member.since_s,
             heard_s=member.heard_s,
             offers=self._offers(member.name),
-            history=tuple(member.history),
+            history=member.history,
         )

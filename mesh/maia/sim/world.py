@@ -1,7 +1,8 @@
 """Virtual time, one heap of events, and nodes that each hold the shipped `Mesh`.
 
 Every datagram and stream crosses as encoded bytes. A node that is down loses its memory but what it persisted; one that is paused loses
-nothing and hears everything at once when it goes on, as after SIGSTOP.
+nothing and hears everything at once when it goes on, as after SIGSTOP. Each node has a clock of its own, which began somewhere else than
+the others' and may go a little faster: whoever compares two nodes' times finds out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
@@ -21,11 +22,12 @@ from maia.errors import DatagramRejected
 from maia.exchanges import Exchange
 from maia.identity import PRIVATE_KEY_BYTES, KeyPair
 from maia.keyring import Keyring
-from maia.sim.weather import FAIR, Sky, Weather
+from maia.sim.weather import FAIR, Cut, Sky, Weather
 from maia.view import GenerationRaised, IncarnationRaised, MeshEvent, MeshView
 
 REMEMBERED_EVENTS: Final = 50  # of each node, for the report of a broken invariant
 INBOX_MAX: Final = 512  # datagrams that a paused node's socket keeps
+CLOCK_FROM_MAX_S: Final = 100_000.0  # a monotonic clock counts from the start of its machine
 STREAM_TIMEOUT_S: Final = 10.0
 TICK, DATAGRAM, REQUEST, REPLY, FAILURE, ACT = range(6)
 
@@ -52,7 +54,7 @@ class NodeResumed:
 
 @dataclass(frozen=True, slots=True)
 class NodeCutOff:
-    """From some of the others, in one direction or both."""
+    """From more than one of the others, in one direction or both: a single failed link excuses nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +67,34 @@ class NodeLeaving:
     pass
 
 
-NodeEvent = NodeStarted | NodeCrashed | NodePaused | NodeResumed | NodeCutOff | NodeReconnected | NodeLeaving
+@dataclass(frozen=True, slots=True)
+class GarbageArrived:
+    """Bytes that nobody meant, and what became of the node's view: its version before and after, and what the node said to them."""
+
+    view_before: int
+    view_after: int
+    answers: int
+
+
+NodeEvent = NodeStarted | NodeCrashed | NodePaused | NodeResumed | NodeCutOff | NodeReconnected | NodeLeaving | GarbageArrived
 Witness = Callable[["World", "SimulatedNode", MeshEvent | NodeEvent], None]
 
 
-class SimulatedNode:
-    """One machine: its mesh while it is up, and what it persists."""
+def address_of(index: int, *, network: int = 0) -> Address:
+    """Of the node with that index, in a network of its own or in another."""
+    return Address(f"10.{network}.{index // 250}.{index % 250 + 1}", 7946)
 
-    def __init__(self, index: int, config: MeshConfig) -> None:
+
+class SimulatedNode:
+    """One machine: its mesh while it is up, and what it persists. Its clock shows `clock_from_s` at the beginning of the world."""
+
+    def __init__(self, index: int, config: MeshConfig, *, clock_from_s: float, clock_rate: float) -> None:
         self.index = index
-        self.config = config
+        self.config = config  # what the next start begins with, but for what it persists
         self.name = config.name
-        self.address = config.gossip
+        self.clock_from_s = clock_from_s
+        self.clock_rate = clock_rate
+        self.clock_s = clock_from_s  # never falls, not even by what a conversion rounds off
         self.seeds: tuple[Address, ...] = ()
         self.offers: dict[str, bytes] = {}  # what its owner wants offered, also after a restart
         self.mesh: Mesh | None = None
@@ -84,6 +102,9 @@ class SimulatedNode:
         self.paused = False
         self.inbox: deque[tuple[bytes, Address]] = deque(maxlen=INBOX_MAX)
         self.tick_s = float("inf")
+        self.due_s = float("inf")  # the same on its own clock
+        self.ticks = 0
+        self.stream_bytes = 0  # sent in this life
         self.incarnation = config.incarnation  # persisted
         self.generation = config.generation  # persisted
         self.history: deque[tuple[float, MeshEvent | NodeEvent]] = deque(maxlen=REMEMBERED_EVENTS)
@@ -91,6 +112,16 @@ class SimulatedNode:
     @property
     def up(self) -> bool:
         return self.mesh is not None
+
+    @property
+    def address(self) -> Address:
+        return self.config.gossip
+
+    def read_clock(self, now: float) -> float:
+        clock_s = self.clock_from_s + now * self.clock_rate
+        if clock_s > self.clock_s:
+            self.clock_s = clock_s
+        return self.clock_s
 
 
 class World:
@@ -104,6 +135,7 @@ class World:
         profile: Profile = LAN_FAST,
         weather: Weather = FAIR,
         keyring: Keyring | None = None,
+        drift: float = 0.0,
         witness: Witness | None = None,
     ) -> None:
         self.seed = seed
@@ -115,7 +147,17 @@ class World:
         self.packets = 0
         self.fingerprint = 0  # over every packet and event, in order: equal for equal runs
         self.witness = witness
-        self.nodes = [SimulatedNode(index, self._config(index)) for index in range(nodes)]
+        clocks = Random(f"clocks {seed}")
+        self.nodes = [
+            SimulatedNode(
+                index,
+                self._config(index),
+                clock_from_s=round(clocks.random() * CLOCK_FROM_MAX_S),
+                clock_rate=1 + drift * (2 * clocks.random() - 1),
+            )
+            for index in range(nodes)
+        ]
+        self.acting: SimulatedNode | None = None  # whose turn it is, for the report of an error
         self._index_of = {node.address: node.index for node in self.nodes}
         self._by_name = {node.name: node for node in self.nodes}
         self._heap: list[tuple[float, int, int, int, int, Any, Any]] = []
@@ -127,8 +169,8 @@ class World:
             title=f"node{index:03}",
             signer=KeyPair(index.to_bytes(PRIVATE_KEY_BYTES, "big")),
             generation=1,
-            gossip=Address(f"10.0.{index // 250}.{index % 250 + 1}", 7946),
-            api=f"10.0.{index // 250}.{index % 250 + 1}:8000",
+            gossip=address_of(index),
+            api=f"{address_of(index).host}:8000",
             profile=self.profile,
             keyring=self.keyring,
         )
@@ -152,25 +194,42 @@ class World:
         node.life += 1
         node.generation = node.generation + 1 if keep_state else max(node.generation + 1, round(self.now * 1000) + 2)
         node.incarnation = node.incarnation + 1 if keep_state else 1
-        fields = {field: getattr(node.config, field) for field in ("name", "title", "signer", "gossip", "api", "profile", "keyring")}
-        config = MeshConfig(**fields, generation=node.generation, incarnation=node.incarnation)
-        node.mesh = Mesh(config, random=Random(f"node {self.seed} {node.index} {node.life}"), now=self.now)
+        config = replace(node.config, generation=node.generation, incarnation=node.incarnation)
+        now = node.read_clock(self.now)
+        node.mesh = Mesh(config, random=Random(f"node {self.seed} {node.index} {node.life}"), now=now)
         node.paused = False
         node.tick_s = float("inf")
+        node.stream_bytes = 0
         self._note(node, NodeStarted(keep_state))
         for key, value in node.offers.items():
-            node.mesh.offer(key, value, now=self.now)
-        node.mesh.join(node.seeds, now=self.now)
+            node.mesh.offer(key, value, now=now)
+        node.mesh.join(node.seeds, now=now)
         self._pump(node, node.mesh)
 
     def crash(self, node: SimulatedNode) -> None:
+        if not node.up:
+            return
         node.mesh = None
         node.paused = False
         node.inbox.clear()
         self._note(node, NodeCrashed())
 
+    def move(self, node: SimulatedNode, address: Address) -> None:
+        """Give a node that is down another address. Raises `AssertionError` where it runs, or somebody has that address."""
+        assert not node.up, f"{node.name} runs, and keeps its address"
+        assert address not in self._index_of, f"{address} is {self.nodes[self._index_of[address]].name}'s"
+        del self._index_of[node.address]
+        self._index_of[address] = node.index
+        node.config = replace(node.config, gossip=address)
+
+    def rekey(self, node: SimulatedNode, keyring: Keyring) -> None:
+        """Give a node other keys; one that is paused or down takes them when it goes on."""
+        node.config = replace(node.config, keyring=keyring)
+        if node.mesh is not None and not node.paused:
+            node.mesh.use_keyring(keyring)
+
     def pause(self, node: SimulatedNode) -> None:
-        if node.up:
+        if node.up and not node.paused:
             node.paused = True
             self._note(node, NodePaused())
 
@@ -180,23 +239,29 @@ class World:
         node.paused = False
         node.tick_s = float("inf")  # what was due meanwhile was passed over
         self._note(node, NodeResumed())
+        if node.config.keyring is not None and node.mesh.config.keyring != node.config.keyring:
+            node.mesh.use_keyring(node.config.keyring)
+        now = node.read_clock(self.now)
         while node.inbox:
             payload, sender = node.inbox.popleft()
-            node.mesh.receive(payload, sender=sender, now=self.now)
-        node.mesh.tick(now=self.now)
+            node.mesh.receive(payload, sender=sender, now=now)
+        node.mesh.tick(now=now)
         self._pump(node, node.mesh)
 
     def partition(self, groups: Sequence[Sequence[int]]) -> None:
         """Nothing passes between nodes of different groups until `heal`."""
         self.sky.partition(groups)
-        for index in sorted(index for group in groups for index in group):
-            self._note(self.nodes[index], NodeCutOff())
+        self._note_cuts(sorted(index for group in groups for index in group))
 
-    def cut(self, sender: int, receiver: int) -> None:
-        """Nothing passes from `sender` to `receiver`; the other way stays open."""
-        self.sky.cut(sender, receiver)
-        for index in (sender, receiver):
-            self._note(self.nodes[index], NodeCutOff())
+    def cut(self, sender: int, receiver: int, *, what: Cut = "everything") -> None:
+        """Nothing passes from `sender` to `receiver`, or no datagram; the other way stays open."""
+        self.sky.cut(sender, receiver, what=what)
+        self._note_cuts([sender, receiver])
+
+    def _note_cuts(self, indices: list[int]) -> None:
+        for index in indices:
+            if self.sky.severed(index) > 1:
+                self._note(self.nodes[index], NodeCutOff())
 
     def heal(self) -> None:
         """Everything passes again."""
@@ -206,18 +271,36 @@ class World:
     def leave(self, node: SimulatedNode) -> None:
         if node.mesh is not None:
             self._note(node, NodeLeaving())
-            node.mesh.leave(now=self.now)
+            node.mesh.leave(now=node.read_clock(self.now))
             self._pump(node, node.mesh)
 
     def offer(self, node: SimulatedNode, key: str, value: bytes) -> None:
         node.offers[key] = value
         if node.mesh is not None:
-            node.mesh.offer(key, value, now=self.now)
+            node.mesh.offer(key, value, now=node.read_clock(self.now))
+            self._pump(node, node.mesh)
+
+    def withdraw(self, node: SimulatedNode, key: str) -> None:
+        node.offers.pop(key, None)
+        if node.mesh is not None:
+            node.mesh.withdraw(key, now=node.read_clock(self.now))
             self._pump(node, node.mesh)
 
     def slip(self, datagram: bytes, *, sender: SimulatedNode, receiver: SimulatedNode) -> None:
         """Have a datagram arrive now as if from `sender`, whoever wrote it."""
         self._push(self.now, DATAGRAM, receiver.index, 0, datagram, sender.address)
+
+    def litter(self, garbage: bytes, *, sender: SimulatedNode, receiver: SimulatedNode) -> None:
+        """Have bytes arrive that mean nothing, and note what they changed."""
+        mesh = receiver.mesh
+        if mesh is None or receiver.paused:
+            return
+        now = receiver.read_clock(self.now)
+        before = mesh.view(now=now).version
+        mesh.receive(garbage, sender=sender.address, now=now)
+        answers = mesh.datagrams()
+        self._note(receiver, GarbageArrived(before, mesh.view(now=now).version, len(answers)))
+        self._pump(receiver, mesh)
 
     def at(self, when_s: float, act: Callable[[], None]) -> None:
         self._push(when_s, ACT, -1, 0, act, None)
@@ -232,7 +315,7 @@ class World:
 
     def view(self, node: SimulatedNode) -> MeshView:
         assert node.mesh is not None, f"{node.name} is down"
-        return node.mesh.view(now=self.now)
+        return node.mesh.view(now=node.read_clock(self.now))
 
     # --- time ---
 
@@ -244,7 +327,7 @@ class World:
             if kind == ACT:
                 payload()
                 continue
-            node = nodes[index]
+            node = self.acting = nodes[index]
             mesh = node.mesh
             if kind == DATAGRAM:
                 if mesh is None:
@@ -254,12 +337,15 @@ class World:
                     continue
                 self.packets += 1
                 self.fingerprint = zlib.crc32(payload, self.fingerprint)
-                mesh.receive(payload, sender=extra, now=self.now)
+                mesh.receive(payload, sender=extra, now=node.read_clock(self.now))
             elif kind == TICK:
                 if mesh is None or node.paused or self.now != node.tick_s or life != node.life:
                     continue
                 node.tick_s = float("inf")
-                mesh.tick(now=self.now)
+                node.ticks += 1
+                # The way from its clock to ours and back may end a rounding before the moment it asked for.
+                node.clock_s = max(node.read_clock(self.now), node.due_s)
+                mesh.tick(now=node.clock_s)
             elif not self._stream(node, kind, life, payload, extra):
                 continue
             if mesh is not None:
@@ -282,7 +368,8 @@ class World:
             self._dial(node, exchange)
         for event in mesh.events():
             self._happened(node, event)
-        due_s = mesh.deadline()
+        node.due_s = mesh.deadline()
+        due_s = (node.due_s - node.clock_from_s) / node.clock_rate
         if due_s < now:
             due_s = now
         if due_s < node.tick_s:
@@ -306,7 +393,10 @@ class World:
     # --- streams ---
 
     def _dial(self, node: SimulatedNode, exchange: Exchange) -> None:
+        assert node.mesh is not None, "who is down dials nobody"
+        node.mesh.counters.stream_bytes_out += len(exchange.request)
         index = self._index_of.get(exchange.target)
+        node.stream_bytes += len(exchange.request)
         if index is None or not self._connects(node.index, index):
             self._push(self.now + STREAM_TIMEOUT_S, FAILURE, node.index, node.life, exchange.number, None)
             return
@@ -315,11 +405,12 @@ class World:
         self._push(when_s, REQUEST, index, 0, exchange.request, (node.index, node.life, exchange.number))
 
     def _connects(self, one: int, other: int) -> bool:
-        return self.sky.passes(one, other) and self.sky.passes(other, one)
+        return self.sky.connects(one, other)
 
     def _stream(self, node: SimulatedNode, kind: int, life: int, payload: Any, extra: Any) -> bool:
         """Carry one step of an exchange; False where it changed nothing here."""
         mesh = node.mesh
+        now = node.read_clock(self.now)
         if kind == REQUEST:
             dialler, dialler_life, number = extra
             if mesh is None:
@@ -331,11 +422,13 @@ class World:
             try:
                 request = mesh.decoder().feed(payload)
                 assert request is not None, "a whole request was sent"
-                reply = mesh.answer(request, now=self.now)
+                reply = mesh.answer(request, now=now)
             except DatagramRejected as error:
                 mesh.counters.reject(error.reason)
                 self._push(self.now + self.sky.latency_s(), FAILURE, dialler, dialler_life, number, None)
                 return False
+            mesh.counters.stream_bytes_out += len(reply)
+            node.stream_bytes += len(reply)
             self._push(self.now + self.sky.latency_s(), REPLY, dialler, dialler_life, reply, number)
             return True
         if mesh is None or life != node.life:
@@ -346,7 +439,7 @@ class World:
         try:
             answer = mesh.decoder().feed(payload)
             assert answer is not None, "a whole answer was sent"
-            mesh.reply(extra, answer, now=self.now)
+            mesh.reply(extra, answer, now=now)
         except DatagramRejected as error:
             mesh.counters.reject(error.reason)
         return True
