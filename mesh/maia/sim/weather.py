@@ -1,22 +1,29 @@
-"""What the network does to a packet: lose it, delay it, double it, or refuse to carry it at all."""
+"""What the network does to a packet: lose it, delay it, double it, squeeze it, or refuse to carry it at all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 NO_DELAYS: Final[tuple[float, ...]] = ()
+
+# What a cut stops: a firewall that drops UDP alone is a common one.
+Cut = Literal["everything", "datagrams"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """Shares are of packets, each on its own; latency is uniform between its bounds, and a reordered packet takes the late one on top."""
+    """Shares are of packets, each on its own; latency is uniform between its bounds, and a reordered packet takes the late one on top.
+
+    `compression` is the share that arrives as a stock agent would have sent it: packed by LZW.
+    """
 
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
+    compression: float = 0.0
     latency_s: tuple[float, float] = (0.0002, 0.002)
     late_s: float = 0.05
 
@@ -30,11 +37,11 @@ class Sky:
     def __init__(self, weather: Weather, random: Random) -> None:
         self.weather = weather
         self._random = random
-        self._cuts: dict[tuple[int, int], None] = {}
+        self._cuts: dict[tuple[int, int], Cut] = {}
 
-    def cut(self, sender: int, receiver: int) -> None:
+    def cut(self, sender: int, receiver: int, *, what: Cut = "everything") -> None:
         """Nothing passes from `sender` to `receiver` any more; the other way is another cut."""
-        self._cuts[sender, receiver] = None
+        self._cuts[sender, receiver] = what
 
     def partition(self, groups: Sequence[Sequence[int]]) -> None:
         """Nothing passes between nodes of different groups."""
@@ -50,8 +57,26 @@ class Sky:
         self._cuts.clear()
         return concerned
 
+    def severed(self, node: int) -> int:
+        """With how many others it cannot exchange everything, in one direction or both."""
+        others = {
+            sender + receiver - node: None
+            for (sender, receiver), what in self._cuts.items()
+            if node in (sender, receiver) and what == "everything"
+        }
+        return len(others)
+
     def passes(self, sender: int, receiver: int) -> bool:
+        """Whether a datagram may."""
         return (sender, receiver) not in self._cuts
+
+    def connects(self, one: int, other: int) -> bool:
+        """Whether a stream may."""
+        return not self._cuts or "everything" not in (self._cuts.get((one, other)), self._cuts.get((other, one)))
+
+    def squeezes(self) -> bool:
+        """Whether the next packet arrives compressed."""
+        return self.weather.compression > 0 and self._random.random() < self.weather.compression
 
     def latency_s(self) -> float:
         low_s, high_s = self.weather.latency_s
