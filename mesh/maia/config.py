@@ -14,6 +14,7 @@ from maia.keyring import Keyring
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9.-]{1,63}")
 # Half of u32: what is left above it is room for the answer to a forged incarnation (see wire.codec), so a forgery cannot evict a node.
 INCARNATION_MAX: Final = 2**31
+LOAD_BYTES_MAX: Final = 24  # it travels with every ack, the hottest message of all
 GENERATION_MAX: Final = 2**53  # a whole number that every JSON reader keeps exact
 
 

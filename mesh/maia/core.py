@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import Courier
+from maia.catalogue.loads import Loads
 from maia.config import Address, MeshConfig, Profile, Random
 from maia.errors import DatagramRejected, MisuseError
 from maia.exchanges import Exchange, Exchanges
@@ -128,7 +129,8 @@ class Mesh:
             settle=self._settle,
             note_offers=self._note_offers,
         )
-        self._viewer = Viewer(self._table, offers=self._catalogue.offers)
+        self._loads = Loads()
+        self._viewer = Viewer(self._table, offers=self._catalogue.offers, load=self._loads.seen)
         self._swim.announce()
 
     # --- what the owner of the node wants ---
@@ -149,6 +151,10 @@ class Mesh:
         entry = self._catalogue.withdraw(key)
         if entry is not None:
             self._changed_own([entry], now)
+
+    def report_load(self, value: bytes) -> None:
+        """Say from now on with every ack to a Maia node how busy this one is. Raises `MisuseError` for more than 24 bytes."""
+        self._loads.report(value)
 
     def leave(self, *, now: float) -> None:
         """Say goodbye. From here on this node answers, and starts nothing."""
@@ -308,7 +314,7 @@ class Mesh:
             case Ping():
                 self._hear_ping(message, sender, now)
             case Ack():
-                self._hear_ack(message, now)
+                self._hear_ack(message, sender, now)
             case Alive() if self._exchanges.alone and message.node not in self._table.by_name:
                 self.counters.reject("alone")
             case Alive():
@@ -343,8 +349,9 @@ class Mesh:
             self.counters.reject("beyond-loopback")
             return
         member = self._table.get(ping.source_node)
-        root = self._catalogue.root if member is not None and member.tags is not None else b""
-        self._outbox.say(answer_to, Ack(ping.sequence, b"", root))
+        ours = member is not None and member.tags is not None
+        ack = Ack(ping.sequence, b"", self._catalogue.root, self._loads.own) if ours else Ack(ping.sequence)
+        self._outbox.say(answer_to, ack)
         if member is None or member.address != answer_to:
             # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
             if ping.source_node and not self._swim.leaving and not self._exchanges.alone and self._reunion.prompt(answer_to, now):
@@ -358,6 +365,8 @@ class Mesh:
             if ack.root:
                 self._courier.compare(ack.root, member.address, now)
             return
+        if ack.load != b"":
+            self._hear_load(ack.load, member, sender, now)
         lost = self._reunion.opened(ack.sequence)
         if lost is not None and not self._swim.leaving and self._reunion.prompt(lost, now):
             self._exchanges.dial(lost, join=False)
@@ -366,6 +375,14 @@ class Mesh:
         if not message.body or message.body[0] < PRIVATE_FROM:
             return  # Serf's events and queries between stock agents
         member = self._table.at(sender)
+    def _hear_load(self, load: bytes | None, probed: Member | None, sender: Address, now: float) -> None:
+        if load is None:
+            self.counters.reject("bad-load")
+        elif self._table.at(sender) is None:
+            self.counters.reject("stranger")
+        elif probed is not None and probed.living and probed.address == sender:  # otherwise too late, or nobody's answer
+            self._loads.hear(probed.name, load, now)
+
         if member is None or member.tags is None:
             self.counters.reject("stranger")
             return
@@ -439,6 +456,7 @@ class Mesh:
                     MemberSuspected()
                     | MemberCleared()
                     | MemberForgotten()
+                    self._loads.forget(event.name)
                     | NameContested()
                     | OffersChanged()
                     | IncarnationRaised()

@@ -48,6 +48,13 @@ class Evidence:
     probes: tuple[ProbeSeen, ...] = ()  # our own last ones, oldest first
 
 
+class LoadSeen(NamedTuple):
+    """How busy a member said it was: bytes that only nodes understand."""
+
+    value: bytes
+    at_s: float  # when it was heard, on the mesh's own clock
+
+
 @dataclass(frozen=True, slots=True)
 class MemberView:
     """One member as this node sees it."""
@@ -67,6 +74,7 @@ class MemberView:
     heard_s: float  # when something last proved that it lives, same clock; refreshed at most once a second
     offers: Mapping[str, bytes]  # its catalogue entries; kept for a while after a death, so that "gone" differs from "never offered"
     history: tuple[Evidence, ...] = ()  # why it got its last few statuses, oldest first
+    load: LoadSeen | None = None  # None where it is unknown, or said too long ago; refreshed like `heard_s`
 
     @property
     def evidence(self) -> Evidence | None:

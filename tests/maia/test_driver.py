@@ -110,6 +110,19 @@ async def test_offers_arrive_change_and_go() -> None:
         await eventually(offers(a, "c", "models/0", None), 0.5, what="the withdrawal")
 
 
+async def test_how_busy_a_node_is_shows_on_the_others() -> None:
+    async with mesh_of("a", "b") as (a, b):
+        b.report_load(b"busy")
+        with pytest.raises(MisuseError, match="at most 24"):
+            b.report_load(bytes(25))
+
+        async def shown() -> bool:
+            load = a.view.members["b-abcdef"].load
+            return load is not None and load.value == b"busy"
+
+        await eventually(shown, 2.0, what="the load of b, refreshed once a second")
+
+
 async def test_an_offer_too_big_for_a_packet_arrives_by_stream() -> None:
     async with mesh_of("a", "b", "c") as (_, b, c):
         await eventually(sees(c, a="alive", b="alive"), 1.5)

@@ -18,6 +18,7 @@ from random import SystemRandom
 from typing import Final
 
 from maia.catalogue.catalogue import check_offer, check_room
+from maia.catalogue.loads import check_load
 from maia.config import Address, MeshConfig
 from maia.core import Mesh
 from maia.drivers.clock import Clock
@@ -43,6 +44,7 @@ class Wishes:
     def __init__(self) -> None:
         self.offers: dict[str, bytes | None] = {}  # None withdraws
         self.heard: dict[str, None] = {}
+        self.load: bytes | None = None  # None: as before
         self.seeds: dict[Address, None] = {}
         self.joins: list[Future[None]] = []
         self.leaves: list[Future[None]] = []
@@ -125,6 +127,13 @@ class MeshDriver:
         with self._lock:
             self._wishes.offers[key] = None
         self._wake()
+
+    def report_load(self, value: bytes) -> None:
+        """Tell others with every ack how busy this node is. Raises `MisuseError` for what is too long to travel; returns at once."""
+        check_load(value)
+        with self._lock:
+            self._wishes.load = value
+        # No wake: it waits for an ack anyway.
 
     def heard(self, name: str) -> None:
         """A member answered over a link: it lives, and need not be pinged for an interval."""
@@ -315,6 +324,8 @@ class _Core:
     def _grant(self, wishes: Wishes, now: float) -> None:
         for name in wishes.heard:
             self.mesh.heard(name, now=now)
+        if wishes.load is not None:
+            self.mesh.report_load(wishes.load)
         for key, value in wishes.offers.items():
             if value is None:
                 self.mesh.withdraw(key, now=now)

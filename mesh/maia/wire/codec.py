@@ -16,7 +16,7 @@ from typing import Any, Final, assert_never
 
 import msgpack
 
-from maia.config import INCARNATION_MAX, Address
+from maia.config import INCARNATION_MAX, LOAD_BYTES_MAX, Address
 from maia.errors import DatagramRejected, MisuseError
 from maia.wire.compress import expand
 from maia.wire.messages import Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
@@ -139,6 +139,8 @@ def encode(message: Message) -> bytes:
                     "Addr": packed_host(message.address.host),
                     "Port": message.address.port,
                     "Meta": message.meta or None,
+            if message.load:
+                fields["MaiaLoad"] = message.load
                     "Vsn": message.vsn,
                 }
             )
@@ -266,7 +268,10 @@ def read_ack(body: dict[Any, Any]) -> Ack:
     root = blob(body, b"MaiaRoot", most=ROOT_BYTES)
     if root and len(root) != ROOT_BYTES:
         raise DatagramRejected("bad-bytes", "MaiaRoot")
-    return Ack(whole(body, b"SeqNo"), blob(body, b"Payload", most=PAYLOAD_BYTES_MAX), root)
+    load = body.get(b"MaiaLoad", b"")
+    if type(load) is not bytes or len(load) > LOAD_BYTES_MAX:
+        load = None  # not worth the ack: that its sender lives is more than how busy it is
+    return Ack(whole(body, b"SeqNo"), blob(body, b"Payload", most=PAYLOAD_BYTES_MAX), root, load)
 
 
 def read_map(encoded: bytes) -> dict[Any, Any]:

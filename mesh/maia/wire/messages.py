@@ -44,11 +44,15 @@ class IndirectPing:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """I am. `root` is ours: the hash of the sender's catalogue of the living, eight bytes, empty from a stock agent."""
+    """I am. `root` is ours: the hash of the sender's catalogue of the living, eight bytes, empty from a stock agent.
+
+    So is `load`: how busy the sender is; empty where it says nothing, None where what it says cannot be read.
+    """
 
     sequence: int
     payload: bytes = b""
     root: bytes = b""
+    load: bytes | None = b""
 
 
 @dataclass(frozen=True, slots=True)
