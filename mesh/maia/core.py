@@ -359,22 +359,18 @@ class Mesh:
         elif member.status != "alive":
             self._outbox.say(answer_to, member.as_known(teller=self.config.name))
 
-    def _hear_ack(self, ack: Ack, now: float) -> None:
+    def _hear_ack(self, ack: Ack, sender: Address, now: float) -> None:
         member = self._prober.acked(ack.sequence, now)
+        if ack.load != b"":
+            self._hear_load(ack.load, member, sender, now)
         if member is not None:
             if ack.root:
                 self._courier.compare(ack.root, member.address, now)
             return
-        if ack.load != b"":
-            self._hear_load(ack.load, member, sender, now)
         lost = self._reunion.opened(ack.sequence)
         if lost is not None and not self._swim.leaving and self._reunion.prompt(lost, now):
             self._exchanges.dial(lost, join=False)
 
-    def _hear_user(self, message: User, sender: Address, now: float) -> None:
-        if not message.body or message.body[0] < PRIVATE_FROM:
-            return  # Serf's events and queries between stock agents
-        member = self._table.at(sender)
     def _hear_load(self, load: bytes | None, probed: Member | None, sender: Address, now: float) -> None:
         if load is None:
             self.counters.reject("bad-load")
@@ -383,6 +379,10 @@ class Mesh:
         elif probed is not None and probed.living and probed.address == sender:  # otherwise too late, or nobody's answer
             self._loads.hear(probed.name, load, now)
 
+    def _hear_user(self, message: User, sender: Address, now: float) -> None:
+        if not message.body or message.body[0] < PRIVATE_FROM:
+            return  # Serf's events and queries between stock agents
+        member = self._table.at(sender)
         if member is None or member.tags is None:
             self.counters.reject("stranger")
             return
@@ -452,11 +452,11 @@ class Mesh:
                         self._events.append(OffersChanged(member.name))
                 case MemberDied() | MemberLeft():
                     self._catalogue.bury(event.name, now)
+                    self._loads.forget(event.name)
                 case (
                     MemberSuspected()
                     | MemberCleared()
                     | MemberForgotten()
-                    self._loads.forget(event.name)
                     | NameContested()
                     | OffersChanged()
                     | IncarnationRaised()
