@@ -130,6 +130,8 @@ def encode(message: Message) -> bytes:
             fields = {"SeqNo": message.sequence, "Payload": message.payload or None}
             if message.root:
                 fields["MaiaRoot"] = message.root
+            if message.load:
+                fields["MaiaLoad"] = message.load
             encoded = b"\x02" + _packer.pack(fields)
         case Alive():
             encoded = b"\x04" + _packer.pack(
@@ -139,8 +141,6 @@ def encode(message: Message) -> bytes:
                     "Addr": packed_host(message.address.host),
                     "Port": message.address.port,
                     "Meta": message.meta or None,
-            if message.load:
-                fields["MaiaLoad"] = message.load
                     "Vsn": message.vsn,
                 }
             )
