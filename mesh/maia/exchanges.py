@@ -20,7 +20,7 @@ from maia.view import Counters, MeshEvent, SeedAnswered
 from maia.wire.codec import encode
 from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
 from maia.wire.messages import STATE_ALIVE, STATE_DEAD, STATE_LEFT, STATE_SUSPECT, Ack, Dead, NodeState, Ping, PushPull
-from maia.wire.offers import Entry, decode_exchange
+from maia.wire.offers import KEYS_MAX, Entry, decode_exchange
 from maia.wire.outbox import Outbox
 from maia.wire.tags import decode_tags
 
@@ -88,6 +88,10 @@ class Exchanges:
         due, self._due = self._due, []
         return due
 
+    @property
+    def under_way(self) -> int:
+        return len(self._under_way)
+
     def dial(self, target: Address, *, join: bool) -> None:
         """Push and pull with `target`, unless that is under way, or too many are."""
         if len(self._under_way) >= EXCHANGES_MAX or target in self._under_way.values():
@@ -153,7 +157,8 @@ class Exchanges:
         if self.alone:
             raise DatagramRejected("alone", "this node was told to leave")
         self._refuse_foreigners(request)
-        rows, entries = decode_exchange(request.offers) if request.offers else (b"", [])
+        # Who dials brings entries of its own alone, and anybody can dial.
+        rows, entries = decode_exchange(request.offers, entries_max=KEYS_MAX) if request.offers else (b"", [])
         self._counters.exchanges += 1
         # Merged before the answer is written, so that what we refute by it is already in the answer.
         self._merge(request.nodes, None, now)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, assert_never
 
 import msgpack
@@ -20,7 +20,7 @@ from maia.config import INCARNATION_MAX, LOAD_BYTES_MAX, Address
 from maia.errors import DatagramRejected, MisuseError
 from maia.wire.compress import expand
 from maia.wire.messages import Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
-from maia.wire.seal import SEAL_OVERHEAD
+from maia.wire.seal import LABEL, SEAL_OVERHEAD
 
 PING: Final = 0
 INDIRECT_PING: Final = 1
@@ -69,7 +69,9 @@ PART_OVERHEAD: Final = 2
 # What one message may measure so that it travels even as the only part of a sealed compound with a checksum.
 MESSAGE_BYTES_MAX: Final = PACKET_BYTES_MAX - SEAL_OVERHEAD - CRC_OVERHEAD - COMPOUND_OVERHEAD - PART_OVERHEAD
 
-DATAGRAM_BYTES_MAX: Final = 65_536  # memberlist's read buffer
+# memberlist fills 1400 bytes, and Serf knows no event of more than 9 KiB: what is longer was sent by nobody who belongs here. To unpack so
+# much takes five milliseconds, and that is what one datagram may cost.
+DATAGRAM_BYTES_MAX: Final = 16_384
 PARTS_MAX: Final = 255
 NESTING_MAX: Final = 2  # a compound in a compound is legal and pointless; nothing deeper was ever seen
 NAME_BYTES_MAX: Final = 128  # Serf's own limit; ours are shorter
@@ -78,6 +80,7 @@ PAYLOAD_BYTES_MAX: Final = 1024
 ROOT_BYTES: Final = 8
 VSN_BYTES: Final = 6
 UINT32_MAX: Final = 2**32 - 1
+BROADCAST: Final = IPv4Address("255.255.255.255")
 # Who is accused at INCARNATION_MAX must still be able to answer with a higher one that everybody accepts; see `config.INCARNATION_MAX`.
 ALIVE_INCARNATION_MAX: Final = INCARNATION_MAX + 2**20
 
@@ -106,12 +109,18 @@ def packed_host(host: str) -> bytes:
 
 @lru_cache(maxsize=4096)
 def host_of(packed: bytes) -> str:
-    """The IP literal of four or sixteen bytes; a mapped IPv4 address is an IPv4 address. Raises `DatagramRejected`."""
+    """The IP literal of four or sixteen bytes; a mapped IPv4 address is an IPv4 address.
+
+    Raises `DatagramRejected`, also for what is nobody's address: unspecified, multicast, broadcast.
+    """
     if len(packed) not in (4, 16):
         raise DatagramRejected("bad-address", f"{len(packed)} bytes")
-    address = ip_address(packed)
+    address: IPv4Address | IPv6Address = ip_address(packed)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+        address = address.ipv4_mapped
+    # What we are told to send there would go to ourselves, or to everybody.
+    if address.is_unspecified or address.is_multicast or address == BROADCAST:
+        raise DatagramRejected("bad-address", str(address))
     return str(address)
 
 
@@ -204,6 +213,8 @@ def decode(datagram: bytes) -> Packet:
     """The messages of a packet. Raises `DatagramRejected`."""
     if len(datagram) > DATAGRAM_BYTES_MAX:
         raise DatagramRejected("too-long", f"{len(datagram)} bytes")
+    if datagram and datagram[0] == LABEL:
+        raise DatagramRejected("labelled")
     if datagram and datagram[0] == HAS_CRC:
         if len(datagram) <= CRC_OVERHEAD:
             raise DatagramRejected("truncated", "checksum without a message")
@@ -212,7 +223,7 @@ def decode(datagram: bytes) -> Packet:
             raise DatagramRejected("bad-checksum")
         datagram = body
     if datagram and datagram[0] == COMPRESS:
-        datagram = uncompressed(datagram[1:], bytes_max=DATAGRAM_BYTES_MAX)
+        datagram = expand(compressed(read_map(datagram[1:]), most=DATAGRAM_BYTES_MAX), bytes_max=DATAGRAM_BYTES_MAX)
     if not datagram:
         raise DatagramRejected("empty")
     if datagram[0] != COMPOUND:
@@ -287,16 +298,11 @@ def read_map(encoded: bytes) -> dict[Any, Any]:
     return body
 
 
-def uncompressed(encoded: bytes, *, bytes_max: int) -> bytes:
-    """The message, type byte first, inside of the map of a compress message. Raises `DatagramRejected`."""
-    return expanded(read_map(encoded), bytes_max=bytes_max)
-
-
-def expanded(body: dict[Any, Any], *, bytes_max: int) -> bytes:
-    """The same of a map already read."""
+def compressed(body: dict[Any, Any], *, most: int) -> bytes:
+    """What is inside of the map of a compress message, for `compress` to expand. Raises `DatagramRejected`."""
     if whole(body, b"Algo") != LZW:
         raise DatagramRejected("unknown-compression")
-    return expand(blob(body, b"Buf", most=bytes_max), bytes_max=bytes_max)
+    return blob(body, b"Buf", most=most)
 
 
 def whole(body: dict[Any, Any], key: bytes, *, most: int = UINT32_MAX) -> int:

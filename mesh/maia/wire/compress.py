@@ -6,6 +6,7 @@ The format (Welch, 1984): codes of 9 to 12 bits; 256 clears the table, 257 ends 
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Final
 
 from maia.errors import DatagramRejected
@@ -15,6 +16,7 @@ END: Final = 257
 WIDTH_MIN: Final = 9
 WIDTH_MAX: Final = 12
 TABLE_MAX: Final = 2**WIDTH_MAX
+SLICE_BYTES: Final = 8192  # two to four milliseconds in pure Python, between which a mesh does everything else
 
 # Clear and end are codes without bytes; their places keep every later entry at the index of its code.
 _ROOTS: Final = (*(bytes((value,)) for value in range(256)), b"", b"")
@@ -25,6 +27,18 @@ def expand(compressed: bytes, *, bytes_max: int) -> bytes:
 
     A few kilobytes can stand for gigabytes, so the limit holds while it unpacks.
     """
+    steps = expanding(compressed, bytes_max=bytes_max)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            expanded: bytes = end.value
+            return expanded
+
+
+def expanding(compressed: bytes, *, bytes_max: int) -> Generator[int, None, bytes]:
+    """The same with a pause after every `SLICE_BYTES` of `compressed`, in which it says how much it unpacked so far."""
+    for_this_slice = SLICE_BYTES
     table = list(_ROOTS)
     width = WIDTH_MIN
     held = bits = 0
@@ -32,6 +46,10 @@ def expand(compressed: bytes, *, bytes_max: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     for byte in compressed:
+        for_this_slice -= 1
+        if not for_this_slice:
+            yield size
+            for_this_slice = SLICE_BYTES
         # A code is wider than a byte, so a byte completes at most one.
         held |= byte << bits
         bits += 8

@@ -6,7 +6,8 @@ They are sent to one Maia node at a time and never broadcast. One repair reads: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,9 @@ KEY_BYTES_MAX: Final = 64
 VALUE_BYTES_MAX: Final = 8 * 1024
 UDP_VALUE_BYTES_MAX: Final = 900  # with its name, key and numbers it still fits a packet
 KEYS_MAX: Final = 64
+FIELDS_MAX: Final = 16  # of one item; an entry has seven
+ENTRIES_MAX: Final = 32_768  # what the four megabytes of one answer may hold (`catalogue.courier`)
+ROWS_MAX: Final = 8192  # of a digest in a stream: twice the members that a node keeps
 VERSION_MAX: Final = 2**53
 WITHDRAWN: Final = 1  # the flag of a slot that holds nothing any more
 ROW_BYTES: Final = 12  # four of the name's hash, eight of the node's
@@ -163,12 +167,13 @@ def decode_offers(body: bytes) -> OfferMessage:
         if (len(body) - 1) % ROW_BYTES:
             raise DatagramRejected("bad-digest")
         return Digest(body[1:])
-    if kind == ENTRIES:
-        return Entries(tuple(_read_entries(_unpack(body[1:]))))
-    if kind == LISTING:
-        return Listing(tuple(_items(body[1:], _read_listed)))
-    if kind == WANT:
-        return Want(tuple(_items(body[1:], _read_wanted)))
+    with _msgpack_or_rejected():
+        if kind == ENTRIES:
+            return Entries(tuple(_read_entries(_items(_unpacker(body[1:]), len(body) - 1))))
+        if kind == LISTING:
+            return Listing(tuple(map(_read_listed, _items(_unpacker(body[1:]), len(body) - 1))))
+        if kind == WANT:
+            return Want(tuple(map(_read_wanted, _items(_unpacker(body[1:]), len(body) - 1))))
     raise DatagramRejected("unknown-offers", str(kind))
 
 
@@ -179,32 +184,63 @@ def encode_exchange(rows: bytes, entries: Sequence[Entry]) -> bytes:
     return b"".join((b"\x92", _packer.pack(rows), _packer.pack_array_header(len(items)), *items))
 
 
-def decode_exchange(encoded: bytes) -> tuple[bytes, list[Entry]]:
+def decode_exchange(encoded: bytes, *, entries_max: int = ENTRIES_MAX) -> tuple[bytes, list[Entry]]:
     """The reverse of `encode_exchange`. Raises `DatagramRejected`."""
-    match _unpack(encoded):
-        case [bytes() as rows, list() as entries] if len(rows) % ROW_BYTES == 0:
-            return rows, _read_entries(entries)
-        case _:
+    with _msgpack_or_rejected():
+        unpacker = _unpacker(encoded)
+        if _list_header(unpacker) != 2:
             raise DatagramRejected("bad-offers")
+        rows = unpacker.unpack()
+        if type(rows) is not bytes or len(rows) % ROW_BYTES or len(rows) > ROW_BYTES * ROWS_MAX:
+            raise DatagramRejected("bad-offers")
+        return rows, _read_entries(_items(unpacker, len(encoded), most=entries_max))
 
 
-def _unpack(encoded: bytes) -> Any:
+@contextmanager
+def _msgpack_or_rejected() -> Iterator[None]:
     try:
-        return msgpack.unpackb(encoded, raw=True)
+        yield
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise DatagramRejected("bad-msgpack", type(error).__name__) from error
 
 
-def _items(encoded: bytes, read: Callable[[Any], Any]) -> list[Any]:
-    items = _unpack(encoded)
-    if type(items) is not list:
-        raise DatagramRejected("bad-offers")
-    return [read(item) for item in items]
+def _unpacker(encoded: bytes) -> msgpack.Unpacker:
+    # Only plain values: a list in a list takes a byte on the wire and fifty in memory, and a stream has room for millions of them.
+    unpacker = msgpack.Unpacker(
+        raw=True,
+        max_buffer_size=max(1, len(encoded)),
+        max_str_len=len(encoded),
+        max_bin_len=0,
+        max_array_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+    unpacker.feed(encoded)
+    return unpacker
 
 
-def _read_entries(items: Any) -> list[Entry]:
-    if type(items) is not list:
-        raise DatagramRejected("bad-offers")
+def _items(unpacker: msgpack.Unpacker, size: int, *, most: int = ENTRIES_MAX) -> Iterator[list[Any]]:
+    """The items of a list of lists of plain values, which ends with the `size` bytes that were fed."""
+    count = _list_header(unpacker)
+    if count > most:
+        raise DatagramRejected("bad-offers", f"{count} items")
+    for _ in range(count):
+        fields = _list_header(unpacker)
+        if fields > FIELDS_MAX:
+            raise DatagramRejected("bad-offers")
+        yield [unpacker.unpack() for _ in range(fields)]
+    if unpacker.tell() != size:
+        raise DatagramRejected("bad-offers", "bytes after the last item")
+
+
+def _list_header(unpacker: msgpack.Unpacker) -> int:
+    try:
+        return int(unpacker.read_array_header())
+    except ValueError as error:
+        raise DatagramRejected("bad-offers", "no list") from error
+
+
+def _read_entries(items: Iterable[list[Any]]) -> list[Entry]:
     entries: list[Entry] = []
     signer = b""
     for item in items:

@@ -16,6 +16,7 @@ from maia.errors import DatagramRejected
 from maia.keyring import Keyring
 
 ENCRYPT: Final = 10
+LABEL: Final = 244  # outermost where memberlist is told to keep clusters apart by a name; we have keys and cluster ids for that
 VERSION_PADDED: Final = 0  # memberlist's first: padded to the block size as AES-CBC would be; read and never written
 VERSION: Final = 1
 NONCE_BYTES: Final = 12
@@ -48,7 +49,12 @@ class Sealer:
         return b"\x01" + nonce + self._ciphers[0].encrypt(nonce, plaintext, vouched)
 
     def open(self, sealed: bytes, *, vouched: bytes = b"") -> bytes:
-        """Raises `DatagramRejected`: `plaintext` where nobody sealed it, `undecryptable` where no key of ours opens it."""
+        """Raises `DatagramRejected`: `plaintext` where nobody sealed it, `undecryptable` where no key of ours opens it.
+
+        `labelled` where it bears a label, under which it may well be sealed.
+        """
+        if sealed and sealed[0] == LABEL:
+            raise DatagramRejected("labelled")
         if len(sealed) < SEAL_OVERHEAD or sealed[0] not in (VERSION_PADDED, VERSION):
             raise DatagramRejected("plaintext")
         nonce, rest = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]

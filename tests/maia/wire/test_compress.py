@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from maia.errors import DatagramRejected
 from maia.wire.codec import COMPRESS, DATAGRAM_BYTES_MAX, decode
 from maia.wire.compress import CLEAR, END, expand
-from maia.wire.frames import STREAM_BYTES_MAX, StreamDecoder
+from maia.wire.frames import EXPANDED_BYTES_MAX, StreamDecoder
 from maia.wire.messages import STATE_ALIVE, Alive, PushPull
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "plain.json").read_text())
@@ -144,7 +144,7 @@ def test_a_bomb_is_refused_at_the_size_that_its_carrier_may_have() -> None:
     assert len(packet) < 1200
     with pytest.raises(DatagramRejected, match="too-long"):
         decode(packet)
-    stream = packed(bytes(STREAM_BYTES_MAX + 1))
+    stream = packed(bytes(EXPANDED_BYTES_MAX + 1))
     assert len(stream) < 20_000
     with pytest.raises(DatagramRejected, match="too-long"):
         StreamDecoder().feed(stream)
