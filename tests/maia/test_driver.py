@@ -117,8 +117,7 @@ async def test_how_busy_a_node_is_shows_on_the_others() -> None:
             b.report_load(bytes(25))
 
         async def shown() -> bool:
-            load = a.view.members["b-abcdef"].load
-            return load is not None and load.value == b"busy"
+            return [member.load.value for member in a.view.peers if member.load is not None] == [b"busy"]
 
         await eventually(shown, 2.0, what="the load of b, refreshed once a second")
 
