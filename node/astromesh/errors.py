@@ -94,6 +94,12 @@ class UnknownMember(CallersMistake):
     code = "member_not_found"
 
 
+class UnknownKey(CallersMistake):
+    """No living member holds a key of the gossip with that fingerprint."""
+
+    code = "key_not_found"
+
+
 class UnknownTrace(CallersMistake):
     code = "trace_not_found"
 
@@ -232,4 +238,11 @@ class JoinRefused(AstromeshError):
     """No member was found at that address, or it may not be joined from here."""
 
     code = "join_failed"
+    definite = True
+
+
+class KeysRefused(AstromeshError):
+    """Done now, it would cut members off: they could not open what is sealed then. Or there are no keys at all."""
+
+    code = "keys_refused"
     definite = True
