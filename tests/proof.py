@@ -40,10 +40,16 @@ def pytest_part(*arguments: str, **environment: str) -> Callable[[Path], tuple[i
     return run
 
 
-def bench_part(scratch: Path) -> tuple[int, dict[str, Any]]:
-    out = scratch / "overhead.json"
-    code = subprocess.run([sys.executable, "-m", "tests.bench.overhead", "--out", str(out)], cwd=ROOT, check=False).returncode
-    return code, json.loads(out.read_text()) if out.exists() else {}
+def bench_part(module: str, *arguments: str) -> Callable[[Path], tuple[int, dict[str, Any]]]:
+    """A benchmark; its figures are its raw numbers."""
+
+    def run(scratch: Path) -> tuple[int, dict[str, Any]]:
+        out = scratch / "raw.json"
+        command = [sys.executable, "-m", f"tests.bench.{module}", *arguments, "--out", str(out)]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        return code, json.loads(out.read_text()) if out.exists() else {}
+
+    return run
 
 
 def mutants_part(scratch: Path) -> tuple[int, dict[str, Any]]:
@@ -58,7 +64,11 @@ PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
     "engine": pytest_part("-m", "engine and not processes"),
     "cluster": pytest_part("-m", "processes"),
     "interop": pytest_part("-m", "interop", INTEROP_SECONDS="60"),
-    "overhead": bench_part,
+    "overhead": bench_part("overhead"),
+    "detection": bench_part("detection", "--full"),
+    "departures": bench_part("departures", "--full"),
+    "arrivals": bench_part("arrivals", "--full"),
+    "gossip_cost": bench_part("gossip_cost", "--full"),
     "mutants": mutants_part,
 }
 

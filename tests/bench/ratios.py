@@ -6,6 +6,7 @@ A round in which a side failed even once speaks against that side: its goal is m
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ def spread(numbers: Sequence[float]) -> Spread | None:
         return Spread(numbers[0], numbers[0], numbers[0]) if numbers else None
     low, median, high = statistics.quantiles(numbers, n=4, method="inclusive")
     return Spread(low, median, high)
+
+
+def percentile(numbers: Sequence[float], share: float) -> float:
+    """The smallest of some numbers, at least one, that `share` of them do not exceed."""
+    return sorted(numbers)[max(0, math.ceil(share * len(numbers)) - 1)]
 
 
 def per_round(side: Sequence[float | None], yardstick: Sequence[float | None]) -> Spread | None:

@@ -1,0 +1,277 @@
+"""How soon a death is known, who is given up by mistake, and what that costs: G8 and G9 of the goals, beside stock `serf` agents.
+
+Maia under `lan-fast` and under `lan`, and Debian's serf at its LAN defaults, in turn, in a network of their own. A member of ours is a bare
+`MeshDriver` in a process of its own, a stock one an agent; every verdict is what a survivor writes about it, stamped as it arrives.
+
+- a death: from `kill -9` to the first and to the last survivor's verdict; then the victim returns, and is known again, before the next one;
+- quiet: bytes that each member sends (headers of IP, UDP and TCP included, counted by the kernel) and CPU, nobody coming or going;
+- troubles: 2 % of all packets lost, whatever they carry; then one member stopped for 100 to 400 ms besides, again and again. Whoever is
+  given up then lives, so each such verdict is a false death.
+
+    python -m tests.bench.detection [--sizes 3,10,20] [--full] [--out FILE]    exits 1 when a goal is missed
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+
+from tests.bench.cluster import PATIENCE_S, SERF, Cluster, Side, Told, cluster, ours
+from tests.bench.facts import facts, in_one_line, write_raw
+from tests.bench.network import count, enter_own_network, lose, sent_bytes
+from tests.bench.overhead import cpu_seconds
+from tests.bench.ratios import Goal, Verdict, per_round, percentile, spread
+from tests.rig.nodes import ROOT
+
+FAST, LAN = ours("lan-fast"), ours("lan")
+SIDES = {side.name: side for side in (FAST, LAN, SERF)}
+LOSS_PERCENT = 2
+TROUBLES = ("loss", "loss, one starved")
+STARVED_S = (0.1, 0.4)
+FED_S = (0.1, 0.9)  # between two stops
+# A death must not always meet the same phase of everybody's round of probes.
+SETTLE_S = (0.5, 1.5)
+QUIET_KBIT = {10: 12.0}  # G9 names sizes, and this one fits a machine
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Seconds from the kill to each survivor's verdict, soonest first. `unnoticed`: survivors who never said so."""
+
+    verdicts_s: Sequence[float]
+    unnoticed: int
+    false_deaths: int  # of others, meanwhile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A while in which nobody died."""
+
+    seconds: float
+    false_deaths: int
+    doubts: int  # by the probes of whoever doubted
+    kbit_per_s: float  # sent, a member
+    cpu_percent: float  # of one core, a member
+
+
+@dataclass(slots=True)
+class Found:
+    """What one side gave at one size."""
+
+    deaths: list[Death] = field(default_factory=list)
+    watches: dict[str, Watch] = field(default_factory=dict)
+
+    @property
+    def last_s(self) -> list[float | None]:
+        return [death.verdicts_s[-1] if not death.unnoticed else None for death in self.deaths]
+
+    @property
+    def first_s(self) -> list[float]:
+        return [death.verdicts_s[0] for death in self.deaths if death.verdicts_s]
+
+    @property
+    def failures(self) -> int:
+        return sum(death.unnoticed for death in self.deaths)
+
+
+Table = Mapping[int, Mapping[str, Found]]
+
+
+def death_of(victim: str, killed_s: float, told: Sequence[Told], survivors: Sequence[str]) -> Death:
+    """From what was said since the kill."""
+    first: dict[str, float] = {}
+    for each in told:
+        if each.what == "died" and each.about == victim:
+            first.setdefault(each.by, each.at_s - killed_s)
+    verdicts = sorted(first[name] for name in survivors if name in first)
+    false = sum(each.what == "died" and each.about != victim for each in told)
+    return Death(verdicts, len(survivors) - len(verdicts), false)
+
+
+async def one_death(meshed: Cluster, random: Random) -> Death:
+    await asyncio.sleep(random.uniform(*SETTLE_S))
+    victim, *survivors = random.sample(list(meshed.members), len(meshed.members))
+    from_here = len(meshed.told)
+    killed_s = meshed.kill(victim)
+
+    def told() -> Sequence[Told]:
+        return meshed.told[from_here:]
+
+    await meshed.until(lambda: not death_of(victim, killed_s, told(), survivors).unnoticed, patience_s=PATIENCE_S)
+    death = death_of(victim, killed_s, told(), survivors)
+    await meshed.start(victim, through=survivors[0])
+    await meshed.until_complete()
+    return death
+
+
+@contextlib.asynccontextmanager
+async def starving(meshed: Cluster, random: Random) -> AsyncIterator[None]:
+    """One member is stopped again and again."""
+    victim = random.choice(list(meshed.members))
+
+    async def starve() -> None:
+        while True:
+            meshed.pause(victim)
+            try:
+                await asyncio.sleep(random.uniform(*STARVED_S))
+            finally:
+                meshed.resume(victim)
+            await asyncio.sleep(random.uniform(*FED_S))
+
+    task = asyncio.create_task(starve(), name=f"starving {victim}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def watch(meshed: Cluster, seconds: float) -> Watch:
+    hosts = [member.host for member in meshed.members.values()]
+    pids = [member.pid for member in meshed.members.values()]
+    from_here = len(meshed.told)
+    count(hosts)
+    began_s, spent_s = time.monotonic(), cpu_seconds(pids)
+    await asyncio.sleep(seconds)
+    took_s, spent_s = time.monotonic() - began_s, cpu_seconds(pids) - spent_s
+    told = meshed.told[from_here:]
+    return Watch(
+        seconds=took_s,
+        false_deaths=sum(each.what == "died" for each in told),
+        doubts=sum(each.what == "doubted" for each in told),
+        kbit_per_s=sum(sent_bytes().values()) * 8 / 1000 / len(hosts) / took_s,
+        cpu_percent=100 * spent_s / len(pids) / took_s,
+    )
+
+
+async def measure_side(side: Side, arguments: argparse.Namespace, *, size: int, number: int) -> Found:
+    found = Found()
+    # The same victims and the same stalls for every side.
+    random = Random(f"detection {size}")
+    async with cluster(side, number=number, size=size) as meshed:
+        await asyncio.sleep(SETTLE_S[1])  # the last rumours of who joined
+        found.watches["quiet"] = await watch(meshed, arguments.quiet)
+        for _ in range(arguments.rounds):
+            found.deaths.append(await one_death(meshed, random))
+        if size == arguments.troubled and arguments.seconds:
+            await asyncio.sleep(SETTLE_S[1])
+            lose(LOSS_PERCENT)
+            try:
+                found.watches["loss"] = await watch(meshed, arguments.seconds)
+                async with starving(meshed, random):
+                    found.watches["loss, one starved"] = await watch(meshed, arguments.seconds)
+            finally:
+                lose(0)
+    return found
+
+
+def row(size: int, name: str, found: Found) -> str:
+    """One line of the table."""
+    every = [each for death in found.deaths for each in death.verdicts_s]
+    last = [each for each in found.last_s if each is not None]
+    quiet = found.watches["quiet"]
+    times = "".join(f"{format(numbers, '.2f') if numbers else 'none':>20}" for numbers in (spread(found.first_s), spread(last)))
+    tail = f"{percentile(every, 0.99):>8.2f}{max(every):>8.2f}" if every else f"{'':16}"
+    return f"{size:>3}  {name:<10}{times}{tail}{quiet.kbit_per_s:>14.2f}{quiet.cpu_percent:>8.2f}"
+
+
+def table(found: Table) -> str:
+    lines = [f"{'N':>3}  {'side':<10}{'first verdict s':>20}{'last verdict s':>20}{'p99':>8}{'max':>8}{'kbit/s, quiet':>14}{'CPU %':>8}"]
+    lines += [row(size, name, each) for size, sides in found.items() for name, each in sides.items()]
+    for size, sides in found.items():
+        for name, each in sides.items():
+            for trouble, watched in each.watches.items():
+                lines.append(
+                    f"N = {size}, {name}, {trouble} for {watched.seconds:.0f} s: {watched.false_deaths} false deaths, "
+                    f"{watched.doubts} doubts, {watched.kbit_per_s:.2f} kbit/s and {watched.cpu_percent:.2f} % of a core a member"
+                )
+            if false := sum(death.false_deaths for death in each.deaths):
+                lines.append(f"N = {size}, {name}: {false} false deaths while somebody else died")
+    return "\n".join(lines)
+
+
+def verdicts(found: Table) -> list[Verdict]:
+    judged: list[Verdict] = []
+    for size, sides in found.items():
+        fast = sides.get(FAST.name)
+        if fast is None:
+            continue
+        last = spread([each for each in fast.last_s if each is not None])
+        goal = Goal(name="G8", what=f"seconds until the last of {size} knows of a death", at_most=1.5)
+        judged.append(Verdict(goal=goal, ratio=last, failures=fast.failures))
+        if (stock := sides.get(SERF.name)) is not None:
+            goal = Goal(name="G8", what=f"serf's time over ours among {size}", at_least=4)
+            judged.append(Verdict(goal=goal, ratio=per_round(stock.last_s, fast.last_s), failures=fast.failures))
+        if (patient := sides.get(LAN.name)) is not None:
+            for trouble in TROUBLES:
+                if trouble in fast.watches and trouble in patient.watches:
+                    more = fast.watches[trouble].false_deaths - patient.watches[trouble].false_deaths
+                    goal = Goal(name="G8", what=f"false deaths beyond those of lan, {trouble}, among {size}", at_most=0)
+                    judged.append(Verdict(goal=goal, ratio=spread([float(more)]), failures=0))
+        if (limit := QUIET_KBIT.get(size)) is not None:
+            goal = Goal(name="G9", what=f"kbit/s that one of {size} quiet members sends", at_most=limit)
+            judged.append(Verdict(goal=goal, ratio=spread([fast.watches["quiet"].kbit_per_s]), failures=0))
+    return judged
+
+
+async def measure(arguments: argparse.Namespace) -> int:
+    standing = facts()
+    print(in_one_line(standing))
+    print(
+        f"{arguments.rounds} deaths a side and size, {arguments.quiet:g} s quiet; among {arguments.troubled} "
+        f"{arguments.seconds:g} s of {LOSS_PERCENT} % loss, and as long with one member stopped "
+        f"{STARVED_S[0]:g} to {STARVED_S[1]:g} s at a time besides\n",
+        flush=True,
+    )
+    found: dict[int, dict[str, Found]] = {}
+    number = 0
+    for size in arguments.sizes:
+        found[size] = {}
+        for name in arguments.sides:
+            if name == LAN.name and size != arguments.troubled and not arguments.full:
+                continue  # it is there to be compared by its false deaths
+            number += 1
+            found[size][name] = await measure_side(SIDES[name], arguments, size=size, number=number)
+            print(f"{row(size, name, found[size][name])}", flush=True)
+    judged = verdicts(found)
+    print("", table(found), *judged, sep="\n")
+    parameters = {key: value for key, value in vars(arguments).items() if key != "out"}
+    raw = {size: {name: asdict(each) for name, each in sides.items()} for size, sides in found.items()}
+    verdict_rows = [{**asdict(each), "met": each.met} for each in judged]
+    document = {"bench": "detection", **standing, "parameters": parameters, "verdicts": verdict_rows}
+    write_raw(arguments.out, {**document, "found": {str(size): sides for size, sides in raw.items()}})
+    return 0 if all(each.met for each in judged) else 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=[3, 10, 20], metavar="N,N")
+    parser.add_argument("--sides", type=lambda text: text.split(","), default=list(SIDES), metavar="NAME,NAME")
+    parser.add_argument("--rounds", type=int, default=4, help="deaths, a side and size")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each trouble; 0 leaves them out")
+    parser.add_argument("--quiet", type=float, default=8.0, help="seconds in which bytes and CPU are counted")
+    parser.add_argument("--troubled", type=int, default=10, help="the size at which packets are lost and members starved")
+    parser.add_argument("--full", action="store_true", help="10 deaths, 60 s of each trouble, 30 s of quiet, and lan at every size")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench" / "detection.json", help="where the raw numbers go")
+    given = parser.parse_args()
+    if given.full:
+        given.rounds, given.seconds, given.quiet = 10, 60.0, 30.0
+    if unknown := [name for name in given.sides if name not in SIDES]:
+        parser.error(f"no such side: {', '.join(unknown)}; there are {', '.join(SIDES)}")
+    if SERF.name in given.sides and shutil.which("serf") is None:
+        parser.error("there is no serf on this machine: apt-get install serf, or leave it out with --sides lan-fast,lan")
+    return given
+
+
+if __name__ == "__main__":
+    parsed = parse()
+    enter_own_network()
+    sys.exit(asyncio.run(measure(parsed)))
