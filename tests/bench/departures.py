@@ -4,6 +4,9 @@ Three real nodes on loopback; the agent is on `a`, its model on `b` and `c`, bot
 a pause worth the name; in each round one of the two is killed with SIGKILL, and every answer says how many nodes were tried. The last
 request that the dead one cost a try, or that failed, ends the round's time; then the dead one returns.
 
+Some more are killed silently: nothing that the dead one's machine would say reaches anybody, as when it loses its power. Then nobody is
+told that a connection is gone, so it is when the last request was sent that counts; this is printed, and no goal.
+
     python -m tests.bench.departures [--full] [--out FILE]      exits 1 when the goal is missed
 """
 
@@ -21,6 +24,7 @@ from random import Random
 
 import aiohttp
 from tests.bench.facts import facts, in_one_line, write_raw
+from tests.bench.network import cut, enter_own_network
 from tests.bench.ratios import Goal, Verdict, percentile, spread
 from tests.cluster.conftest import FAST, MEMBERS_GOAL_S, MODELS_GOAL_S, ready_for, sees
 from tests.rig.documents import agent, provider
@@ -48,6 +52,7 @@ P99 = Goal(name="G7", what="seconds until no request goes to a killed peer, p99"
 class Asked:
     """One request to `a`."""
 
+    began_s: float
     ended_s: float
     status: int  # 0 where nobody answered
     attempts: int
@@ -55,17 +60,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """One kill. `last_s`: the last request that it cost a try or an answer, in seconds since the kill; 0 where there was none."""
+    """One kill. `last_s`: when the last request ended that it cost a try or an answer, in seconds since the kill; 0 where there was none.
+
+    `last_sent_s`: when the last of them began.
+    """
 
     victim: str
+    silent: bool
     last_s: float
+    last_sent_s: float
     retried: int
     failed: int
     answered: int
     before: int  # tries and answers that were lost in the second before, when everybody lived
 
 
-def departure_of(victim: str, killed_s: float, asked: Sequence[Asked]) -> Departure:
+def departure_of(victim: str, killed_s: float, asked: Sequence[Asked], *, silent: bool) -> Departure:
     """From every request whose answer came in the second before the kill, or after it."""
 
     def hurt(one: Asked) -> bool:
@@ -74,7 +84,9 @@ def departure_of(victim: str, killed_s: float, asked: Sequence[Asked]) -> Depart
     since = [one for one in asked if one.ended_s >= killed_s]
     return Departure(
         victim=victim,
+        silent=silent,
         last_s=max((one.ended_s - killed_s for one in since if hurt(one)), default=0.0),
+        last_sent_s=max((max(0.0, one.began_s - killed_s) for one in since if hurt(one)), default=0.0),
         retried=sum(one.status == 200 and one.attempts > 1 for one in since),
         failed=sum(one.status != 200 for one in since),
         answered=sum(one.status == 200 for one in since),
@@ -86,13 +98,14 @@ async def ask(node: Node, asked: list[Asked]) -> None:
     """One client, until it is cancelled."""
     while True:
         status = attempts = 0
+        began_s = time.monotonic()
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with node.http.post(
                 "/v1/agents/desk/run", json={"query": "Who is there now?"}, timeout=aiohttp.ClientTimeout(REQUEST_S)
             ) as r:
                 await r.read()
                 status, attempts = r.status, int(r.headers.get("X-Astromesh-Attempts", "0"))
-        asked.append(Asked(time.monotonic(), status, attempts))
+        asked.append(Asked(began_s, time.monotonic(), status, attempts))
         await asyncio.sleep(THINK_S)
 
 
@@ -107,14 +120,17 @@ async def asking(node: Node, asked: list[Asked]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def one_departure(a: Node, victim: Node, everyone: Sequence[Node], random: Random) -> Departure:
+async def one_departure(a: Node, victim: Node, everyone: Sequence[Node], random: Random, *, silent: bool) -> Departure:
     asked: list[Asked] = []
     async with asking(a, asked):
         await asyncio.sleep(random.uniform(*SETTLE_S))
         killed_s = time.monotonic()
+        if silent:
+            cut([int(address.rpartition(":")[2]) for address in (victim.api, victim.gossip, victim.link)])
         await victim.kill()
         await asyncio.sleep(max(0.0, killed_s + WATCHED_S - time.monotonic()))
-    departure = departure_of(victim.name, killed_s, [one for one in asked if one.ended_s >= killed_s - QUIET_S])
+    departure = departure_of(victim.name, killed_s, [one for one in asked if one.ended_s >= killed_s - QUIET_S], silent=silent)
+    cut([])
     await victim.start()
     alive = {node.name: "alive" for node in everyone}
     for node in everyone:
@@ -123,7 +139,7 @@ async def one_departure(a: Node, victim: Node, everyone: Sequence[Node], random:
 
 
 def verdicts(departures: Sequence[Departure]) -> list[Verdict]:
-    times = [each.last_s for each in departures]
+    times = [each.last_s for each in departures if not each.silent]
     before = sum(each.before for each in departures)
     return [
         Verdict(goal=P50, ratio=spread(times), failures=before),
@@ -134,7 +150,10 @@ def verdicts(departures: Sequence[Departure]) -> list[Verdict]:
 async def measure(arguments: argparse.Namespace) -> int:
     standing = facts()
     print(in_one_line(standing))
-    print(f"{arguments.rounds} kills under {CLIENTS} clients, watched for {WATCHED_S:g} s each\n", flush=True)
+    print(
+        f"{arguments.rounds} kills and {arguments.silent} silent ones under {CLIENTS} clients, watched for {WATCHED_S:g} s each\n",
+        flush=True,
+    )
     departures: list[Departure] = []
     random = Random("departures")
     desk = agent("desk", model=MODEL, provider_name=None)
@@ -150,17 +169,26 @@ async def measure(arguments: argparse.Namespace) -> int:
                 what=f"{node.name} sees everybody",
             )
         await eventually(lambda: ready_for(a, MODEL), MODELS_GOAL_S, what="a knows who has the model")
-        for number in range(arguments.rounds):
-            departure = await one_departure(a, (b, c)[number % 2], (a, b, c), random)
+        for number in range(arguments.rounds + arguments.silent):
+            departure = await one_departure(a, (b, c)[number % 2], (a, b, c), random, silent=number >= arguments.rounds)
             departures.append(departure)
             print(
-                f"{departure.victim} killed: last request that it cost something after {departure.last_s:.3f} s; "
+                f"{departure.victim} killed{' silently' if departure.silent else ''}: of the requests that it cost something, the last "
+                f"was sent after {departure.last_sent_s:.3f} s and ended after {departure.last_s:.3f} s; "
                 f"{departure.retried} tried again, {departure.failed} failed, {departure.answered} answered",
                 flush=True,
             )
     judged = verdicts(departures)
-    print("", *judged, sep="\n")
-    parameters = {"rounds": arguments.rounds, "clients": CLIENTS, "token_pause_s": TOKEN_PAUSE_S, "think_s": THINK_S}
+    silent = spread([each.last_sent_s for each in departures if each.silent])
+    print(f"\nkilled silently: the last request to the dead one was sent after {silent:.3f} s" if silent else "")
+    print(*judged, sep="\n")
+    parameters = {
+        "rounds": arguments.rounds,
+        "silent": arguments.silent,
+        "clients": CLIENTS,
+        "token_pause_s": TOKEN_PAUSE_S,
+        "think_s": THINK_S,
+    }
     verdict_rows = [{**asdict(each), "met": each.met} for each in judged]
     raw = [asdict(each) for each in departures]
     write_raw(arguments.out, {"bench": "departures", **standing, "parameters": parameters, "verdicts": verdict_rows, "departures": raw})
@@ -170,9 +198,11 @@ async def measure(arguments: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6, help="kills")
-    parser.add_argument("--full", action="store_true", help="30 kills")
+    parser.add_argument("--silent", type=int, default=3, help="kills of whole machines")
+    parser.add_argument("--full", action="store_true", help="30 kills and 10 silent ones")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench" / "departures.json", help="where the raw numbers go")
     given = parser.parse_args()
     if given.full:
-        given.rounds = 30
+        given.rounds, given.silent = 30, 10
+    enter_own_network()
     sys.exit(asyncio.run(measure(given)))

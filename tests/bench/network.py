@@ -34,6 +34,12 @@ def lose(percent: int) -> None:
     _replace("loss", "input", [f"numgen random mod 100 < {percent} drop"] if percent else [])
 
 
+def cut(ports: Sequence[int]) -> None:
+    """From now on nothing arrives at these ports or comes from them, as if the machine behind them had lost its power; none ends that."""
+    both = ", ".join(map(str, ports))
+    _replace("cut", "input", [f"th {way} {{ {both} }} drop" for way in ("sport", "dport")] if ports else [])
+
+
 def count(hosts: Iterable[str]) -> None:
     """From now on, from zero, count what each of these hosts sends."""
     _replace("sent", "output", [f"ip saddr {host} counter" for host in hosts])

@@ -101,16 +101,22 @@ def test_a_death_that_somebody_never_noticed_is_no_time_but_a_failure() -> None:
 
 
 def test_a_departure_lasts_until_the_last_request_that_was_tried_twice_or_failed() -> None:
-    asked = [Asked(9.5, 200, 1), Asked(10.0, 503, 0), Asked(10.25, 200, 2), Asked(10.5, 200, 1)]
-    assert departure_of("b", 10.0, asked) == Departure("b", 0.25, retried=1, failed=1, answered=2, before=0)
-    assert departure_of("b", 10.0, [Asked(9.5, 200, 2)]).before == 1
-    assert departure_of("b", 10.0, []).last_s == 0.0
+    asked = [Asked(9.0, 9.5, 200, 1), Asked(9.75, 10.0, 503, 0), Asked(10.125, 10.25, 200, 2), Asked(10.25, 10.5, 200, 1)]
+    found = departure_of("b", 10.0, asked, silent=False)
+    assert found == Departure("b", silent=False, last_s=0.25, last_sent_s=0.125, retried=1, failed=1, answered=2, before=0)
+    assert departure_of("b", 10.0, [Asked(9.0, 9.5, 200, 2)], silent=False).before == 1
+    assert departure_of("b", 10.0, [Asked(9.0, 10.5, 503, 0)], silent=True).last_sent_s == 0.0
+    assert departure_of("b", 10.0, [], silent=False).last_s == 0.0
+
+
+def departure(last_s: float, *, silent: bool = False, before: int = 0) -> Departure:
+    return Departure("b", silent=silent, last_s=last_s, last_sent_s=last_s, retried=1, failed=1, answered=9, before=before)
 
 
 def test_one_late_departure_in_twenty_misses_the_p99_and_not_the_median_and_trouble_before_a_kill_proves_nothing() -> None:
-    usual, late = Departure("b", 0.25, 1, 1, 9, before=0), Departure("c", 2.0, 1, 1, 9, before=0)
-    assert judged(departure_verdicts([usual] * 19 + [late])) == [("G7", 0.25, True), ("G7", 2.0, False)]
-    assert [each.met for each in departure_verdicts([Departure("b", 0.25, 1, 1, 9, before=1)])] == [False, False]
+    silent = departure(3.0, silent=True)
+    assert judged(departure_verdicts([departure(0.25)] * 19 + [departure(2.0), silent])) == [("G7", 0.25, True), ("G7", 2.0, False)]
+    assert [each.met for each in departure_verdicts([departure(0.25, before=1)])] == [False, False]
 
 
 def test_a_change_is_known_with_each_members_first_word_about_its_owner() -> None:
