@@ -141,8 +141,11 @@ class MeshConfig:
         return node_id_of(self.signer.public_key)
 
     def admits(self, address: Address) -> bool:
-        """May this node send there? A node that keeps to loopback is not talked into reaching out by a message."""
-        return not is_loopback(self.gossip.host) or is_loopback(address.host)
+        """May this node be sent there by a message?
+
+        One that keeps to loopback is not talked into reaching out, and no other one into talking to what listens on its own loopback.
+        """
+        return is_loopback(self.gossip.host) == is_loopback(address.host)
 
 
 def is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ from maia.catalogue.courier import Courier
 from maia.catalogue.loads import Loads
 from maia.config import Address, MeshConfig, Profile, Random
 from maia.errors import DatagramRejected, MisuseError
-from maia.exchanges import Exchange, Exchanges
+from maia.exchanges import PROMPTED_MAX, Exchange, Exchanges
 from maia.keyring import Keyring
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
@@ -46,7 +46,7 @@ from maia.view import (
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import CHECKSUM_PROTOCOL, PART_OVERHEAD, decode, kind_of
+from maia.wire.codec import CHECKSUM_PROTOCOL, DATAGRAM_BYTES_MAX, PART_OVERHEAD, decode, kind_of
 from maia.wire.frames import StreamDecoder, StreamMessage
 from maia.wire.messages import (
     Ack,
@@ -76,7 +76,7 @@ class Mesh:
         self.counters = Counters()
         self._random = random
         self._sealer = Sealer(config.keyring, random=random) if config.keyring is not None else None
-        self._outbox = Outbox(self.counters, sealer=self._sealer, reads_checksums=self._reads_checksums)
+        self._outbox = Outbox(self.counters, sealer=self._sealer, reads_checksums=self._reads_checksums, tells=self._is_known_at)
         self._events: list[MeshEvent] = []
         self._settled = 0
 
@@ -178,9 +178,17 @@ class Mesh:
         """The goodbye was told as often as a rumour is; stopping now looks like leaving to everyone."""
         return self._swim.leaving and (self.config.name not in self._rumours or not self._table.living)
 
+    def has_member_on(self, host: str) -> bool:
+        """Whether a living member gossips from this host, at whatever port."""
+        return self._table.on(host)
+
     @property
     def rumours_queued(self) -> int:
         return len(self._rumours)
+
+    @property
+    def exchanges_under_way(self) -> int:
+        return self._exchanges.under_way
 
     def heard(self, name: str, *, now: float) -> None:
         """A member answered us otherwise, over a link: it lives, and need not be pinged for an interval."""
@@ -289,8 +297,17 @@ class Mesh:
 
     def receive(self, datagram: bytes, *, sender: Address, now: float) -> None:
         """Take one datagram from the network, whatever it holds; what cannot be read is counted and changes nothing."""
+        self.counters.hearing = sender
+        try:
+            self._receive(datagram, sender, now)
+        finally:
+            self.counters.hearing = None
+
+    def _receive(self, datagram: bytes, sender: Address, now: float) -> None:
         counters = self.counters
         try:
+            if len(datagram) > DATAGRAM_BYTES_MAX:
+                raise DatagramRejected("too-long")
             packet = decode(self._sealer.open(datagram) if self._sealer is not None else datagram)
         except DatagramRejected as error:
             counters.received("rejected", len(datagram))
@@ -331,10 +348,7 @@ class Mesh:
             case Nack():
                 self._prober.nacked(message.sequence)
             case IndirectPing():
-                if self.config.admits(message.target) and self.config.admits(message.source or sender):
-                    self._prober.relay(message, message.source or sender, now)
-                else:
-                    self.counters.reject("beyond-loopback")
+                self._hear_indirect_ping(message, message.source or sender, now)
             case User():
                 self._hear_user(message, sender, now)
             case _:
@@ -355,9 +369,20 @@ class Mesh:
         if member is None or member.address != answer_to:
             # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
             if ping.source_node and not self._swim.leaving and not self._exchanges.alone and self._reunion.prompt(answer_to, now):
-                self._exchanges.dial(answer_to, join=False)
+                self._exchanges.dial(answer_to, join=False, most=PROMPTED_MAX)
         elif member.status != "alive":
             self._outbox.say(answer_to, member.as_known(teller=self.config.name))
+
+    def _hear_indirect_ping(self, request: IndirectPing, requester: Address, now: float) -> None:
+        if self._table.at(requester) is None:
+            self.counters.reject("stranger")
+            return
+        # Only members are pinged for others: anybody else's address would be a third party, at whom we were pointed.
+        target = self._table.get(request.node)
+        if target is not None and target.address == request.target:
+            self._prober.relay(request, requester, now)
+        elif request.wants_nack:
+            self._outbox.say(requester, Nack(request.sequence))
 
     def _hear_ack(self, ack: Ack, sender: Address, now: float) -> None:
         member = self._prober.acked(ack.sequence, now)
@@ -369,7 +394,7 @@ class Mesh:
             return
         lost = self._reunion.opened(ack.sequence)
         if lost is not None and not self._swim.leaving and self._reunion.prompt(lost, now):
-            self._exchanges.dial(lost, join=False)
+            self._exchanges.dial(lost, join=False, most=PROMPTED_MAX)
 
     def _hear_load(self, load: bytes | None, probed: Member | None, sender: Address, now: float) -> None:
         if load is None:
@@ -421,6 +446,9 @@ class Mesh:
     def datagrams(self) -> list[Datagram]:
         """What to send, drained."""
         return self._outbox.drain(self._tell if len(self._rumours) else None)
+
+    def _is_known_at(self, address: Address) -> bool:
+        return self._table.knows(address)
 
     def _reads_checksums(self, target: Address) -> bool:
         member = self._table.at(target)

@@ -26,6 +26,7 @@ from maia.wire.tags import decode_tags
 
 EXCHANGE_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole of it
 EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
+PROMPTED_MAX: Final = 8  # of them at the word of somebody whom we do not know, who may have named an address where nobody answers
 INTRODUCED_MAX: Final = (
     128  # newcomers whom we meet straight away with our offers; beyond it rumours and the root hash do, with less traffic
 )
@@ -92,9 +93,9 @@ class Exchanges:
     def under_way(self) -> int:
         return len(self._under_way)
 
-    def dial(self, target: Address, *, join: bool) -> None:
-        """Push and pull with `target`, unless that is under way, or too many are."""
-        if len(self._under_way) >= EXCHANGES_MAX or target in self._under_way.values():
+    def dial(self, target: Address, *, join: bool, most: int = EXCHANGES_MAX) -> None:
+        """Push and pull with `target`, unless that is under way, or as many as `most` are."""
+        if len(self._under_way) >= most or target in self._under_way.values():
             return
         self._numbered += 1
         self._under_way[self._numbered] = target
@@ -112,7 +113,12 @@ class Exchanges:
         if sequence is not None:
             if not isinstance(reply, Ack) or reply.sequence != sequence:
                 raise DatagramRejected("unexpected-stream")
-            self._counters.probes_by_stream += self._prober.acked(sequence, now) is not None
+            member = self._prober.acked(sequence, now)
+            if member is not None:
+                self._counters.probes_by_stream += 1
+                if member.status == "suspect":
+                    # It lives, and no datagram tells it that it has to say so.
+                    self.dial(member.address, join=False)
             return
         peer = self._under_way.pop(number, None)
         if peer is None:

@@ -274,6 +274,8 @@ class Counters:
     lags: list[int] = field(default_factory=lambda: [0] * (len(LAG_BUCKETS_S) + 1))  # wakes by the clock, by how late they came
     lag_sum_s: float = 0.0
     rejected: dict[str, int] = field(default_factory=dict)  # by reason
+    rejected_from: dict[str, Address] = field(default_factory=dict)  # by reason, who sent the last one, where that is known
+    hearing: Address | None = None  # whose datagram is being read at this moment
     datagrams_in: int = 0
     bytes_in: int = 0
     bytes_in_by_kind: dict[str, int] = field(default_factory=dict)  # of the first message; "rejected" where there is none
@@ -282,8 +284,12 @@ class Counters:
     stream_bytes_in: int = 0
     stream_bytes_out: int = 0
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, sender: Address | None = None) -> None:
+        """Something was refused. Without a `sender` it came in the datagram that is being read, if any."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        sender = sender or self.hearing
+        if sender is not None:
+            self.rejected_from[reason] = sender
 
     def lagged(self, seconds: float) -> None:
         """The mesh's thread woke by the clock, so much later than it wanted to."""
@@ -305,6 +311,7 @@ class Counters:
             self,
             lags=self.lags[:],
             rejected=dict(self.rejected),
+            rejected_from=dict(self.rejected_from),
             bytes_in_by_kind=dict(self.bytes_in_by_kind),
             datagrams_out=dict(self.datagrams_out),
             bytes_out=dict(self.bytes_out),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,8 @@ from maia.config import Address
 from maia.wire.codec import DATAGRAM_BYTES_MAX
 
 BATCH: Final = 64  # datagrams per wake: then timers have their turn, however much arrives
+BATCH_S: Final = 0.01  # and so long: one that is made to be expensive costs as much as a hundred others
+READ_BYTES: Final = DATAGRAM_BYTES_MAX + 1  # the kernel cuts what is longer, and the mesh refuses it for its length
 BUFFER_BYTES: Final = 2 * 1024 * 1024  # memberlist's; the kernel may grant less
 
 
@@ -41,16 +44,19 @@ class DatagramSocket:
         self._loop.add_reader(self._socket, self._read, receive, done)
 
     def _read(self, receive: Callable[[bytes, Address], None], done: Callable[[], None]) -> None:
+        until_s = time.monotonic() + BATCH_S
         try:
             for _ in range(BATCH):
                 try:
-                    payload, source = self._socket.recvfrom(DATAGRAM_BYTES_MAX)
+                    payload, source = self._socket.recvfrom(READ_BYTES)
                 except BlockingIOError:
                     return
                 except OSError:
                     # An ICMP answer to something that we sent: the port there is closed. Whoever lived there will fail its probe.
                     continue
                 receive(payload, Address(source[0], source[1]))
+                if time.monotonic() > until_s:
+                    return
         finally:
             done()
 

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from random import SystemRandom
 from typing import Final
@@ -24,11 +25,12 @@ from maia.core import Mesh
 from maia.drivers.clock import Clock
 from maia.drivers.datagrams import DatagramSocket
 from maia.drivers.discovery import is_literal, resolve
-from maia.drivers.streams import StreamServer, dial
+from maia.drivers.streams import StreamServer, Turns, dial
 from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
 from maia.exchanges import Exchange
 from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
 from maia.wire.frames import StreamMessage
+from maia.wire.messages import PushPull
 
 PUBLISH_PAUSE_S: Final = 0.01  # at most 100 views a second: a reader cannot use more, and each wakes the node's loop
 WAKE_PAUSE_S: Final = 0.001  # between two wakes by the clock: no deadline is worth a busy loop
@@ -255,6 +257,7 @@ class _Core:
         self.mesh: Mesh
         self._socket: DatagramSocket
         self._server: StreamServer
+        self._turns = Turns()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf  # when the timer is due
         self._tasks: set[asyncio.Task[None]] = set()
@@ -278,7 +281,14 @@ class _Core:
         datagram_socket = DatagramSocket(config.gossip)
         try:
             mesh = Mesh(replace(config, gossip=datagram_socket.address), random=SystemRandom(), now=self._clock.now())
-            server = StreamServer(self._answer, decoder=mesh.decoder, counters=mesh.counters, streams_max=config.limits.streams_max)
+            server = StreamServer(
+                self._answer,
+                decoder=mesh.decoder,
+                is_member=mesh.has_member_on,
+                counters=mesh.counters,
+                turns=self._turns,
+                streams_max=config.limits.streams_max,
+            )
             await server.open(datagram_socket.address)
         except (OSError, MaiaError):
             datagram_socket.close()
@@ -402,10 +412,12 @@ class _Core:
                 timeout_s=exchange.timeout_s,
                 decoder=self.mesh.decoder(),
                 counters=self.mesh.counters,
+                turns=self._turns,
             )
-            self.mesh.reply(exchange.number, reply, now=self._clock.now())
+            async with self._turns.turn() if isinstance(reply, PushPull) else nullcontext():
+                self.mesh.reply(exchange.number, reply, now=self._clock.now())
         except DatagramRejected as error:
-            self.mesh.counters.reject(error.reason)
+            self.mesh.counters.reject(error.reason, exchange.target)
             self.mesh.exchange_failed(exchange.number)
         except (OSError, TimeoutError):
             self.mesh.exchange_failed(exchange.number)

@@ -106,6 +106,7 @@ class MemberTable:
         self.touched: dict[str, None] = {me.name: None}
         self._living: list[Member] | None = None
         self._by_address: dict[Address, Member] = {}
+        self._known: dict[Address, None] = {}
 
     def get(self, name: str) -> Member | None:
         return self.by_name.get(name)
@@ -131,11 +132,20 @@ class MemberTable:
             me = self.me
             self._living = [member for member in self.by_name.values() if member is not me and member.living]
             self._by_address = {member.address: member for member in self._living}
+            self._known = {member.address: None for member in self.by_name.values()}
         return self._living
 
     def at(self, address: Address) -> Member | None:
         """The living peer that gossips from this address."""
         return self._by_address.get(address) if self.living else None
+
+    def knows(self, address: Address) -> bool:
+        """Whether anybody known, living or gone, gossips or gossiped from this address."""
+        return self.living is not None and address in self._known
+
+    def on(self, host: str) -> bool:
+        """Whether a living peer gossips from this host, at whatever port."""
+        return any(member.address.host == host for member in self.living)
 
     @property
     def living_count(self) -> int:

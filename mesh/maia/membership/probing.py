@@ -20,6 +20,7 @@ RELAYS_MAX: Final = 256  # asked of us and unanswered; one more asker waits for 
 # Of the requester's timeout: a nack that comes with the deadline is worth nothing, and memberlist's comes exactly then.
 NACK_SHARE: Final = 0.8
 STREAM_PING_PROTOCOL: Final = 3  # of memberlist: the first that answers a ping over TCP
+RELAYS_EACH_MAX: Final = 8  # of them for one asker: it has one probe in flight, and a few of which it gave up
 SEQUENCE_MODULUS: Final = 2**32
 
 
@@ -89,6 +90,7 @@ class Prober:
         self._at = 0
         self._sequence = random.randrange(SEQUENCE_MODULUS)
         self._relays: dict[int, Relay] = {}
+        self._relays_of: dict[Address, int] = {}
         self._relay_due_s = math.inf
 
     def due_s(self) -> float:
@@ -152,7 +154,7 @@ class Prober:
                 self._counters.probes_late += 1
                 probe.target.probed("late", started_s=probe.started_s, now=now)
             return probe.target
-        relay = self._relays.pop(sequence, None)
+        relay = self._end_relay(sequence)
         if relay is not None:
             self._outbox.say(relay.requester, Ack(relay.sequence))
         return None
@@ -163,7 +165,7 @@ class Prober:
 
     def relay(self, request: IndirectPing, requester: Address, now: float) -> None:
         """Ping somebody on behalf of `requester`."""
-        if len(self._relays) >= RELAYS_MAX:
+        if len(self._relays) >= RELAYS_MAX or self._relays_of.get(requester, 0) >= RELAYS_EACH_MAX:
             self._counters.reject("too-many-relays")
             return
         timeout_s = request.timeout_ms / 1000 if request.timeout_ms else self._profile.probe_timeout_s
@@ -176,9 +178,18 @@ class Prober:
             expires_s=now + max(timeout_s, self._profile.probe_interval_s),
         )
         self._relays[sequence] = relay
+        self._relays_of[requester] = self._relays_of.get(requester, 0) + 1
         self._relay_due_s = min(self._relay_due_s, relay.nack_at_s, relay.expires_s)
         me = self._table.me
         self._outbox.say(request.target, Ping(sequence, request.node, me.address, me.name))
+
+    def _end_relay(self, sequence: int) -> Relay | None:
+        relay = self._relays.pop(sequence, None)
+        if relay is not None:
+            self._relays_of[relay.requester] -= 1
+            if not self._relays_of[relay.requester]:
+                del self._relays_of[relay.requester]
+        return relay
 
     def _tend_relays(self, now: float) -> None:
         due_s = math.inf
@@ -187,7 +198,7 @@ class Prober:
                 self._outbox.say(relay.requester, Nack(relay.sequence))
                 relay.nack_at_s = math.inf
             if relay.expires_s <= now:
-                del self._relays[sequence]
+                self._end_relay(sequence)
             else:
                 due_s = min(due_s, relay.nack_at_s, relay.expires_s)
         self._relay_due_s = due_s

@@ -78,6 +78,7 @@ NAME_BYTES_MAX: Final = 128  # Serf's own limit; ours are shorter
 META_BYTES_MAX: Final = 512
 PAYLOAD_BYTES_MAX: Final = 1024
 ROOT_BYTES: Final = 8
+RELAY_TIMEOUT_MS_MAX: Final = 10_000  # three times that of the slowest profile; a relay is kept for so long
 VSN_BYTES: Final = 6
 UINT32_MAX: Final = 2**32 - 1
 BROADCAST: Final = IPv4Address("255.255.255.255")
@@ -371,7 +372,7 @@ def _read_indirect_ping(body: dict[Any, Any]) -> IndirectPing:
         wants_nack,
         _source(body),
         text(body, b"SourceNode"),
-        whole(body, b"MaiaTimeout", most=60_000),
+        whole(body, b"MaiaTimeout", most=RELAY_TIMEOUT_MS_MAX),
     )
 
 

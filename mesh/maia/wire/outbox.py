@@ -25,14 +25,21 @@ class Datagram(NamedTuple):
 class Outbox:
     """Shared by all rooms of one mesh; drained after every call. With a `sealer` nothing leaves unsealed.
 
-    `reads_checksums` says whether somebody at an address is known to.
+    `reads_checksums` says whether somebody at an address is known to, `tells` whether what is said there may be filled up: a stranger's
+    ping would make twelve hundred bytes out of fifty, and use up what was to be told to members.
     """
 
     def __init__(
-        self, counters: Counters, *, sealer: Sealer | None = None, reads_checksums: Callable[[Address], bool] = lambda _: True
+        self,
+        counters: Counters,
+        *,
+        sealer: Sealer | None = None,
+        reads_checksums: Callable[[Address], bool] = lambda _: True,
+        tells: Callable[[Address], bool] = lambda _: True,
     ) -> None:
         self._counters = counters
         self._reads_checksums = reads_checksums
+        self._tells = tells
         self.sealer = sealer
         self._said: list[tuple[Address, Message]] = []
         self._nudged: dict[Address, None] = {}
@@ -52,15 +59,16 @@ class Outbox:
         for target, message in self._said:
             parts_by_target.setdefault(target, []).append(encode(message))
         self._said.clear()
-        for target in self._nudged:
+        nudged, self._nudged = self._nudged, {}
+        for target in nudged:
             parts_by_target.setdefault(target, [])
-        self._nudged.clear()
         datagrams: list[Datagram] = []
         for target, parts in parts_by_target.items():
-            if len(parts) == 1 and filler is None:
+            filling = filler if filler is not None and (target in nudged or self._tells(target)) else None
+            if len(parts) == 1 and filling is None:
                 self._send(parts, target, datagrams)
             else:
-                self._fill(parts, target, filler, datagrams)
+                self._fill(parts, target, filling, datagrams)
         return datagrams
 
     def _fill(self, parts: list[bytes], target: Address, filler: Filler | None, datagrams: list[Datagram]) -> None:

@@ -135,12 +135,30 @@ def test_a_relay_without_a_wish_for_nacks_sends_none() -> None:
     assert talk.said(Nack) == []
 
 
-def test_relays_are_bounded() -> None:
-    talk = Talk(peers=1)
+def test_relays_are_bounded_in_all_and_for_each_member_that_asks() -> None:
+    talk = Talk(peers=40)
     talk.silent[ONE] = None
-    for sequence in range(300):
-        talk.hear(IndirectPing(sequence, talk.address(ONE), ONE, False, STRANGER, "x"), sender=STRANGER)
-    assert talk.mesh.counters.rejected == {"too-many-relays": 44}
+    for sequence in range(12):
+        talk.hear(IndirectPing(sequence, talk.address(ONE), ONE, False, talk.address(TWO), TWO), sender=talk.address(TWO))
+    assert talk.mesh.counters.rejected == {"too-many-relays": 4}
+    for name in list(talk.peers)[2:]:
+        for sequence in range(8):
+            talk.hear(IndirectPing(sequence, talk.address(ONE), ONE, False, talk.address(name), name), sender=talk.address(name))
+    assert talk.mesh.counters.rejected == {"too-many-relays": 4 + 38 * 8 - (256 - 8)}
+    talk.pass_time(1.0)
+    talk.forget()
+    talk.hear(IndirectPing(99, talk.address(ONE), ONE, False, talk.address(TWO), TWO), sender=talk.address(TWO))
+    assert talk.said(Ping, to=ONE), "their time is over, and there is room again"
+
+
+def test_nobody_is_pinged_for_a_stranger_and_no_stranger_for_a_member() -> None:
+    talk = Talk(peers=2)
+    talk.hear(IndirectPing(1, talk.address(ONE), ONE, True, STRANGER, "x"), sender=STRANGER)
+    talk.hear(IndirectPing(2, STRANGER, "x", False, talk.address(TWO), TWO), sender=talk.address(TWO))
+    talk.hear(IndirectPing(3, STRANGER, ONE, True, talk.address(TWO), TWO), sender=talk.address(TWO))
+    assert talk.said(Nack) == talk.said(Nack, to=TWO) == [Nack(3)]
+    assert talk.said(Ping) == []
+    assert talk.mesh.counters.rejected == {"stranger": 1}
 
 
 def test_a_ping_for_another_name_is_not_answered() -> None:

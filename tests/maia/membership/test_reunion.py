@@ -67,8 +67,9 @@ def test_a_seed_that_answered_is_not_asked_again() -> None:
 def test_the_dead_are_pinged_now_and_then_and_whoever_answers_is_asked_for_everything() -> None:
     talk = Talk(peers=2)
     talk.silent[ONE] = None
-    talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
-    talk.pass_time(11.0)
+    talk.lose(ONE)
+    talk.forget()
+    talk.pass_time(12.0)
     knocks = [message for message in talk.said(Ping, to=ONE) if isinstance(message, Ping)]
     assert 6 <= len(knocks) <= 20
     assert {knock.node for knock in knocks} == {ONE}
@@ -122,7 +123,10 @@ def test_a_flood_of_unknown_pingers_does_not_make_us_dial_them_all() -> None:
     for number in range(1, 255):
         pinger = Address(f"10.8.0.{number}", 1)
         talk.hear(Ping(number, ME, pinger, "somebody"), sender=pinger)
-    assert len(talk.exchanges) == 16
+    assert len(talk.exchanges) == 8
+    talk.mesh.join([Address("10.8.1.1", 1)], now=talk.now)
+    talk.pass_time(talk.now + 1.0)
+    assert len(talk.exchanges) == 9, "a seed is dialled all the same"
 
 
 def test_a_first_seed_that_restarts_without_knowing_anyone_is_found_by_those_who_knew_it() -> None:
