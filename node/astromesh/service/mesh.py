@@ -198,7 +198,7 @@ class MeshMembership:
             title=settings.name,
             signer=self._key,
             generation=self._record.generation,
-            incarnation=self._record.incarnation + 1,
+            incarnation=self._record.incarnation,
             gossip=_literal(settings.gossip),
             api=str(settings.api),
             link=_literal(settings.link),

@@ -23,7 +23,7 @@ SEEDS_KEPT = 16  # addresses that were joined by command; any one of them that a
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`incarnation` is the highest that was used; the next life starts above it. `joined` are addresses given to `join`."""
+    """`incarnation` is the highest that was used; a life starts above those of all before it. `joined` are addresses given to `join`."""
 
     generation: int
     incarnation: int = 0
@@ -37,9 +37,10 @@ class Record:
     def next_life(self, *, now: float) -> Record:
         """A generation is the start time or more, so that a node whose file was lost comes after its earlier lives too.
 
-        `now` in seconds since the epoch.
+        `now` in seconds since the epoch. The incarnation is used from here on: whoever still counts the last life among the living would
+        take the same one for no news, and never hear what changed.
         """
-        return replace(self, generation=max(self.generation + 1, int(now)))
+        return replace(self, generation=max(self.generation + 1, int(now)), incarnation=self.incarnation + 1)
 
     def alone(self) -> Record:
         return replace(self, joined=(), left=True)
