@@ -23,7 +23,7 @@ check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engi
 	$(BIN)/pytest -q -m "not engine and not processes and not interop"
 
 test: check $(VENV)/engine $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
-	@installers/prerequisites serf
+	@installers/prerequisites serf nftables
 	$(BIN)/pytest -q -m "engine or processes or interop"
 
 proof: $(VENV)/engine $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json

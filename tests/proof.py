@@ -62,7 +62,7 @@ PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
     "fast": pytest_part("-m", "not engine and not processes and not interop", "--ignore=tests/simulation"),
     "simulation": pytest_part("tests/simulation", "--timeout=1800", SEEDS=SEEDS),
     "engine": pytest_part("-m", "engine and not processes"),
-    "cluster": pytest_part("-m", "processes"),
+    "cluster": pytest_part("-m", "processes", FAULTS_SECONDS="60"),
     "interop": pytest_part("-m", "interop", INTEROP_SECONDS="60"),
     "overhead": bench_part("overhead"),
     "detection": bench_part("detection", "--full"),

@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 import psutil
 from tests.rig.documents import Documents, write_documents
+from tests.rig.loopback import Host
 from tests.rig.ports import LOOPBACK, NodePorts, free_node_ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,17 +49,29 @@ class NodeFailed(AssertionError):
 class Node:
     """One node: where it listens, and what can be done to its process."""
 
-    def __init__(self, name: str, command: Sequence[str], *, ports: NodePorts, directory: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, ports: NodePorts, directory: Path, env: Mapping[str, str], host: Host | None = None
+    ) -> None:
         self.name = name
         self.command = tuple(command)
         self.directory = directory
-        self.api = f"http://{LOOPBACK}:{ports.api}"
-        self.gossip = f"{LOOPBACK}:{ports.gossip}"
-        self.link = f"{LOOPBACK}:{ports.link}"
-        self.http = aiohttp.ClientSession(base_url=self.api, timeout=aiohttp.ClientTimeout(total=REQUEST_S))
+        address = host.address if host is not None else LOOPBACK
+        self.api = f"http://{address}:{ports.api}"
+        self.gossip = f"{address}:{ports.gossip}"
+        self.link = f"{address}:{ports.link}"
+        connector = host.connector() if host is not None else None
+        self.http = aiohttp.ClientSession(base_url=self.api, connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_S))
+        self._host = host
         self._env = dict(env)
         self._log = directory / "output.log"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> Host:
+        """The host of its own that it runs on."""
+        if self._host is None:
+            raise NodeFailed(f"node {self.name} runs on this machine's loopback, where there are no hosts to cut off")
+        return self._host
 
     @property
     def pid(self) -> int:
@@ -85,7 +98,8 @@ class Node:
             raise NodeFailed(f"node {self.name} runs already, as process {self.pid}")
         started = time.monotonic()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            popen = self._host.popen if self._host is not None else subprocess.Popen
+            self._process = popen(
                 self.command, cwd=self.directory, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         said = "nobody listens"
@@ -192,6 +206,7 @@ async def node_process(
     join: Sequence[str] = (),
     data: Path | None = None,
     ports: NodePorts | None = None,
+    host: Host | None = None,
     env: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
     program: Sequence[str] = PROGRAM,
@@ -200,7 +215,8 @@ async def node_process(
     """A node that is ready, from here to the end of the block.
 
     `config` is a directory, or the documents to write into one; without it the node has an empty directory, so that no configuration of
-    this machine is found. `arguments` follow `up`. The environment is this process's without its `ASTROMESH_*`, then `env`.
+    this machine is found. `arguments` follow `up`. A `host` is one that can be cut off from others; without it the node is on this
+    machine's loopback. The environment is this process's without its `ASTROMESH_*`, then `env`.
     """
     with tempfile.TemporaryDirectory(prefix=f"node-{name}-") as scratch:
         directory = Path(scratch)
@@ -212,14 +228,15 @@ async def node_process(
             write_documents(config_directory, config or {})
         data = data or directory / "data"
         data.mkdir(parents=True, exist_ok=True)
-        ports = ports or free_node_ports()
-        doors = [flag for door in ("api", "gossip", "link") for flag in (f"--{door}", f"{LOOPBACK}:{getattr(ports, door)}")]
+        ports = ports or (host.ports if host is not None else free_node_ports())
+        address = host.address if host is not None else LOOPBACK
+        doors = [flag for door in ("api", "gossip", "link") for flag in (f"--{door}", f"{address}:{getattr(ports, door)}")]
         seeds = [flag for address in join for flag in ("--join", address)]
         command = [*program, "up", "--config", str(config_directory), "--name", name, *doors, "--data", str(data), *seeds, *arguments]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("ASTROMESH_")}
         path = os.pathsep.join(str(source) for source in SOURCES)
         environment = {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})}
-        node = Node(name, command, ports=ports, directory=directory, env=environment)
+        node = Node(name, command, ports=ports, directory=directory, env=environment, host=host)
         try:
             await node.start(ready_s=ready_s)
             yield node

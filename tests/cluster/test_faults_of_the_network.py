@@ -1,0 +1,85 @@
+"""Cables that are pulled, filters in between, addresses that change: five real nodes on a network with faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.cluster.five import EVERYBODY, FAST, WATCHED_S, everybody_lives, five_nodes, offered_everywhere, row, stays
+from tests.rig.documents import agent
+from tests.rig.eventually import eventually
+from tests.rig.nodes import node_process
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+
+PARTED_GOAL_S = 10.0
+HEALED_GOAL_S = 5.0
+DEATH_GOAL_S = 5.0
+RETURN_GOAL_S = 5.0
+
+
+async def test_a_mesh_cut_in_two_gives_up_the_other_side_and_is_whole_again_once_healed() -> None:
+    async with five_nodes() as five:
+        five.loopback.part(five.hosts("ab"), five.hosts("cde"))
+        for side, other in (("ab", "cde"), ("cde", "ab")):
+            wanted = {**dict.fromkeys(side, "alive"), **dict.fromkeys(other, "dead")}
+            await five.all_see(wanted, by=side, goal_s=PARTED_GOAL_S, what=f"{side} give up {other}")
+        five.loopback.heal()
+        await five.all_see(EVERYBODY, goal_s=HEALED_GOAL_S, what="both sides are one mesh again")
+        await eventually(lambda: offered_everywhere(five), HEALED_GOAL_S, what="what e offers is known everywhere again")
+
+
+async def test_a_cut_in_one_direction_between_two_nodes_kills_neither() -> None:
+    async with five_nodes() as five:
+        before = await five.doubts()
+        five.loopback.cut(five["b"].host, five["d"].host)
+        await stays(lambda: everybody_lives(five), WATCHED_S)
+        since = await five.nobody_died_since(before)
+        assert since["b"].late + since["d"].late > 0, "the cut was not noticed at all"
+
+
+async def test_two_nodes_between_which_no_udp_passes_do_not_lose_each_other() -> None:
+    async with five_nodes() as five:
+        before = await five.doubts()
+        five.loopback.part(five.hosts("b"), five.hosts("d"), protocol="udp")
+        await stays(lambda: everybody_lives(five), WATCHED_S)
+        since = await five.nobody_died_since(before)
+        assert since["b"].late + since["d"].late > 0, "the filter was not noticed at all"
+
+
+async def test_a_node_whose_udp_reaches_nobody_lives_by_tcp() -> None:
+    async with five_nodes() as five:
+        before = await five.doubts()
+        five.loopback.part(five.hosts("e"), five.hosts("abcd"), protocol="udp")
+        await stays(lambda: everybody_lives(five), WATCHED_S)
+        since = await five.nobody_died_since(before)
+        assert all(since[name].late > 0 for name in "abcd"), "the filter was not noticed by all"
+
+
+@pytest.mark.parametrize("noticed", [False, True], ids=["before-its-death-is-noticed", "after-its-death"])
+async def test_a_node_that_comes_back_at_another_address_is_the_same_one(tmp_path: Path, noticed: bool) -> None:
+    async with five_nodes(e={"data": tmp_path, "config": agent("desk", model="lamp", provider_name=None)}) as five:
+        before = await row(five["a"], "e")
+        await five["e"].kill()
+        if noticed:
+            await five.all_see({**EVERYBODY, "e": "dead"}, by="abcd", goal_s=DEATH_GOAL_S, what="e is dead")
+        moved = node_process(
+            "e",
+            host=five.loopback.host(),
+            data=tmp_path,
+            join=[five["a"].gossip],
+            config=agent("desk", model="lamp", provider_name=None),
+            arguments=FAST,
+        )
+        async with moved as five.nodes["e"]:
+            await five.all_see(EVERYBODY, goal_s=RETURN_GOAL_S, what="e is back")
+
+            async def known_at_its_new_address() -> bool:
+                for name in EVERYBODY:
+                    found = await row(five[name], "e")
+                    assert (found["gossip"], found["url"]) == (five["e"].gossip, five["e"].api), f"{name} knows e at {found['gossip']}"
+                    assert found["node_id"] == before["node_id"]
+                return True
+
+            await eventually(known_at_its_new_address, RETURN_GOAL_S, what="e is known at its new address")
+            await eventually(lambda: offered_everywhere(five), RETURN_GOAL_S, what="what e offers is known everywhere again")
