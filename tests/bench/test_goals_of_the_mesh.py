@@ -64,12 +64,13 @@ def test_the_log_of_a_stock_agent_is_read_at_the_verdict_itself(line: str, news:
 def test_a_death_is_known_with_each_survivors_first_word_and_others_given_up_meanwhile_are_false() -> None:
     told = [
         Word(10.5, "a", "doubted", "v"),
+        Word(10.75, "b", "died", "c"),
         Word(11.5, "b", "died", "v"),
         Word(11.25, "a", "died", "v"),
         Word(12.0, "a", "died", "v"),
         Word(12.0, "a", "died", "b"),
     ]
-    assert death_of("v", 10.0, told, ["a", "b", "c"]) == Death([1.25, 1.5], unnoticed=1, false_deaths=1)
+    assert death_of("v", 10.0, told, ["a", "b", "c"]) == Death([1.25, 1.5], unnoticed=1, false_deaths=2)
 
 
 def watch(*, false_deaths: int = 0, kbit_per_s: float = 7.0) -> Watch:
@@ -133,6 +134,7 @@ def test_arrivals_are_held_to_the_slowest_word_the_median_join_and_the_median_st
         ("G12", 1.25, False),
     ]
     assert not arrival_verdicts([*changes, Change([0.01] * 8, 1)], [])[0].met
+    assert not arrival_verdicts(changes, [Arrival(0.75, 1.0, 0.5), Arrival(0.75, 1.0, None)])[1].met
 
 
 def test_the_cost_of_gossip_is_judged_at_rest_and_not_where_the_machine_was_too_small_for_its_peers() -> None:
