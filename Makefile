@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1000
+BENCHES ?= overhead detection departures arrivals gossip_cost
 MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/astromesh/models
 
 .DEFAULT_GOAL := help
@@ -35,8 +36,10 @@ mutants: $(VENV)/installed  ## breaks the code by name; each break must turn its
 sim: $(VENV)/installed  ## SEEDS=1000 simulated meshes
 	SEEDS=$(SEEDS) $(BIN)/pytest -q tests/simulation
 
-bench: $(VENV)/installed  ## what a node costs beside a bare proxy
-	$(BIN)/python -m tests.bench.overhead
+bench: $(VENV)/installed  ## what a node costs beside a bare proxy, and the mesh beside serf; about twelve minutes
+	@installers/prerequisites serf nftables
+	@missed=; for bench in $(BENCHES); do echo "--- bench: $$bench"; $(BIN)/python -m tests.bench.$$bench || missed="$$missed $$bench"; done; \
+	test -z "$$missed" || { echo "goals missed in:$$missed"; exit 1; }
 
 wheel: $(VENV)/installed  ## dist/*.whl, built from the sdist
 	$(BIN)/python -m build --outdir dist
