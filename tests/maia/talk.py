@@ -14,7 +14,7 @@ from maia.exchanges import Exchange
 from maia.view import MemberView, MeshEvent
 from maia.wire.codec import decode, encode, pack
 from maia.wire.frames import StreamDecoder
-from maia.wire.messages import Ack, Alive, Message, Ping, PushPull
+from maia.wire.messages import Ack, Alive, Dead, Message, Ping, PushPull
 from maia.wire.tags import encode_tags
 
 ME = "me-000000"
@@ -66,6 +66,11 @@ class Talk:
             self._drain()
         self.now = until_s
         self._drain()
+
+    def lose(self, name: str, *, incarnation: int = 1, accuser: str = "p2-000002") -> None:
+        """Somebody else gave a peer up, and it does not refute in time."""
+        self.hear(Dead(incarnation, name, accuser), sender=self.address(accuser))
+        self.pass_time_until(lambda: self.status(name) == "dead")
 
     def pass_time_until(self, happened: Callable[[], object], *, limit_s: float = 10.0) -> None:
         """Let time pass in hundredths of a second until something happened."""

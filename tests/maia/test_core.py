@@ -75,7 +75,7 @@ def test_a_ping_is_answered_with_the_root_to_a_maia_node_and_without_to_a_stock_
 
 def test_who_pings_us_while_we_think_it_dead_is_told_so() -> None:
     talk = Talk(peers=2)
-    talk.hear(Dead(3, ONE, TWO), sender=talk.address(TWO))
+    talk.lose(ONE, incarnation=3)
     talk.forget()
     talk.hear(Ping(1, ME, talk.address(ONE), ONE), sender=talk.address(ONE))
     assert Dead(3, ONE, ME) in talk.said(Dead, to=ONE)
@@ -306,7 +306,7 @@ def test_every_raise_of_our_incarnation_is_an_event_so_that_it_is_persisted() ->
 
 def test_a_restart_with_the_persisted_incarnation_is_alive_at_once_where_it_was_dead() -> None:
     talk = Talk(peers=2)
-    talk.hear(Dead(4, ONE, TWO), sender=talk.address(TWO))
+    talk.lose(ONE, incarnation=4)
     talk.hear(talk.alive(ONE, 5, generation=2), sender=talk.address(ONE))
     assert talk.status(ONE) == "alive"
 
@@ -355,7 +355,7 @@ def test_members_are_in_the_order_of_their_names_and_we_are_among_them() -> None
 def test_the_dead_keep_their_offers_for_a_while() -> None:
     talk = Talk(peers=2)
     talk.hear(offer_of(ONE), sender=talk.address(ONE))
-    talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
+    talk.lose(ONE)
     assert talk.member(ONE).offers == {"models/0": b"a model"}
     talk.pass_time(500.0)
     assert talk.member(ONE).offers == {"models/0": b"a model"}

@@ -6,18 +6,13 @@ A failure names the seed and the last events of the node, and the command that r
 from __future__ import annotations
 
 import pytest
-from tests.simulation.scenario import LOSSY, every_seed, few_seeds, scenario, some_seeds
+from tests.simulation.scenario import LOSSY, died, every_seed, few_seeds, scenario, some_seeds
 
 from maia.config import LAN, LAN_FAST, Profile
 from maia.keyring import Keyring
 from maia.sim.run import Run, carry_out
 from maia.sim.weather import Weather
-from maia.sim.world import SimulatedNode
-from maia.view import MemberDied, MemberLeft
-
-
-def died(node: SimulatedNode) -> list[str]:
-    return [event.name for _, event in node.history if isinstance(event, MemberDied)]
+from maia.view import MemberLeft
 
 
 @every_seed

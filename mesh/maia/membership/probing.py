@@ -132,7 +132,14 @@ class Prober:
         return failed
 
     def void(self, now: float) -> bool:
-        """Forget the probe in flight without a verdict; True if there was one."""
+        """Forget the probe in flight without a verdict, and what we were to tell others by now; True if there was one of ours."""
+        for sequence, relay in list(self._relays.items()):
+            # A nack that comes late accuses the requester's own network, and an overdue timer would count as another stall.
+            if relay.nack_at_s <= now:
+                relay.nack_at_s = math.inf
+            if relay.expires_s <= now:
+                del self._relays[sequence]
+        self._relay_due_s = min((min(relay.nack_at_s, relay.expires_s) for relay in self._relays.values()), default=math.inf)
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.target.probed("voided", started_s=probe.started_s, now=now)

@@ -178,24 +178,29 @@ class Swim:
             self._refute(suspect.incarnation, sender, now, accuser=suspect.accuser)
             return
         if not member.living:
-            if member.status == "left" and sender is not None:
-                # It missed every copy of the goodbye, and nobody is there any more to refute: it would take the leaver for dead.
+            if sender is not None:
+                # It missed every copy of the news. Of a goodbye it would make a death, and to a death it would come late: who knows better
+                # no longer confirms.
                 self._outbox.say(sender, member.as_known(teller=self._table.me.name))
             return
         suspicion = member.suspicion
         if suspicion is None or suspect.incarnation > member.incarnation:
-            # A higher incarnation is a new accusation: the member refuted the old one, and we missed it (memberlist: a confirmation).
-            member.incarnation = suspect.incarnation
-            member.suspicion = Suspicion(suspect.accuser, profile=member.profile, living_count=self._table.living_count, now=now)
-            self._counters.suspicions += 1
-            self._turn(member, "suspect", accuser=suspect.accuser, how=how, now=now)
-            self._events.append(MemberSuspected(member.name, suspect.accuser))
+            self._suspect(member, suspect, now, how=how)
         elif suspicion.confirm(suspect.accuser):
             self._counters.confirmations += 1
-        else:
-            return
+            self._rumours.add(member.name, encode(suspect))
+            self._reckon()
+
+    def _suspect(self, member: Member, suspect: Suspect, now: float, *, how: str) -> Suspicion:
+        # Perhaps anew: at a higher incarnation the member refuted the old accusation, and we missed it (memberlist: a confirmation).
+        member.incarnation = suspect.incarnation
+        suspicion = member.suspicion = Suspicion(suspect.accuser, profile=member.profile, living_count=self._table.living_count, now=now)
+        self._counters.suspicions += 1
+        self._turn(member, "suspect", accuser=suspect.accuser, how=how, now=now)
+        self._events.append(MemberSuspected(member.name, suspect.accuser))
         self._rumours.add(member.name, encode(suspect))
         self._reckon()
+        return suspicion
 
     def hear_gossip_of_loss(self, alive: Alive, sender: Address | None, now: float) -> Member | None:
         """An exchange says that a member is suspect or dead: hearsay, which confirms nothing.
@@ -219,8 +224,9 @@ class Swim:
 
     # --- dead ---
 
-    def hear_dead(self, dead: Dead, sender: Address | None, now: float, *, how: str = "heard in gossip") -> None:
-        """Merge a death or a farewell."""
+    def hear_dead(self, dead: Dead, sender: Address | None, now: float) -> None:
+        """Merge a farewell, or what others say of a death."""
+        how = "heard in gossip"
         member = self._table.get(dead.node)
         if member is None:
             return
@@ -233,15 +239,30 @@ class Swim:
         farewell = dead.accuser == dead.node
         if member.status == "left" or (member.status == "dead" and not farewell):
             return
+        if member.living and not farewell and not self._may_be_dead(member, dead, now, how=how):
+            return
+        self._bury(member, dead, now, how=how)
+
+    def _bury(self, member: Member, dead: Dead, now: float, *, how: str) -> None:
         member.incarnation = dead.incarnation
         self._rumours.add(member.name, encode(dead))
-        if farewell:
+        if dead.accuser == dead.node:
             self._turn(member, "left", accuser=dead.accuser, how="said goodbye", now=now)
             self._events.append(MemberLeft(member.name))
         else:
             self._counters.deaths += 1
             self._turn(member, "dead", accuser=dead.accuser, how=how, now=now)
             self._events.append(MemberDied(member.name, dead.accuser))
+
+    def _may_be_dead(self, member: Member, dead: Dead, now: float, *, how: str) -> bool:
+        # Whoever was cut off or starved comes back and gives up all others. So its word is an accusation, the gravest one: nobody dies here
+        # who was not suspected here for the minimum of its time, in which it could have refuted.
+        suspicion = member.suspicion
+        if suspicion is None or dead.incarnation > member.incarnation:
+            suspicion = self._suspect(member, Suspect(dead.incarnation, dead.node, dead.accuser), now, how=how)
+        suspicion.condemn(dead.accuser)
+        self._reckon()
+        return suspicion.deadline_s <= now
 
     def expire(self, now: float) -> None:
         """Give up every suspect whose time has run out."""
@@ -251,7 +272,7 @@ class Swim:
             suspicion = member.suspicion
             if suspicion is not None and suspicion.deadline_s <= now:
                 how = f"suspected for {now - member.since_s:.1f} s by {', '.join(suspicion.accusers)} and did not refute"
-                self.hear_dead(Dead(member.incarnation, member.name, self._table.me.name), None, now, how=how)
+                self._bury(member, Dead(member.incarnation, member.name, self._table.me.name), now, how=how)
 
     def delay_suspicions(self, seconds: float) -> None:
         """Every suspect gets longer: we could not have heard it refute."""

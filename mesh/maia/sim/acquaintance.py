@@ -25,14 +25,15 @@ def boot_acquainted(world: World) -> None:
         entries += [node.mesh._catalogue.offer(key, value) for key, value in node.offers.items()]
     known = [mesh._table.me.as_alive() for mesh in meshes]
     tags = [decode_tags(alive.meta, name=alive.node, gossip=alive.address) for alive in known]
-    for index, mesh in enumerate(meshes):
+    for index, (node, mesh) in enumerate(zip(world.nodes, meshes, strict=True)):
+        now = node.read_clock(world.now)
         for other, alive in enumerate(known):
             if other != index:
-                member = Member(alive, tags[other], world.now)
+                member = Member(alive, tags[other], now)
                 mesh._table.add(member)
                 mesh._catalogue.revive(member.name, member.generation, member.node_id)
         for entry in entries:
             if entry is not None:
                 mesh._catalogue.accept(entry)
-        mesh._push_pull_s = world.now + push_pull_interval_s(mesh.config.profile, len(meshes)) * world.random.random()
+        mesh._push_pull_s = now + push_pull_interval_s(mesh.config.profile, len(meshes)) * world.random.random()
     assert len({mesh._catalogue.root for mesh in meshes}) <= 1, "who knows the same has the same root"

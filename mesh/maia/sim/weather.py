@@ -9,6 +9,10 @@ from typing import Final, Literal
 
 NO_DELAYS: Final[tuple[float, ...]] = ()
 
+# What TCP waits before it sends again what was lost: of a handshake (RFC 6298, §2), and of the rest (Linux's least).
+HANDSHAKE_TIMEOUT_S: Final = 1.0
+RETRANSMISSION_TIMEOUT_S: Final = 0.2
+
 # What a cut stops: a firewall that drops UDP alone is a common one.
 Cut = Literal["everything", "datagrams"]
 
@@ -51,18 +55,19 @@ class Sky:
                 if here != there:
                     self.cut(sender, receiver)
 
-    def heal(self) -> list[int]:
-        """Mend every cut; returns whom that concerns."""
-        concerned = sorted({node: None for pair in self._cuts for node in pair})
+    def heal(self) -> None:
+        """Mend every cut."""
         self._cuts.clear()
-        return concerned
 
     def severed(self, node: int) -> int:
-        """With how many others it cannot exchange everything, in one direction or both."""
+        """With how many others it has no way left to talk in time, in one direction or both.
+
+        Streams still are one, unless packets are lost: what is lost of a stream comes a second later, and a probe is over by then.
+        """
         others = {
             sender + receiver - node: None
             for (sender, receiver), what in self._cuts.items()
-            if node in (sender, receiver) and what == "everything"
+            if node in (sender, receiver) and (what == "everything" or self.weather.loss)
         }
         return len(others)
 
@@ -81,6 +86,21 @@ class Sky:
     def latency_s(self) -> float:
         low_s, high_s = self.weather.latency_s
         return low_s + (high_s - low_s) * self._random.random()
+
+    def handshake_s(self) -> float:
+        """How long a stream takes to open: there and back."""
+        return self._trip_s(HANDSHAKE_TIMEOUT_S) + self._trip_s(HANDSHAKE_TIMEOUT_S)
+
+    def message_s(self) -> float:
+        """How long a message on an open stream takes: what is lost comes later."""
+        return self._trip_s(RETRANSMISSION_TIMEOUT_S)
+
+    def _trip_s(self, timeout_s: float) -> float:
+        trip_s = self.latency_s()
+        while self.weather.loss and self._random.random() < self.weather.loss:
+            trip_s += timeout_s
+            timeout_s *= 2
+        return trip_s
 
     def delays_s(self, sender: int, receiver: int) -> tuple[float, ...]:
         """After how long each copy of a packet arrives; no copy where it is lost."""

@@ -22,6 +22,7 @@ from maia.errors import DatagramRejected
 from maia.exchanges import Exchange
 from maia.identity import PRIVATE_KEY_BYTES, KeyPair
 from maia.keyring import Keyring
+from maia.sim.squeezing import squeezed
 from maia.sim.weather import FAIR, Cut, Sky, Weather
 from maia.view import GenerationRaised, IncarnationRaised, MeshEvent, MeshView
 
@@ -104,7 +105,6 @@ class SimulatedNode:
         self.tick_s = float("inf")
         self.due_s = float("inf")  # the same on its own clock
         self.ticks = 0
-        self.stream_bytes = 0  # sent in this life
         self.incarnation = config.incarnation  # persisted
         self.generation = config.generation  # persisted
         self.history: deque[tuple[float, MeshEvent | NodeEvent]] = deque(maxlen=REMEMBERED_EVENTS)
@@ -145,6 +145,7 @@ class World:
         self.profile = profile
         self.keyring = keyring
         self.packets = 0
+        self.stamps = 0  # given to values so far; see `stamps`
         self.fingerprint = 0  # over every packet and event, in order: equal for equal runs
         self.witness = witness
         clocks = Random(f"clocks {seed}")
@@ -199,7 +200,6 @@ class World:
         node.mesh = Mesh(config, random=Random(f"node {self.seed} {node.index} {node.life}"), now=now)
         node.paused = False
         node.tick_s = float("inf")
-        node.stream_bytes = 0
         self._note(node, NodeStarted(keep_state))
         for key, value in node.offers.items():
             node.mesh.offer(key, value, now=now)
@@ -265,8 +265,10 @@ class World:
 
     def heal(self) -> None:
         """Everything passes again."""
-        for index in self.sky.heal():
-            self._note(self.nodes[index], NodeReconnected())
+        severed = [node for node in self.nodes if self.sky.severed(node.index) > 1]
+        self.sky.heal()
+        for node in severed:
+            self._note(node, NodeReconnected())
 
     def leave(self, node: SimulatedNode) -> None:
         if node.mesh is not None:
@@ -309,6 +311,10 @@ class World:
 
     def node_named(self, name: str) -> SimulatedNode:
         return self._by_name[name]
+
+    def profiles(self) -> list[Profile]:
+        """Those that any node has, each once."""
+        return list({node.config.profile.name: node.config.profile for node in self.nodes}.values())
 
     def running(self) -> list[SimulatedNode]:
         return [node for node in self.nodes if node.mesh is not None and not node.paused]
@@ -361,7 +367,10 @@ class World:
         for payload, target in mesh.datagrams():
             index = self._index_of.get(target)
             if index is not None:
-                for delay_s in self.sky.delays_s(node.index, index):
+                delays_s = self.sky.delays_s(node.index, index)
+                if delays_s and self.sky.squeezes():
+                    payload = squeezed(payload)
+                for delay_s in delays_s:
                     self._numbered += 1
                     heappush(self._heap, (now + delay_s, self._numbered, DATAGRAM, index, 0, payload, node.address))
         for exchange in mesh.exchanges():
@@ -396,12 +405,10 @@ class World:
         assert node.mesh is not None, "who is down dials nobody"
         node.mesh.counters.stream_bytes_out += len(exchange.request)
         index = self._index_of.get(exchange.target)
-        node.stream_bytes += len(exchange.request)
         if index is None or not self._connects(node.index, index):
             self._push(self.now + STREAM_TIMEOUT_S, FAILURE, node.index, node.life, exchange.number, None)
             return
-        # A handshake, then the request: one and a half round trips.
-        when_s = self.now + 3 * self.sky.latency_s()
+        when_s = self.now + self.sky.handshake_s() + self.sky.message_s()
         self._push(when_s, REQUEST, index, 0, exchange.request, (node.index, node.life, exchange.number))
 
     def _connects(self, one: int, other: int) -> bool:
@@ -428,8 +435,7 @@ class World:
                 self._push(self.now + self.sky.latency_s(), FAILURE, dialler, dialler_life, number, None)
                 return False
             mesh.counters.stream_bytes_out += len(reply)
-            node.stream_bytes += len(reply)
-            self._push(self.now + self.sky.latency_s(), REPLY, dialler, dialler_life, reply, number)
+            self._push(self.now + self.sky.message_s(), REPLY, dialler, dialler_life, reply, number)
             return True
         if mesh is None or life != node.life:
             return False

@@ -41,13 +41,14 @@ def test_an_alive_makes_a_member_and_is_told_on() -> None:
     [
         # At equal incarnations dead overrules suspect overrules alive; a higher incarnation overrules all but a lower one never.
         (Alive, (Suspect, 5), "suspect"),
-        (Alive, (Dead, 5), "dead"),
+        (Alive, (Dead, 5), "suspect"),
         (Alive, (Suspect, 4), "alive"),
         (Alive, (Dead, 4), "alive"),
-        (Alive, (Dead, 6), "dead"),
+        (Alive, (Dead, 6), "suspect"),
         (Suspect, (Alive, 5), "suspect"),
         (Suspect, (Alive, 6), "alive"),
         (Suspect, (Dead, 5), "dead"),
+        (Suspect, (Dead, 4), "suspect"),
         (Dead, (Alive, 5), "dead"),
         (Dead, (Suspect, 6), "dead"),
         (Dead, (Alive, 6), "alive"),
@@ -62,6 +63,8 @@ def test_which_message_overrules_which(known: type[Message], heard: tuple[type[M
 
     if known is not Alive:
         talk.hear(message(known, 5), sender=talk.address(TWO))
+        talk.silent[ONE] = None
+        talk.pass_time(1.5)  # longer than the minimum of a suspicion: now whoever says that it is dead is believed
     talk.hear(message(*heard), sender=talk.address(TWO))
     assert talk.status(ONE) == becomes
 
@@ -147,7 +150,7 @@ def test_who_accuses_us_with_an_old_incarnation_is_told_our_newer_one() -> None:
 
 def test_a_dead_member_that_speaks_is_told_that_it_is_dead_so_that_it_refutes() -> None:
     talk = Talk(peers=2)
-    talk.hear(Dead(5, ONE, TWO), sender=talk.address(TWO))
+    talk.lose(ONE, incarnation=5)
     talk.forget()
     talk.hear(talk.alive(ONE, 1), sender=talk.address(ONE))
     assert Dead(5, ONE, ME) in talk.said(Dead, to=ONE)
@@ -179,9 +182,44 @@ def test_who_suspects_somebody_that_said_goodbye_is_told_so() -> None:
     assert talk.status(ONE) == "left"
 
 
+def test_a_death_that_another_reports_is_an_accusation_until_the_member_had_time_to_refute() -> None:
+    talk = Talk(peers=3)
+    talk.silent[ONE] = None
+    talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
+    assert talk.events == [MemberSuspected(ONE, TWO)]
+    assert talk.said(Dead) == []  # nor is it told on before it is believed
+    talk.pass_time(0.9)
+    assert talk.status(ONE) == "suspect"
+    talk.pass_time(1.1)
+    assert talk.status(ONE) == "dead"
+
+
+def test_a_death_that_another_reports_is_refuted_like_any_accusation() -> None:
+    talk = Talk(peers=3)
+    talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
+    talk.hear(talk.alive(ONE, 2), sender=talk.address(ONE))
+    talk.pass_time(20.0)
+    assert talk.status(ONE) == "alive"
+    assert talk.mesh.counters.deaths == 0
+
+
+def test_a_death_in_our_own_name_that_another_sends_is_no_verdict_of_ours() -> None:
+    talk = Talk(peers=3)
+    talk.hear(Dead(1, ONE, ME), sender=talk.address(TWO))
+    assert talk.status(ONE) == "suspect"
+
+
+def test_who_suspects_somebody_whom_we_buried_is_told_so() -> None:
+    talk = Talk(peers=3)
+    talk.lose(ONE)
+    talk.forget()
+    talk.hear(Suspect(1, ONE, TWO), sender=talk.address(TWO))
+    assert talk.said(Dead, to=TWO) == [Dead(1, ONE, ME)]
+
+
 def test_a_goodbye_that_comes_after_the_death_still_counts() -> None:
     talk = Talk(peers=2)
-    talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
+    talk.lose(ONE)
     talk.hear(Dead(1, ONE, ONE), sender=talk.address(TWO))
     assert talk.status(ONE) == "left"
 
@@ -207,7 +245,7 @@ def test_the_same_identity_may_move_to_another_address() -> None:
 
 def test_another_identity_never_takes_a_name_over() -> None:
     talk = Talk(peers=2)
-    talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
+    talk.lose(ONE)
     talk.forget()
     talk.hear(talk.alive(ONE, 9, signer=key_of("somebody else"), gossip=ELSEWHERE), sender=ELSEWHERE)
     assert talk.status(ONE) == "dead"
