@@ -14,7 +14,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tests.rig.server_process import ROOT
@@ -83,6 +83,11 @@ def ours(profile: str) -> Side:
         return [*module, name, f"{host}:{PORT}", "--profile", profile, "--life", str(life), *seed]
 
     return Side(name=profile, up="up", command=command, read=read_ours)
+
+
+def sealed(side: Side) -> Side:
+    """One of ours under AES-GCM."""
+    return replace(side, name=f"{side.name}, sealed", command=lambda *each: [*side.command(*each), "--sealed"])
 
 
 def _serf(name: str, host: str, join: str | None, life: int) -> Sequence[str]:

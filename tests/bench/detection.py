@@ -4,7 +4,8 @@ Maia under `lan-fast` and under `lan`, and Debian's serf at its LAN defaults, in
 `MeshDriver` in a process of its own, a stock one an agent; every verdict is what a survivor writes about it, stamped as it arrives.
 
 - a death: from `kill -9` to the first and to the last survivor's verdict; then the victim returns, and is known again, before the next one;
-- quiet: bytes that each member sends (headers of IP, UDP and TCP included, counted by the kernel) and CPU, nobody coming or going;
+- quiet: nobody comes or goes. Bytes that each member sends (headers of IP, UDP and TCP included, counted by the kernel) and CPU; ours once
+  more, sealed;
 - troubles: 2 % of all packets lost, whatever they carry; then one member stopped for 100 to 400 ms besides, again and again. Whoever is
   given up then lives, so each such verdict is a false death.
 
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.bench.cluster import PATIENCE_S, SERF, Cluster, Side, Told, cluster, ours
+from tests.bench.cluster import PATIENCE_S, SERF, Cluster, Side, Told, cluster, ours, sealed
 from tests.bench.facts import facts, in_one_line, write_raw
 from tests.bench.network import count, enter_own_network, lose, sent_bytes
 from tests.bench.overhead import cpu_seconds
@@ -32,7 +33,8 @@ from tests.bench.ratios import Goal, Verdict, percentile, spread
 from tests.rig.nodes import ROOT
 
 FAST, LAN = ours("lan-fast"), ours("lan")
-SIDES = {side.name: side for side in (FAST, LAN, SERF)}
+SEALED = sealed(FAST)
+SIDES = {side.name: side for side in (FAST, LAN, SERF, SEALED)}
 LOSS_PERCENT = 2
 TROUBLES = ("loss", "loss, one starved")
 STARVED_S = (0.1, 0.4)
@@ -161,6 +163,8 @@ async def measure_side(side: Side, arguments: argparse.Namespace, *, size: int, 
     async with cluster(side, number=number, size=size) as meshed:
         await asyncio.sleep(SETTLE_S[1])  # the last rumours of who joined
         found.watches["quiet"] = await watch(meshed, arguments.quiet)
+        if side is SEALED:
+            return found
         for _ in range(arguments.rounds * (FAST_ROUNDS if side is FAST else 1)):
             found.deaths.append(await one_death(meshed, random))
         if size == arguments.troubled and arguments.seconds:
@@ -182,11 +186,11 @@ def row(size: int, name: str, found: Found) -> str:
     quiet = found.watches["quiet"]
     times = "".join(f"{format(numbers, '.2f') if numbers else 'none':>20}" for numbers in (spread(found.first_s), spread(last)))
     tail = f"{percentile(every, 0.99):>8.2f}{max(every):>8.2f}" if every else f"{'':16}"
-    return f"{size:>3}  {name:<10}{times}{tail}{quiet.kbit_per_s:>14.2f}{quiet.cpu_percent:>8.2f}"
+    return f"{size:>3}  {name:<17}{times}{tail}{quiet.kbit_per_s:>14.2f}{quiet.cpu_percent:>8.2f}"
 
 
 def table(found: Table) -> str:
-    lines = [f"{'N':>3}  {'side':<10}{'first verdict s':>20}{'last verdict s':>20}{'p99':>8}{'max':>8}{'kbit/s, quiet':>14}{'CPU %':>8}"]
+    lines = [f"{'N':>3}  {'side':<17}{'first verdict s':>20}{'last verdict s':>20}{'p99':>8}{'max':>8}{'kbit/s, quiet':>14}{'CPU %':>8}"]
     lines += [row(size, name, each) for size, sides in found.items() for name, each in sides.items()]
     for size, sides in found.items():
         for name, each in sides.items():
@@ -221,8 +225,10 @@ def verdicts(found: Table) -> list[Verdict]:
                     goal = Goal(name="G8", what=f"false deaths beyond those of lan, {trouble}, among {size}", at_most=0)
                     judged.append(Verdict(goal=goal, ratio=spread([float(more)]), failures=0))
         if (limit := QUIET_KBIT.get(size)) is not None:
-            goal = Goal(name="G9", what=f"kbit/s that one of {size} quiet members sends", at_most=limit)
-            judged.append(Verdict(goal=goal, ratio=spread([fast.watches["quiet"].kbit_per_s]), failures=0))
+            for name in (FAST.name, SEALED.name):
+                if name in sides:
+                    goal = Goal(name="G9", what=f"kbit/s that one of {size} quiet members sends, {name}", at_most=limit)
+                    judged.append(Verdict(goal=goal, ratio=spread([sides[name].watches["quiet"].kbit_per_s]), failures=0))
     return judged
 
 
@@ -240,8 +246,8 @@ async def measure(arguments: argparse.Namespace) -> int:
     for size in arguments.sizes:
         found[size] = {}
         for name in arguments.sides:
-            if name == LAN.name and size != arguments.troubled and not arguments.full:
-                continue  # it is there to be compared by its false deaths
+            if name in (LAN.name, SEALED.name) and size != arguments.troubled and not arguments.full:
+                continue  # they are there for false deaths, and for bytes
             number += 1
             found[size][name] = await measure_side(SIDES[name], arguments, size=size, number=number)
             print(f"{row(size, name, found[size][name])}", flush=True)
@@ -258,7 +264,7 @@ async def measure(arguments: argparse.Namespace) -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=[3, 10, 20], metavar="N,N")
-    parser.add_argument("--sides", type=lambda text: text.split(","), default=list(SIDES), metavar="NAME,NAME")
+    parser.add_argument("--sides", type=str, nargs="*", default=list(SIDES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=4, help=f"deaths, a side and size; {FAST_ROUNDS} times as many under lan-fast")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each trouble; 0 leaves them out")
     parser.add_argument("--quiet", type=float, default=8.0, help="seconds in which bytes and CPU are counted")
@@ -271,7 +277,7 @@ def parse() -> argparse.Namespace:
     if unknown := [name for name in given.sides if name not in SIDES]:
         parser.error(f"no such side: {', '.join(unknown)}; there are {', '.join(SIDES)}")
     if SERF.name in given.sides and shutil.which("serf") is None:
-        parser.error("there is no serf on this machine: apt-get install serf, or leave it out with --sides lan-fast,lan")
+        parser.error("there is no serf on this machine: apt-get install serf, or leave it out with --sides lan-fast lan")
     return given
 
 

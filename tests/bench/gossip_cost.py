@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench.cluster import PORT, Cluster, Side, cluster, ours
+from tests.bench.cluster import PORT, Cluster, cluster, ours, sealed
 from tests.bench.facts import facts, in_one_line, write_raw
 from tests.bench.hotspots import hotspots
 from tests.bench.network import enter_own_network
@@ -56,10 +56,6 @@ class Window:
     datagrams_in_per_s: float
     datagrams_out_per_s: float
     suspicions: int  # a run in which peers are suspected measures a machine that is too small for it
-
-
-def sealed(side: Side) -> Side:
-    return Side(name=f"{side.name}, sealed", up=side.up, command=lambda *each: [*side.command(*each), "--sealed"], read=side.read)
 
 
 @contextlib.asynccontextmanager

@@ -18,12 +18,13 @@ from dataclasses import asdict
 
 from tests.maia.keys import key_of
 
-from maia.config import PROFILES, Address, MeshConfig
+from maia.config import LOAD_BYTES_MAX, PROFILES, Address, MeshConfig
 from maia.drivers.driver import MeshDriver
 from maia.keyring import Keyring
 from maia.view import MemberDied, MemberJoined, MemberReturned, MemberSuspected, MeshEvent, OffersChanged
 
 JOIN_S = 30.0
+FULL_LOAD = b"l" * LOAD_BYTES_MAX  # every ack says how busy its node is, in as many bytes as that may take
 SEAL_KEY = b"benchmarks only!" * 2
 
 
@@ -66,6 +67,7 @@ async def main(config: MeshConfig, seed: Address | None) -> None:
             print(line, flush=True)
 
     driver.subscribe(tell)
+    driver.report_load(FULL_LOAD)
     await driver.start()
     print("up", flush=True)
     if seed is not None:

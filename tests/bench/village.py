@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import sys
 
-from tests.bench.mesh_process import address_of, config_of
+from tests.bench.mesh_process import FULL_LOAD, address_of, config_of
 
 from maia.config import PROFILES, Address
 from maia.drivers.driver import MeshDriver
@@ -37,6 +37,7 @@ async def main(arguments: argparse.Namespace) -> None:
         for index, place in enumerate(places)
     ]
     for driver in drivers:
+        driver.report_load(FULL_LOAD)
         await driver.start()
         await driver.join([arguments.join], timeout_s=JOIN_S)
     while any(sum(member.status == "alive" for member in driver.view.peers) < len(drivers) for driver in drivers):
