@@ -39,6 +39,7 @@ class Doubts(NamedTuple):
     refutations: int
     stalls: int
     late: int  # probes that only others, or TCP, could answer
+    voided: int  # probes that were under way when it stood still
 
     def since(self, before: Doubts) -> Doubts:
         return Doubts(*(now - then for now, then in zip(self, before, strict=True)))
@@ -60,6 +61,7 @@ async def doubts(node: Node) -> Doubts:
         refutations=figures["maia_refutations_total", ""],
         stalls=figures["maia_stalls_total", ""],
         late=figures["maia_probes_total", "late"],
+        voided=figures["maia_probes_total", "voided"],
     )
 
 

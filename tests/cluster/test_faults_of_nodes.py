@@ -28,6 +28,8 @@ MODELS_GOAL_S = 5.0
 STREAMS_AT_ONCE = 16
 BODY_BYTES = 10 * 2**20
 BODIES = 3
+# In each of them it is about one in three that somebody waits for an answer.
+STANDSTILLS_MAX = 20
 MODELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models"
 
 
@@ -61,6 +63,25 @@ async def test_when_all_five_lose_power_and_start_again_there_are_five_and_no_gh
         assert all(own.deaths == 0 for own in (await five.doubts()).values())
 
 
+async def test_a_node_that_lost_its_state_is_a_new_one_and_the_old_one_does_not_haunt_its_address(tmp_path: Path) -> None:
+    async with five_nodes(e={"data": tmp_path / "e"}) as five:
+        old = (await row(five["a"], "e"))["node_id"]
+        await five["e"].kill()
+        shutil.rmtree(tmp_path / "e")
+        await five["e"].start()
+        new = (await row(five["e"], "e"))["node_id"]
+        assert new != old
+
+        async def told_apart() -> bool:
+            for name in "abcd":
+                known = {found["node_id"]: found["status"] for found in (await five[name].get("/v1/mesh/state"))["nodes"]}
+                assert (known[old], known.get(new), len(known)) == ("dead", "alive", 6), f"{name} knows {known}"
+            return True
+
+        await eventually(told_apart, DEATH_GOAL_S, what="the old one is dead, the new one alive")
+        await stays(told_apart, WATCHED_S)
+
+
 async def test_a_pause_of_half_a_second_is_nobodys_death() -> None:
     async with five_nodes() as five:
         before = await five.doubts()
@@ -90,6 +111,30 @@ async def test_a_node_that_hangs_is_given_up_blames_nobody_and_is_back_with_all_
         assert since["e"].accusations == 0, f"e blamed others for its own pause\n{await five.evidence()}"
         assert since["e"].stalls > 0
         assert since["e"].refutations > 0
+
+
+async def test_when_the_whole_machine_stands_still_for_a_second_none_of_its_nodes_blames_another() -> None:
+    async with five_nodes() as five:
+        before = await five.doubts()
+        for _ in range(STANDSTILLS_MAX):
+            # One is a little ahead of the others, so that somebody is waiting for its answer when the rest stops, too.
+            five["a"].pause()
+            await asyncio.sleep(0.1)
+            for name in "bcde":
+                five[name].pause()
+            await asyncio.sleep(1.0)
+            for node in five.nodes.values():
+                node.resume()
+            await five.all_see(EVERYBODY, goal_s=RETURN_GOAL_S, what="everybody is alive after a standstill")
+            since = await five.nobody_died_since(before)
+            assert not any(own.accusations for own in since.values()), f"{since}\n{await five.evidence()}"
+            if any(own.voided for own in since.values()):
+                break
+        else:
+            raise AssertionError(f"in {STANDSTILLS_MAX} standstills nobody ever waited for an answer")
+        await stays(lambda: everybody_lives(five), WATCHED_S)
+        since = await five.nobody_died_since(before)
+        assert not any(own.accusations for own in since.values()), f"{since}\n{await five.evidence()}"
 
 
 @contextlib.asynccontextmanager
