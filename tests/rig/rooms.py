@@ -127,13 +127,13 @@ class Rooms:
         return (await all_events(self.start(query, **how)))[-1].data
 
     @asynccontextmanager
-    async def open_door(self) -> AsyncIterator[Address]:
+    async def open_door(self, port: int = 0) -> AsyncIterator[Address]:
         """Serves calls of other nodes on loopback, under its own name, and lets this one call others."""
         serving = PeerServing(models=self.models, start_run=self.runtime.serve, metrics=self.metrics)
         async with AsyncExitStack() as stack:
             me = Greeting(f"{self.node}-000000", f"id-{self.node}")
             board = await stack.enter_async_context(Switchboard(me=me, handlers={COMPLETE: serving.complete, RUN: serving.run}))
-            port = await board.serve("127.0.0.1", 0)
+            port = await board.serve("127.0.0.1", port)
             self.peers.board = board
             yield Address("127.0.0.1", port)
 

@@ -12,7 +12,7 @@ class Candidate:
 
     node: str  # its wire name
     here: bool  # this very node
-    suspected: bool  # the mesh has doubts: last in the order, not out
+    suspected: bool  # the mesh has doubts, or our own link there broke: last in the order, not out
     in_flight: int  # our own calls that it has not answered yet; counted here at once, gossip is too slow for that
 
 

@@ -218,7 +218,10 @@ class AgentRuntime:
 
     def _hosts(self, name: str) -> tuple[MemberView, ...]:
         members = {member.name: member for member in self._roster.hosting(name)}
-        order = rank(Candidate(member.name, here=False, suspected=member.status == "suspect", in_flight=0) for member in members.values())
+        order = rank(
+            Candidate(name, here=False, suspected=member.status == "suspect" or self._peers.doubts(member), in_flight=0)
+            for name, member in members.items()
+        )
         return tuple(members[candidate.node] for candidate in order)
 
     def _nobody(self, name: str) -> AstromeshError:

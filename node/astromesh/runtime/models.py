@@ -134,9 +134,8 @@ class Models:
         if not forwarded:
             for member in self._roster.serving(model):
                 opens[member.name] = self._peers.model_on(member)
-                candidates.append(
-                    Candidate(member.name, here=False, suspected=member.status == "suspect", in_flight=self._in_flight[member.name])
-                )
+                suspected = member.status == "suspect" or self._peers.doubts(member)
+                candidates.append(Candidate(member.name, here=False, suspected=suspected, in_flight=self._in_flight[member.name]))
         return [(candidate, opens[candidate.node]) for candidate in rank(candidates)]
 
     def _label(self, candidate: Candidate) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from astromesh.dialogue import ModelEvent, ModelRequest
@@ -18,7 +19,7 @@ from astromesh.runtime.events import RunEvent
 from astromesh.telemetry.metrics import Metrics
 from maia.drivers.link import IncomingCall
 from maia.drivers.switchboard import Peer, Switchboard
-from maia.errors import CallError, CallExpired, CallFailed, PeerUnreachable
+from maia.errors import CallError, CallExpired, CallFailed, LinkLost, PeerUnreachable
 from maia.view import MemberView
 
 V = TypeVar("V")
@@ -34,6 +35,20 @@ class PeerCalls:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self.board: Switchboard | None = None  # None while the mesh is off: then nobody is there to be called
+        self._lost_s: dict[str, float] = {}  # by wire name: when a call there last found no link or lost it, on the mesh's clock
+
+    def doubts(self, member: MemberView) -> bool:
+        """Whether a link there failed and the mesh has heard nothing from it since: a reason to ask others first, as a suspicion is.
+
+        A process that dies breaks its links at once; until its peers suspect it, a probe has to come and go.
+        """
+        lost_s = self._lost_s.get(member.name)
+        return lost_s is not None and member.heard_s <= lost_s
+
+    def _doubt(self, member: MemberView) -> None:
+        view = self._roster.view()
+        known = view.members if view is not None else {}
+        self._lost_s = {name: lost_s for name, lost_s in self._lost_s.items() if name in known} | {member.name: monotonic()}
 
     def model_on(self, member: MemberView) -> Callable[..., AsyncGenerator[ModelEvent, None]]:
         """`complete` of a model provider, carried out by that member."""
@@ -86,10 +101,13 @@ class PeerCalls:
                 f"{label} did not finish within {timeout_s:.0f} s", hint="raise timeout_seconds, or pick a faster model"
             ) from failure
         except PeerUnreachable as failure:
+            self._doubt(member)
             raise unreachable(
                 f"{label} cannot be reached: {failure}", hint="astromesh-node members shows who is there", retry_after_s=RETRY_AFTER_S
             ) from failure
         except CallError as failure:
+            if isinstance(failure, LinkLost):
+                self._doubt(member)
             lost: AstromeshError = (
                 unreachable(f"{label} refused: {failure}", hint="ask again soon", retry_after_s=1)
                 if failure.definite

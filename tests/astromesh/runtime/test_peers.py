@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,6 +219,39 @@ async def test_a_peer_that_refuses_leads_to_the_next_one() -> None:
         assert seen[0] == Routed("c", "peer", 3)
 
 
+async def test_a_peer_that_could_not_be_called_is_asked_last_until_the_mesh_hears_from_it() -> None:
+    async with pair() as two:
+        two.b.has(Scripted(["Yes.", "Still.", "Again."]))
+        b, gone = (
+            member(name, models=[MODEL], link=at) for name, at in (("b-000000", two.b_at), ("aa-00000", Address("127.0.0.1", free_port())))
+        )
+        attempts = []
+        for heard_s in (0.0, 0.0, math.inf):
+            two.a.sees(b, replace(gone, heard_s=heard_s))
+            (routed, *_), failure = await drained(two.a.models.complete(REQUEST, timeout_s=AMPLE_S))
+            assert failure is None
+            attempts.append(routed)
+        assert attempts == [Routed("b", "peer", 2), Routed("b", "peer", 1), Routed("b", "peer", 2)]
+
+
+async def test_a_peer_that_broke_its_link_in_mid_stream_is_asked_last() -> None:
+    async with pair() as two, AsyncExitStack() as stack:
+        c = Rooms("c", linked=True)
+        c.has(Scripted(["From c."]))
+        c_at = await stack.enter_async_context(c.open_door())
+        two.a.sees(member("b-000000", models=[MODEL], link=two.b_at), member("c-000000", models=[MODEL], link=c_at))
+        model = HeldModel("One ", "two")
+        two.b.has(model)
+        model.let()
+        async with aclosing(two.a.models.complete(REQUEST, timeout_s=AMPLE_S)) as stream:
+            assert await anext(stream) == Routed("b", "peer", 1)
+            await two.closing_b.aclose()
+            _, lost = await drained(stream)
+            assert isinstance(lost, PeerLost)
+        seen, failure = await drained(two.a.models.complete(REQUEST, timeout_s=AMPLE_S))
+        assert (seen[0], failure) == (Routed("c", "peer", 1), None)
+
+
 async def test_a_call_past_its_time_ends_here_and_there() -> None:
     async with pair() as two:
         model = HeldModel("never")
@@ -370,6 +405,23 @@ async def test_a_host_that_cannot_be_reached_leads_to_the_next_host() -> None:
         nobody = Address("127.0.0.1", free_port())
         two.a.sees(member("aa-00000", agents=["desk"], link=nobody), member("b-000000", agents=["desk"], link=two.b_at))
         assert (await two.a.ask("Hello"))["answer"] == "From b."
+
+
+async def test_a_host_that_could_not_be_called_is_asked_last_until_the_mesh_hears_from_it() -> None:
+    async with pair() as two, AsyncExitStack() as stack:
+        two.b.hosts(an_agent(provider=Scripted(["From b.", "From b again."])))
+        b, back = (
+            member("b-000000", agents=["desk"], link=two.b_at),
+            member("aa-000000", agents=["desk"], link=Address("127.0.0.1", free_port())),
+        )
+        two.a.sees(back, b)
+        assert (await two.a.ask("Hello"))["answer"] == "From b."
+        aa = Rooms("aa", linked=True)
+        aa.hosts(an_agent(provider=Scripted(["From aa."])))
+        assert await stack.enter_async_context(aa.open_door(back.link.port if back.link else 0)) == back.link
+        assert (await two.a.ask("Hello"))["answer"] == "From b again."
+        two.a.sees(replace(back, heard_s=math.inf), b)
+        assert (await two.a.ask("Hello"))["answer"] == "From aa."
 
 
 @pytest.mark.parametrize(
