@@ -305,9 +305,11 @@ class Mesh:
 
     def _receive(self, datagram: bytes, sender: Address, now: float) -> None:
         counters = self.counters
+        if len(datagram) > DATAGRAM_BYTES_MAX:
+            counters.received("rejected", len(datagram))
+            counters.reject("too-long")
+            return
         try:
-            if len(datagram) > DATAGRAM_BYTES_MAX:
-                raise DatagramRejected("too-long")
             packet = decode(self._sealer.open(datagram) if self._sealer is not None else datagram)
         except DatagramRejected as error:
             counters.received("rejected", len(datagram))

@@ -156,17 +156,20 @@ async def _read(
 ) -> StreamMessage:
     """One message, in slices where it is long. `held` is told of every change of what it takes in memory."""
     message: StreamMessage | None = None
-    while message is None:
-        chunk = b"" if decoder.busy else await reader.read(CHUNK_BYTES)
-        if not chunk and not decoder.busy:
-            raise ConnectionResetError("the stream ended before its message was whole")
-        counters.stream_bytes_in += len(chunk)
-        if decoder.busy or decoder.size + len(chunk) > SHORT_BYTES:
-            async with turns.turn():
+    try:
+        while message is None:
+            chunk = b"" if decoder.busy else await reader.read(CHUNK_BYTES)
+            if not chunk and not decoder.busy:
+                raise ConnectionResetError("the stream ended before its message was whole")
+            counters.stream_bytes_in += len(chunk)
+            if decoder.busy or decoder.size + len(chunk) > SHORT_BYTES:
+                async with turns.turn():
+                    message = decoder.feed_slice(chunk)
+            else:
                 message = decoder.feed_slice(chunk)
-        else:
-            message = decoder.feed_slice(chunk)
-        held(decoder.held_bytes)
+            held(decoder.held_bytes)
+    finally:
+        decoder.close()
     for reason in decoder.rejected:
         counters.reject(reason)
     return message

@@ -83,6 +83,10 @@ class StreamDecoder:
         """About what it takes in memory now."""
         return self.size + self._unpacked + NODE_BYTES * self._records
 
+    def close(self) -> None:
+        """No more will come: let go of what is held at once. Left to itself it holds itself, until somebody collects garbage."""
+        self._steps.close()
+
     def feed(self, chunk: bytes) -> StreamMessage | None:
         """The message once it is whole, None until then. Raises `DatagramRejected`, and is of no more use after that."""
         message = self.feed_slice(chunk)
