@@ -25,11 +25,13 @@ from maia.membership.reunion import Reunion
 from maia.membership.rumours import Rumours
 from maia.membership.swim import Swim
 from maia.membership.viewing import Viewer
+from maia.serf.layer import Serf
 from maia.view import (
     Counters,
     GenerationRaised,
     IncarnationRaised,
     KeyMissing,
+    KeyOperation,
     KeyQueryEnded,
     KeyringChanged,
     MemberChanged,
@@ -116,9 +118,22 @@ class Mesh:
         self._gossip_s = now + random.random() * profile.gossip_interval_s
         self._push_pull_s = now + random.random() * profile.push_pull_interval_s
         self._housekeeping_s = now + HOUSEKEEPING_S
+        self._serf = Serf(
+            config,
+            self._table,
+            outbox=self._outbox,
+            events=self._events,
+            counters=self.counters,
+            random=random,
+            depart=self._swim.depart,
+            keyring=lambda: self.keyring,
+            use_keyring=self.use_keyring,
+        )
+        self._farewell_s = math.inf
         self._exchanges = Exchanges(
             config,
             self._table,
+            serf=self._serf,
             swim=self._swim,
             prober=self._prober,
             reunion=self._reunion,
@@ -157,8 +172,15 @@ class Mesh:
         self._loads.report(value)
 
     def leave(self, *, now: float) -> None:
-        """Say goodbye. From here on this node answers, and starts nothing."""
-        self._swim.leave(now)
+        """Say goodbye. Soon after, at once where only Maia nodes hear it, this node answers and starts nothing."""
+        if self._swim.leaving or self._farewell_s < math.inf:
+            return
+        self._serf.leave()
+        if all(member.tags is not None for member in self._table.living):
+            self._swim.leave(now)
+        else:
+            # A stock agent that hears the goodbye before the intent takes it for a failure first, and says so.
+            self._farewell_s = now + self.config.profile.gossip_interval_s
 
     def use_keyring(self, keyring: Keyring) -> None:
         """Seal and open with these keys from now on. Raises `MisuseError` where there were none at the start."""
@@ -168,6 +190,15 @@ class Mesh:
         self.config = replace(self.config, keyring=keyring)
         self._events.append(KeyringChanged())
 
+    def ask_keys(self, operation: KeyOperation, key: bytes | None, *, now: float) -> int:
+        """Ask all living members about their keys; `KeyQueryEnded` brings what they say, under the number returned here.
+
+        Raises `MisuseError` where a key is missing or superfluous, or too many questions are open.
+        """
+        number = self._serf.ask_keys(operation, key, now)
+        self._settle(now)
+        return number
+
     @property
     def keyring(self) -> Keyring | None:
         """The keys as they are now; None for a mesh in the clear."""
@@ -176,7 +207,8 @@ class Mesh:
     @property
     def farewell_told(self) -> bool:
         """The goodbye was told as often as a rumour is; stopping now looks like leaving to everyone."""
-        return self._swim.leaving and (self.config.name not in self._rumours or not self._table.living)
+        told = self.config.name not in self._rumours and self._serf.leave_told
+        return self._swim.leaving and (told or not self._table.living)
 
     def has_member_on(self, host: str) -> bool:
         """Whether a living member gossips from this host, at whatever port."""
@@ -217,9 +249,9 @@ class Mesh:
 
     def deadline(self) -> float:
         """When `tick` has something to do: perhaps at once, never at infinity."""
-        gossip_s = self._gossip_s if len(self._rumours) and self._table.living else math.inf
+        gossip_s = self._gossip_s if self._anything_to_tell and self._table.living else math.inf
         if self._swim.leaving:
-            return min(gossip_s, self._courier.due_s(), self._housekeeping_s)
+            return min(gossip_s, self._courier.due_s(), self._serf.due_s(), self._housekeeping_s)
         return min(
             self._prober.due_s(),
             self._swim.due_s,
@@ -228,18 +260,24 @@ class Mesh:
             self._reunion.due_s(),
             self._push_pull_s,
             self._housekeeping_s,
+            self._serf.due_s(),
+            self._farewell_s,
         )
 
     def tick(self, *, now: float) -> None:
         """Do everything that is due. Coming a probe timeout or more too late for a probe counts as a stall."""
         self._notice_stall(now)
+        if self._farewell_s <= now:
+            self._farewell_s = math.inf
+            self._swim.leave(now)
         if not self._swim.leaving:
             self._watch(now)
         self._note_offers(self._courier.tick(now), now)
+        self._serf.tick(now)
         for peer in self._courier.streams:
             self._exchanges.dial(peer, join=False)
         self._courier.streams.clear()
-        if self._gossip_s <= now and len(self._rumours) and self._table.living:
+        if self._gossip_s <= now and self._anything_to_tell and self._table.living:
             self._gossip(now)
         if self._housekeeping_s <= now:
             self._keep_house(now)
@@ -408,7 +446,10 @@ class Mesh:
 
     def _hear_user(self, message: User, sender: Address, now: float) -> None:
         if not message.body or message.body[0] < PRIVATE_FROM:
-            return  # Serf's events and queries between stock agents
+            if not self._exchanges.alone:
+                self._serf.hear(message.body, now)
+                self._settle(now)
+            return
         member = self._table.at(sender)
         if member is None or member.tags is None:
             self.counters.reject("stranger")
@@ -447,7 +488,11 @@ class Mesh:
 
     def datagrams(self) -> list[Datagram]:
         """What to send, drained."""
-        return self._outbox.drain(self._tell if len(self._rumours) else None)
+        return self._outbox.drain(self._tell if self._anything_to_tell else None)
+
+    @property
+    def _anything_to_tell(self) -> bool:
+        return len(self._rumours) > 0 or len(self._serf.broadcasts) > 0
 
     def _is_known_at(self, address: Address) -> bool:
         return self._table.knows(address)
@@ -457,7 +502,16 @@ class Mesh:
         return member is not None and member.vsn[1] >= CHECKSUM_PROTOCOL
 
     def _tell(self, budget_bytes: int, most: int) -> list[bytes]:
-        return self._rumours.take(budget_bytes=budget_bytes, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count, most=most)
+        broadcasts = self._serf.broadcasts
+        if not len(broadcasts):
+            return self._rumours.take(budget_bytes, most, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count)
+        first, second = (broadcasts, self._rumours) if broadcasts.urgent else (self._rumours, broadcasts)
+        told: list[bytes] = []
+        for queue in (first, second):
+            taken = queue.take(budget_bytes, most - len(told), overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count)
+            budget_bytes -= sum(map(len, taken)) + PART_OVERHEAD * len(taken)
+            told += taken
+        return told
 
     # --- events and the view ---
 
@@ -473,6 +527,7 @@ class Mesh:
         while self._settled < len(self._events):
             event = self._events[self._settled]
             self._settled += 1
+            self._serf.follow(event, now)
             match event:
                 case MemberJoined() | MemberReturned() | MemberChanged():
                     member = self._table.by_name[event.name]
@@ -483,6 +538,8 @@ class Mesh:
                 case MemberDied() | MemberLeft():
                     self._catalogue.bury(event.name, now)
                     self._loads.forget(event.name)
+                case SeedAnswered():
+                    self._serf.announce()
                 case (
                     MemberSuspected()
                     | MemberCleared()
@@ -491,7 +548,6 @@ class Mesh:
                     | OffersChanged()
                     | IncarnationRaised()
                     | GenerationRaised()
-                    | SeedAnswered()
                     | KeyQueryEnded()
                     | KeyringChanged()
                     | KeyMissing()

@@ -16,6 +16,7 @@ from maia.membership.members import Member, MemberTable
 from maia.membership.probing import Prober, StreamPing
 from maia.membership.reunion import Reunion
 from maia.membership.swim import Swim
+from maia.serf.layer import Serf
 from maia.view import Counters, MeshEvent, SeedAnswered
 from maia.wire.codec import encode
 from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
@@ -54,6 +55,7 @@ class Exchanges:
         config: MeshConfig,
         table: MemberTable,
         *,
+        serf: Serf,
         swim: Swim,
         prober: Prober,
         reunion: Reunion,
@@ -67,6 +69,7 @@ class Exchanges:
         self._name = config.name
         self._cluster_id = config.cluster_id
         self._table = table
+        self._serf = serf
         self._swim = swim
         self._prober = prober
         self._reunion = reunion
@@ -133,6 +136,7 @@ class Exchanges:
             raise
         self._counters.exchanges += 1
         self._merge(reply.nodes, peer, now)
+        self._serf.merge(reply.user_state, now)
         if reply.offers:
             self._note_offers(self._courier.accept_answer(entries, now), now)
             self._courier.settle(rows, peer)
@@ -168,6 +172,7 @@ class Exchanges:
         self._counters.exchanges += 1
         # Merged before the answer is written, so that what we refute by it is already in the answer.
         self._merge(request.nodes, None, now)
+        self._serf.merge(request.user_state, now)
         offers = b""
         if request.offers:
             self._note_offers(self._courier.accept(entries, now), now)
@@ -179,7 +184,7 @@ class Exchanges:
 
     def _write_state(self, *, join: bool, offers: bytes) -> bytes:
         nodes = tuple(NodeState(member.as_alive(), _STATES[member.status]) for member in self._table.by_name.values())
-        return self._as_stream(encode_push_pull(PushPull(nodes, join, offers=offers)))
+        return self._as_stream(encode_push_pull(PushPull(nodes, join, self._serf.state(), offers)))
 
     def _as_stream(self, plaintext: bytes) -> bytes:
         sealer = self._outbox.sealer

@@ -269,6 +269,9 @@ class Counters:
     entries_accepted: int = 0
     pulls: int = 0
     events_dropped: int = 0
+    intents: int = 0  # of Serf's: somebody stays or leaves
+    user_events: int = 0  # of Serf's, heard the first time and told on
+    queries: int = 0  # the same
     health: int = 0  # the Lifeguard score now, not a sum
     rumours: int = 0  # waiting to be told now, not a sum
     lags: list[int] = field(default_factory=lambda: [0] * (len(LAG_BUCKETS_S) + 1))  # wakes by the clock, by how late they came

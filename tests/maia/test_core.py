@@ -29,7 +29,17 @@ from maia.wire.messages import (
     Suspect,
     User,
 )
-from maia.wire.offers import Entries, Listed, Want, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing
+from maia.wire.offers import (
+    PRIVATE_FROM,
+    Entries,
+    Listed,
+    Want,
+    decode_exchange,
+    decode_offers,
+    encode_entries,
+    encode_exchange,
+    encode_listing,
+)
 
 ONE, TWO, THREE = (f"p{number}-{number:06}" for number in (1, 2, 3))
 STRANGER = Address("10.9.9.9", 9)
@@ -103,12 +113,6 @@ def test_offers_from_strangers_and_stock_agents_are_refused() -> None:
     talk.hear(offer_of(ONE), sender=Address("10.9.9.8", 1))
     assert talk.member(ONE).offers == {}
     assert talk.mesh.counters.rejected == {"stranger": 2}
-
-
-def test_serf_s_own_messages_are_none_of_our_business() -> None:
-    talk = Talk(peers=1)
-    talk.hear(User(b"\x03event"), sender=STRANGER)
-    assert talk.mesh.counters.rejected == {}
 
 
 def test_no_packet_is_over_the_budget_however_much_there_is_to_tell() -> None:
@@ -217,7 +221,7 @@ def test_offers_are_brought_straight_to_whom_an_exchange_made_us_meet() -> None:
     talk.peers = other.peers
     talk.pass_time(0.11)
     for name in other.peers:
-        (message,) = [message for message in talk.said(User, to=name) if isinstance(message, User)]
+        (message,) = [message for message in talk.said(User, to=name) if isinstance(message, User) and message.body[0] >= PRIVATE_FROM]
         assert decode_offers(message.body) == Entries((entry_of(ME, 1, "models/0", 1, 0, b"ours"),))
 
 

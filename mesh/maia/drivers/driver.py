@@ -28,7 +28,8 @@ from maia.drivers.discovery import is_literal, resolve
 from maia.drivers.streams import StreamServer, Turns, dial
 from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
 from maia.exchanges import Exchange
-from maia.view import Counters, MeshEvent, MeshView, SeedAnswered
+from maia.keyring import Keyring
+from maia.view import Counters, KeyOperation, KeyQueryEnded, MeshEvent, MeshView, SeedAnswered
 from maia.wire.frames import StreamMessage
 from maia.wire.messages import PushPull
 
@@ -50,6 +51,7 @@ class Wishes:
         self.seeds: dict[Address, None] = {}
         self.joins: list[Future[None]] = []
         self.leaves: list[Future[None]] = []
+        self.questions: list[tuple[KeyOperation, bytes | None, Future[KeyQueryEnded]]] = []
 
 
 class Subscription:
@@ -162,6 +164,23 @@ class MeshDriver:
                 "check that a node gossips there, over UDP and TCP, in the same cluster"
             ) from error
 
+    @property
+    def keyring(self) -> Keyring | None:
+        """This node's keys as they are now; None where it gossips in the clear."""
+        return self._core.mesh.keyring if self._core is not None else self.config.keyring
+
+    async def ask_keys(self, operation: KeyOperation, key: bytes | None, *, timeout_s: float) -> KeyQueryEnded:
+        """Ask all living members about their keys, and wait for what they say: mostly a moment, seconds where somebody is silent.
+
+        Raises `MisuseError` where a key is missing or superfluous or too many questions are open, `TimeoutError` after `timeout_s`.
+        """
+        answered: Future[KeyQueryEnded] = Future()
+        with self._lock:
+            self._wishes.questions.append((operation, key, answered))
+        self._wake()
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.wrap_future(answered)
+
     async def leave(self, *, timeout_s: float) -> None:
         """Say goodbye and return once it is told, or after `timeout_s`. Call `stop` next."""
         told: Future[None] = Future()
@@ -263,6 +282,7 @@ class _Core:
         self._tasks: set[asyncio.Task[None]] = set()
         self._joins: list[Future[None]] = []
         self._leaves: list[Future[None]] = []
+        self._questions: dict[int, Future[KeyQueryEnded]] = {}
         self._events: list[MeshEvent] = []
         self._published_s = 0.0
 
@@ -306,6 +326,8 @@ class _Core:
         await self._server.close()
         for future in (*self._joins, *self._leaves):
             future.cancel()
+        for question in self._questions.values():
+            question.cancel()
 
     def wake(self) -> None:
         """Do what was wished for and what is due, and send, publish and sleep again."""
@@ -348,6 +370,12 @@ class _Core:
             self._resolve_joins()  # nobody to wait for but ourselves
         for seed in names:
             self._spawn(self._join_by_name(seed), f"maia-seed-{seed}")
+        for operation, question_key, answered in wishes.questions:
+            try:
+                self._questions[self.mesh.ask_keys(operation, question_key, now=now)] = answered
+            except MisuseError as mistake:
+                if not answered.done():
+                    answered.set_exception(mistake)
         if wishes.leaves:
             self._leaves += wishes.leaves
             self.mesh.leave(now=now)
@@ -381,6 +409,11 @@ class _Core:
             self._publish(now)
         if answered:
             self._resolve_joins()
+        for event in events:
+            if isinstance(event, KeyQueryEnded):
+                question = self._questions.pop(event.number, None)
+                if question is not None and not question.done():
+                    question.set_result(event)
         if self._leaves and mesh.farewell_told:
             for future in self._leaves:
                 if not future.done():

@@ -39,7 +39,7 @@ class Rumours:
             del self._by_subject[most_told.subject]
         self._by_subject[subject] = Rumour(subject, encoded, self._numbered)
 
-    def take(self, *, budget_bytes: int, overhead_bytes: int, living_count: int, most: int) -> list[bytes]:
+    def take(self, budget_bytes: int, most: int, *, overhead_bytes: int, living_count: int) -> list[bytes]:
         """Encoded rumours that fit the budget with `overhead_bytes` each, at most `most`, counted as told once more.
 
         Least told first, then longest, then newest; what does not fit is skipped for what does.

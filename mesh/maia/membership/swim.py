@@ -264,6 +264,13 @@ class Swim:
         self._reckon()
         return suspicion.deadline_s <= now
 
+    def depart(self, name: str, now: float) -> None:
+        """Somebody dead had meant to leave, or is made to have left: nobody looks for it any more."""
+        member = self._table.get(name)
+        if member is not None and member.status == "dead":
+            self._turn(member, "left", accuser="", how="it had said that it leaves, or somebody said it in its name", now=now)
+            self._events.append(MemberLeft(member.name))
+
     def expire(self, now: float) -> None:
         """Give up every suspect whose time has run out."""
         if self.due_s > now:

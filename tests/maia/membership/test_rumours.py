@@ -8,7 +8,7 @@ from maia.membership.rumours import RUMOURS_MAX, Rumours, transmit_limit
 
 
 def take(rumours: Rumours, *, budget_bytes: int = 1000, living_count: int = 5, most: int = 255) -> list[bytes]:
-    return rumours.take(budget_bytes=budget_bytes, overhead_bytes=2, living_count=living_count, most=most)
+    return rumours.take(budget_bytes, most, overhead_bytes=2, living_count=living_count)
 
 
 @pytest.mark.parametrize(("living", "limit"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1000, 16)])
