@@ -3,7 +3,7 @@
 Maia under `lan-fast` and under `lan`, and Debian's serf at its LAN defaults, in turn, in a network of their own. A member of ours is a bare
 `MeshDriver` in a process of its own, a stock one an agent; every verdict is what a survivor writes about it, stamped as it arrives.
 
-- a death: from `kill -9` to the first and to the last survivor's verdict; then the victim returns, and is known again, before the next one;
+- a death: from `kill -9` to the first and to the last survivor's verdict; then the victim returns, and is known, before the next one;
 - quiet: nobody comes or goes. Bytes that each member sends (headers of IP, UDP and TCP included, counted by the kernel) and CPU; ours once
   more, sealed;
 - troubles: 2 % of all packets lost, whatever they carry; then one member stopped for 100 to 400 ms besides, again and again. Whoever is
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import shutil
 import sys
 import time
@@ -39,8 +40,9 @@ LOSS_PERCENT = 2
 TROUBLES = ("loss", "loss, one starved")
 STARVED_S = (0.1, 0.4)
 FED_S = (0.1, 0.9)  # between two stops
-# Ours take a third of the time, and vary as much beside their goal as beside each other.
-FAST_ROUNDS = 3
+# Small meshes run several at once, each for itself: whose turn it is to probe the victim matters more among few, so they need more deaths.
+PROCESSES_MAX = 20
+ROUNDS_MIN = 4
 # A death must not always meet the same phase of everybody's round of probes.
 SETTLE_S = (0.5, 1.5)
 QUIET_KBIT = {10: 12.0}  # G9 names sizes, and this one fits a machine
@@ -60,6 +62,7 @@ class Watch:
     """A while in which nobody died."""
 
     seconds: float
+    meshes: int
     false_deaths: int
     doubts: int  # by the probes of whoever doubted
     kbit_per_s: float  # sent, a member
@@ -100,20 +103,30 @@ def death_of(victim: str, killed_s: float, told: Sequence[Told], survivors: Sequ
     return Death(verdicts, len(survivors) - len(verdicts), false)
 
 
-async def one_death(meshed: Cluster, random: Random) -> Death:
+async def one_death(meshed: Cluster, random: Random) -> tuple[str, Death]:
+    """The victim, and how its death was noticed."""
     await asyncio.sleep(random.uniform(*SETTLE_S))
     victim, *survivors = random.sample(list(meshed.members), len(meshed.members))
     from_here = len(meshed.told)
     killed_s = meshed.kill(victim)
 
-    def told() -> Sequence[Told]:
-        return meshed.told[from_here:]
+    def death() -> Death:
+        return death_of(victim, killed_s, meshed.told[from_here:], survivors)
 
-    await meshed.until(lambda: not death_of(victim, killed_s, told(), survivors).unnoticed, patience_s=PATIENCE_S)
-    death = death_of(victim, killed_s, told(), survivors)
-    await meshed.start(victim, through=survivors[0])
+    await meshed.until(lambda: not death().unnoticed, patience_s=PATIENCE_S)
+    return victim, death()
+
+
+async def one_return(meshed: Cluster, victim: str) -> None:
+    await meshed.start(victim, through=next(name for name in meshed.members if name != victim))
     await meshed.until_complete()
-    return death
+
+
+async def one_round(meshes: Sequence[Cluster], randoms: Sequence[Random]) -> list[Death]:
+    """A death in each mesh. Nobody returns before all are noticed: a process that starts takes half of this machine."""
+    ended = await asyncio.gather(*(one_death(meshed, random) for meshed, random in zip(meshes, randoms, strict=True)))
+    await asyncio.gather(*(one_return(meshed, victim) for meshed, (victim, _) in zip(meshes, ended, strict=True)))
+    return [death for _, death in ended]
 
 
 @contextlib.asynccontextmanager
@@ -138,44 +151,46 @@ async def starving(meshed: Cluster, random: Random) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def watch(meshed: Cluster, seconds: float) -> Watch:
-    hosts = [member.host for member in meshed.members.values()]
-    pids = [member.pid for member in meshed.members.values()]
-    from_here = len(meshed.told)
-    count(hosts)
+async def watch(meshes: Sequence[Cluster], seconds: float) -> Watch:
+    members = [member for meshed in meshes for member in meshed.members.values()]
+    pids = [member.pid for member in members]
+    from_here = [len(meshed.told) for meshed in meshes]
+    count(member.host for member in members)
     began_s, spent_s = time.monotonic(), cpu_seconds(pids)
     await asyncio.sleep(seconds)
     took_s, spent_s = time.monotonic() - began_s, cpu_seconds(pids) - spent_s
-    told = meshed.told[from_here:]
+    told = [each for meshed, start in zip(meshes, from_here, strict=True) for each in meshed.told[start:]]
     return Watch(
         seconds=took_s,
+        meshes=len(meshes),
         false_deaths=sum(each.what == "died" for each in told),
         doubts=sum(each.what == "doubted" for each in told),
-        kbit_per_s=sum(sent_bytes().values()) * 8 / 1000 / len(hosts) / took_s,
-        cpu_percent=100 * spent_s / len(pids) / took_s,
+        kbit_per_s=sum(sent_bytes().values()) * 8 / 1000 / len(members) / took_s,
+        cpu_percent=100 * spent_s / len(members) / took_s,
     )
 
 
 async def measure_side(side: Side, arguments: argparse.Namespace, *, size: int, number: int) -> Found:
     found = Found()
+    at_once = max(1, PROCESSES_MAX // size)
     # The same victims and the same stalls for every side.
-    random = Random(f"detection {size}")
-    async with cluster(side, number=number, size=size) as meshed:
+    randoms = [Random(f"detection {size} {index}") for index in range(at_once)]
+    async with contextlib.AsyncExitStack() as stack:
+        meshes = [await stack.enter_async_context(cluster(side, number=number + index, size=size)) for index in range(at_once)]
         await asyncio.sleep(SETTLE_S[1])  # the last rumours of who joined
-        found.watches["quiet"] = await watch(meshed, arguments.quiet)
+        found.watches["quiet"] = await watch(meshes, arguments.quiet)
         if side is SEALED:
             return found
-        for _ in range(arguments.rounds * (FAST_ROUNDS if side is FAST else 1)):
-            found.deaths.append(await one_death(meshed, random))
+        for _ in range(max(ROUNDS_MIN, math.ceil(arguments.deaths / at_once))):
+            found.deaths += await one_round(meshes, randoms)
         if size == arguments.troubled and arguments.seconds:
             await asyncio.sleep(SETTLE_S[1])
             lose(LOSS_PERCENT)
-            try:
-                found.watches["loss"] = await watch(meshed, arguments.seconds)
-                async with starving(meshed, random):
-                    found.watches["loss, one starved"] = await watch(meshed, arguments.seconds)
-            finally:
-                lose(0)
+            stack.callback(lose, 0)
+            found.watches["loss"] = await watch(meshes, arguments.seconds)
+            for meshed, random in zip(meshes, randoms, strict=True):
+                await stack.enter_async_context(starving(meshed, random))
+            found.watches["loss, one starved"] = await watch(meshes, arguments.seconds)
     return found
 
 
@@ -196,8 +211,8 @@ def table(found: Table) -> str:
         for name, each in sides.items():
             for trouble, watched in each.watches.items():
                 lines.append(
-                    f"N = {size}, {name}, {trouble} for {watched.seconds:.0f} s: {watched.false_deaths} false deaths, "
-                    f"{watched.doubts} doubts, {watched.kbit_per_s:.2f} kbit/s and {watched.cpu_percent:.2f} % of a core a member"
+                    f"N = {size}, {name}, {trouble} for {watched.seconds:.0f} s in {watched.meshes} at once: "
+                    f"{watched.false_deaths} false deaths, {watched.doubts} doubts, {watched.kbit_per_s:.2f} kbit/s and {watched.cpu_percent:.2f} % of a core a member"
                 )
             if false := sum(death.false_deaths for death in each.deaths):
                 lines.append(f"N = {size}, {name}: {false} false deaths while somebody else died")
@@ -236,20 +251,20 @@ async def measure(arguments: argparse.Namespace) -> int:
     standing = facts()
     print(in_one_line(standing))
     print(
-        f"{arguments.rounds} deaths a side and size, {FAST_ROUNDS} times as many under lan-fast; {arguments.quiet:g} s quiet;\n"
-        f"among {arguments.troubled} {arguments.seconds:g} s of {LOSS_PERCENT} % loss, and as long with one member stopped "
+        f"at least {arguments.deaths} deaths a side and size, {arguments.quiet:g} s quiet; as many meshes at once as make {PROCESSES_MAX} "
+        f"processes;\namong {arguments.troubled} {arguments.seconds:g} s of {LOSS_PERCENT} % loss, and as long with one member stopped "
         f"{STARVED_S[0]:g} to {STARVED_S[1]:g} s at a time besides\n",
         flush=True,
     )
     found: dict[int, dict[str, Found]] = {}
-    number = 0
+    number = 1
     for size in arguments.sizes:
         found[size] = {}
         for name in arguments.sides:
             if name in (LAN.name, SEALED.name) and size != arguments.troubled and not arguments.full:
                 continue  # they are there for false deaths, and for bytes
-            number += 1
             found[size][name] = await measure_side(SIDES[name], arguments, size=size, number=number)
+            number += max(1, PROCESSES_MAX // size)
             print(f"{row(size, name, found[size][name])}", flush=True)
     judged = verdicts(found)
     print("", table(found), *judged, sep="\n")
@@ -265,15 +280,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=[3, 10, 20], metavar="N,N")
     parser.add_argument("--sides", type=str, nargs="*", default=list(SIDES), metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=4, help=f"deaths, a side and size; {FAST_ROUNDS} times as many under lan-fast")
+    parser.add_argument("--deaths", type=int, default=12, help="a side and size, and more where several meshes run at once")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each trouble; 0 leaves them out")
     parser.add_argument("--quiet", type=float, default=8.0, help="seconds in which bytes and CPU are counted")
     parser.add_argument("--troubled", type=int, default=10, help="the size at which packets are lost and members starved")
-    parser.add_argument("--full", action="store_true", help="10 deaths, 60 s of each trouble, 30 s of quiet, and lan at every size")
+    parser.add_argument("--full", action="store_true", help="30 deaths, 60 s of each trouble, 30 s of quiet, and lan at every size")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench" / "detection.json", help="where the raw numbers go")
     given = parser.parse_args()
     if given.full:
-        given.rounds, given.seconds, given.quiet = 10, 60.0, 30.0
+        given.deaths, given.seconds, given.quiet = 30, 60.0, 30.0
     if unknown := [name for name in given.sides if name not in SIDES]:
         parser.error(f"no such side: {', '.join(unknown)}; there are {', '.join(SIDES)}")
     if SERF.name in given.sides and shutil.which("serf") is None:

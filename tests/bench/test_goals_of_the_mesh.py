@@ -74,7 +74,7 @@ def test_a_death_is_known_with_each_survivors_first_word_and_others_given_up_mea
 
 
 def watch(*, false_deaths: int = 0, kbit_per_s: float = 7.0) -> Watch:
-    return Watch(seconds=20.0, false_deaths=false_deaths, doubts=3, kbit_per_s=kbit_per_s, cpu_percent=0.4)
+    return Watch(seconds=20.0, meshes=2, false_deaths=false_deaths, doubts=3, kbit_per_s=kbit_per_s, cpu_percent=0.4)
 
 
 def sides(*, fast_s: float, stock_s: float, unnoticed: int = 0, fast_false: int = 0, lan_false: int = 0) -> dict[str, Found]:
