@@ -68,6 +68,12 @@ class Watch:
     kbit_per_s: float  # sent, a member
     cpu_percent: float  # of one core, a member
 
+    def __str__(self) -> str:
+        return (
+            f"{self.false_deaths} false deaths and {self.doubts} doubts in {self.seconds:.0f} s of {self.meshes} meshes; "
+            f"{self.kbit_per_s:.2f} kbit/s and {self.cpu_percent:.2f} % of a core a member"
+        )
+
 
 @dataclass(slots=True)
 class Found:
@@ -209,11 +215,7 @@ def table(found: Table) -> str:
     lines += [row(size, name, each) for size, sides in found.items() for name, each in sides.items()]
     for size, sides in found.items():
         for name, each in sides.items():
-            for trouble, watched in each.watches.items():
-                lines.append(
-                    f"N = {size}, {name}, {trouble} for {watched.seconds:.0f} s in {watched.meshes} at once: "
-                    f"{watched.false_deaths} false deaths, {watched.doubts} doubts, {watched.kbit_per_s:.2f} kbit/s and {watched.cpu_percent:.2f} % of a core a member"
-                )
+            lines += [f"N = {size}, {name}, {trouble}: {watched}" for trouble, watched in each.watches.items()]
             if false := sum(death.false_deaths for death in each.deaths):
                 lines.append(f"N = {size}, {name}: {false} false deaths while somebody else died")
     return "\n".join(lines)
