@@ -20,6 +20,7 @@ from astromesh.service.addresses import HostPort, parse_seed
 from astromesh.service.keyring_file import read_keyring
 from astromesh.service.ports import LAN_NEEDS, taken
 from astromesh.service.record import RecordFile
+from astromesh.service.rejections import Rejections
 from astromesh.service.settings import NodeSettings
 from maia.config import PROFILES, Address, MeshConfig
 from maia.drivers.driver import MeshDriver
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT_S = 10.0
 GOODBYE_S = 2.0
+REJECTIONS_LOOK_S = 10.0
 NAME_SUFFIX_CHARACTERS = 6
 
 
@@ -78,6 +80,7 @@ class MeshMembership:
         """
         self._board = board
         await self._begin_life()
+        self._own(asyncio.create_task(self._tell_rejections(), name="telling what the mesh refused"))
         seeds = (*self._record.joined, *(str(seed) for seed in self._settings.join))
         if self._record.left:
             log.warning(
@@ -217,6 +220,14 @@ class MeshMembership:
         self._driver = driver
         self._offered = {}
         self.publish()
+
+    async def _tell_rejections(self) -> None:
+        rejections = Rejections()
+        while True:
+            counters = self._alive().counters()
+            for line in rejections.look(counters.rejected, counters.rejected_from, now=self.clock()):
+                log.log(logging.INFO if line.harmless else logging.WARNING, "%s", line.text)
+            await asyncio.sleep(REJECTIONS_LOOK_S)
 
     async def _look_for(self, seeds: tuple[str, ...]) -> None:
         addresses = tuple(_literal(parse_seed(seed)) for seed in seeds)

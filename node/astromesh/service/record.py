@@ -16,6 +16,7 @@ from pathlib import Path
 
 from astromesh.errors import ConfigurationError
 from astromesh.service.identity import read_key
+from maia.config import INCARNATION_MAX
 from maia.identity import KeyPair
 
 SEEDS_KEPT = 16  # addresses that were joined by command; any one of them that answers is enough
@@ -38,9 +39,10 @@ class Record:
         """A generation is the start time or more, so that a node whose file was lost comes after its earlier lives too.
 
         `now` in seconds since the epoch. The incarnation is used from here on: whoever still counts the last life among the living would
-        take the same one for no news, and never hear what changed.
+        take the same one for no news, and never hear what changed. One that forgers drove to the end of the scale starts below it: a node
+        that did not start would be what they wanted, and the first exchange says where it was.
         """
-        return replace(self, generation=max(self.generation + 1, int(now)), incarnation=self.incarnation + 1)
+        return replace(self, generation=max(self.generation + 1, int(now)), incarnation=min(self.incarnation + 1, INCARNATION_MAX - 1))
 
     def alone(self) -> Record:
         return replace(self, joined=(), left=True)
