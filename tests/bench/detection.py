@@ -282,7 +282,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=[3, 10, 20], metavar="N,N")
     parser.add_argument("--sides", type=str, nargs="*", default=list(SIDES), metavar="NAME")
-    parser.add_argument("--deaths", type=int, default=12, help="a side and size, and more where several meshes run at once")
+    parser.add_argument("--deaths", type=int, default=8, help="a side and size, and more where several meshes run at once")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each trouble; 0 leaves them out")
     parser.add_argument("--quiet", type=float, default=8.0, help="seconds in which bytes and CPU are counted")
     parser.add_argument("--troubled", type=int, default=10, help="the size at which packets are lost and members starved")
