@@ -11,11 +11,13 @@ import aiohttp
 import openai
 import orjson
 from aiohttp import web
+from tests.rig.key_members import KeyMembers
 from tests.rig.rooms import Rooms
 
 from astromesh.api.app import build
 from astromesh.api.house import House
 from astromesh.errors import AstromeshError
+from astromesh.service.keys import ClusterKeys
 from maia.view import MeshEvent
 
 REQUEST_S = 60.0
@@ -24,7 +26,10 @@ REQUEST_S = 60.0
 class Membership:
     """A mesh that does what it is told and remembers what it was told."""
 
-    def __init__(self, *, refuses: AstromeshError | None = None) -> None:
+    def __init__(self, *, refuses: AstromeshError | None = None, keys: ClusterKeys | None = None) -> None:
+        """`keys`: those of a mesh in the clear, where none are given."""
+        self.keys = keys or ClusterKeys(None, driver=lambda: KeyMembers({}, me=""), label=str, members=str)
+        self.warned: tuple[str, ...] = ()
         self.joined: list[str] = []
         self.left = 0
         self.listening: list[Callable[[MeshEvent], None]] = []
@@ -38,6 +43,9 @@ class Membership:
 
     async def leave(self) -> None:
         self.left += 1
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.warned
 
     def clock(self) -> float:
         return 100.0

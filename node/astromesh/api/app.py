@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from astromesh.api import agents, documentation, member, mesh, mesh_events, openai, system
+from astromesh.api import agents, documentation, keys, member, mesh, mesh_events, openai, system
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_media_type, check_origin
@@ -76,6 +76,41 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("POST", "/v1/mesh/join", mesh.join, "Join the mesh of another node.", body=mesh.JoinBody, codes=(200, 422, 502, 503)),
     Route("POST", "/v1/mesh/leave", mesh.leave, "Say goodbye to the mesh and stay alone.", codes=(200, 503)),
+    Route(
+        "GET",
+        "/v1/mesh/keys",
+        keys.listing,
+        "The keys that seal the gossip, by fingerprint: who holds each, who lacks it, who seals with it, who did not answer.",
+        answer=keys.KeyList,
+        codes=(200, 409, 429, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/mesh/keys/install",
+        keys.install,
+        "Give every member a key that opens: a new one, one that is sent, or one that some member has. The first step of a rotation.",
+        body=keys.InstallBody,
+        answer=keys.KeyChanged,
+        codes=(200, 404, 409, 422, 429, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/mesh/keys/use",
+        keys.use,
+        "Have every member seal with a key. Refused until all hold it. The second step.",
+        body=keys.ForceBody,
+        answer=keys.KeyChanged,
+        codes=(200, 404, 409, 422, 429, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/mesh/keys/remove",
+        keys.remove,
+        "Have every member forget a key. Refused while any seals with it. The last step.",
+        body=keys.ForceBody,
+        answer=keys.KeyChanged,
+        codes=(200, 404, 409, 422, 429, 503, 504),
+    ),
     Route(
         "GET",
         "/v1/traces",

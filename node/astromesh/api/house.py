@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from astromesh.fleet.keyrings import GivenKey, KeyCensus, KeyChange, KeyChoice, NamedKey
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.models import Models
@@ -15,8 +16,25 @@ from astromesh.telemetry.metrics import Metrics
 from maia.view import MeshEvent
 
 
+class KeyControl(Protocol):
+    """The keys of the gossip, over all living members. Every method raises `AstromeshError`."""
+
+    async def list(self) -> KeyCensus | None:
+        """None where the mesh gossips in the clear."""
+        ...
+
+    async def install(self, choice: KeyChoice) -> KeyChange: ...
+
+    async def use(self, choice: NamedKey | GivenKey, *, force: bool) -> KeyChange: ...
+
+    async def remove(self, choice: NamedKey | GivenKey, *, force: bool) -> KeyChange: ...
+
+
 class MeshControl(Protocol):
     """What a door may ask of the mesh beyond reading its view."""
+
+    @property
+    def keys(self) -> KeyControl: ...
 
     async def join(self, address: str) -> int:
         """Joins through a seed; how many other members are known then. Raises `AstromeshError`."""
@@ -24,6 +42,10 @@ class MeshControl(Protocol):
 
     async def leave(self) -> None:
         """Says goodbye and stays alone."""
+        ...
+
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody should do about the mesh now, in sentences."""
         ...
 
     def clock(self) -> float:

@@ -56,7 +56,7 @@ async def status(request: web.Request) -> web.Response:
                 "status": view.myself.status if view else "off",
             },
             "active_runs": house.runtime.active_runs,
-            "warnings": list(house.warnings),
+            "warnings": [*house.warnings, *(house.mesh.warnings() if house.mesh is not None else ())],
         }
     )
 

@@ -73,11 +73,11 @@ class NodeClient:
             return False
         return True
 
-    def get(self, path: str) -> Answer:
-        return self._ask("GET", path, None)
+    def get(self, path: str, *, silence_s: float = ANSWER_S) -> Answer:
+        return self._ask("GET", path, None, silence_s=silence_s)
 
-    def post(self, path: str, body: object = None) -> Answer:
-        return self._ask("POST", path, body)
+    def post(self, path: str, body: object = None, *, silence_s: float = ANSWER_S) -> Answer:
+        return self._ask("POST", path, body, silence_s=silence_s)
 
     def run(self, agent: str, query: str, *, session_id: str | None) -> Generator[Event, None, None]:
         """The events of a run as they happen, to its `done`. Closing the iterator cancels the run."""
@@ -107,8 +107,8 @@ class NodeClient:
             return None
         return "conversational" in document["spec"].get("memory", {})
 
-    def _ask(self, method: str, path: str, body: object) -> Answer:
-        with self._exchange(method, path, body, silence_s=ANSWER_S) as response:
+    def _ask(self, method: str, path: str, body: object, *, silence_s: float) -> Answer:
+        with self._exchange(method, path, body, silence_s=silence_s) as response:
             raw = response.read(ANSWER_BYTES_MAX + 1)
             if len(raw) > ANSWER_BYTES_MAX:
                 raise NodeRefused(f"the answer to {path} is larger than {ANSWER_BYTES_MAX >> 20} MiB", code="body_too_large", hint="")

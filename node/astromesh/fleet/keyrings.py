@@ -17,8 +17,8 @@ from maia.view import KeyQueryEnded, KeyReply
 
 MESSAGE_CHARACTERS_MAX = 200  # of another node's words
 HOW_TO_GET_KEYS = (
-    "give every node the same keyring file (spec.mesh.keyring_file or --keyring-file: a JSON list of base64 keys, mode 0600) and start "
-    "them again; docs/keys.md has the commands"
+    """make a file with a key (umask 077; printf '["%s"]' "$(openssl rand -base64 32)" > keys.json), bring a copy to every node, name it """
+    "there as spec.mesh.keyring_file or --keyring-file, and start them again"
 )
 _FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")  # `fingerprint_of` shows eight; more may be said
 

@@ -24,8 +24,12 @@ def read_keyring(path: Path) -> Keyring:
     try:
         found, text = _look(path)
     except OSError as failure:
+        # Not where there may be one: the command would replace it.
+        make = f"""umask 077; printf '["%s"]' "$(openssl rand -base64 32)" > {path}"""
+        missing = isinstance(failure, FileNotFoundError)
         raise ConfigurationError(
-            f"the keyring file {path} cannot be read: {failure.strerror}", hint="'serf keygen' makes a key; the file is a JSON list of them"
+            f"the keyring file {path} cannot be read: {failure.strerror}",
+            hint=f"copy that of another member, or make the first one: {make}" if missing else "it must belong to the user of this node",
         ) from failure
     if not stat.S_ISREG(found.st_mode):
         raise ConfigurationError(f"the keyring file {path} is no file", hint="name a file that holds a JSON list of base64 keys")
@@ -37,7 +41,9 @@ def read_keyring(path: Path) -> Keyring:
     try:
         return _parsed(text)
     except MisuseError as mistake:
-        raise ConfigurationError(f"the keyring file {path}: {mistake}", hint="write [\"KEY\"], as 'serf keygen' prints a key") from None
+        raise ConfigurationError(
+            f"the keyring file {path}: {mistake}", hint="write [\"KEY\"], as 'openssl rand -base64 32' prints a key"
+        ) from None
 
 
 class KeyringFile:

@@ -15,9 +15,10 @@ from prometheus_client.core import Metric
 
 from astromesh.errors import ConfigurationError, JoinRefused
 from astromesh.fleet.offers import Offer, OfferTooLarge, slots
+from astromesh.fleet.roster import Roster
 from astromesh.service import mesh_figures
 from astromesh.service.addresses import HostPort, parse_seed
-from astromesh.service.keyring_file import read_keyring
+from astromesh.service.keys import ClusterKeys
 from astromesh.service.ports import LAN_NEEDS, taken
 from astromesh.service.record import RecordFile
 from astromesh.service.rejections import Rejections
@@ -28,7 +29,17 @@ from maia.drivers.switchboard import Switchboard
 from maia.errors import JoinFailed
 from maia.identity import node_id_of
 from maia.links.greeting import Greeting
-from maia.view import GenerationRaised, IncarnationRaised, MemberDied, MemberLeft, MemberReturned, MeshEvent, MeshView
+from maia.view import (
+    GenerationRaised,
+    IncarnationRaised,
+    KeyMissing,
+    KeyringChanged,
+    MemberDied,
+    MemberLeft,
+    MemberReturned,
+    MeshEvent,
+    MeshView,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +47,7 @@ JOIN_TIMEOUT_S = 10.0
 GOODBYE_S = 2.0
 REJECTIONS_LOOK_S = 10.0
 NAME_SUFFIX_CHARACTERS = 6
+NAMES_SHOWN = 3
 
 
 class MeshMembership:
@@ -45,7 +57,7 @@ class MeshMembership:
         """`offer` says what this node offers now. Raises `ConfigurationError` for a damaged key, record or keyring file."""
         self._settings = settings
         self._file = file
-        self._keyring = read_keyring(settings.keyring_file) if settings.keyring_file else None
+        self.keys = ClusterKeys(settings.keyring_file, driver=self._alive, label=Roster(lambda: self.view).label, members=self._somebody)
         self._key = file.key()
         self._node_id = node_id_of(self._key.public_key)
         self._record = file.read()
@@ -97,6 +109,8 @@ class MeshMembership:
         if self._driver is not None:
             await self._driver.leave(timeout_s=GOODBYE_S)
             await self._driver.stop()
+            self.keys.follow()
+        await self.keys.close()
 
     async def join(self, address: str) -> int:
         """Joins through a member and remembers it. How many others are known then. Raises `JoinRefused`, `ConfigurationError`."""
@@ -132,6 +146,7 @@ class MeshMembership:
             driver = self._alive()
             await driver.leave(timeout_s=GOODBYE_S)
             await driver.stop()
+            self.keys.follow()
             for member in driver.view.peers:
                 self._hang_up(member.name, "this node left the mesh")
             self._record = self._record.alone()
@@ -142,6 +157,12 @@ class MeshMembership:
     def _alive(self) -> MeshDriver:
         assert self._driver is not None, "before start"
         return self._driver
+
+    def _somebody(self) -> str:
+        """Where a person may look for what this node lacks."""
+        others = [member.title for member in self.view.peers if member.usable] if self.view else []
+        seeds = [f"the member at {seed}" for seed in dict.fromkeys((*self._record.joined, *map(str, self._settings.join)))]
+        return " or ".join((others or seeds)[:NAMES_SHOWN]) or "another member"
 
     def retire(self) -> None:
         """Offers nothing any more, so that nobody sends what is new; what is under way goes on."""
@@ -163,6 +184,9 @@ class MeshMembership:
             self._listeners = [other for other in self._listeners if other is not heard]
 
         return end
+
+    def warnings(self) -> tuple[str, ...]:
+        return self.keys.warnings()
 
     def link(self, name: str) -> Mapping[str, Any]:
         stats = self._board.stats().links.get(name) if self._board else None
@@ -208,7 +232,7 @@ class MeshMembership:
             role=settings.role,
             profile=PROFILES[settings.profile],
             cluster_id=settings.cluster_id,
-            keyring=self._keyring,
+            keyring=self.keys.ring,
             alone=self._record.left,
         )
         driver = MeshDriver(config)
@@ -254,6 +278,8 @@ class MeshMembership:
             case IncarnationRaised(incarnation):
                 self._record = self._record.raised(incarnation=incarnation)
                 self._own(asyncio.create_task(self._save(), name="writing node.json"))
+            case KeyringChanged() | KeyMissing():
+                self.keys.hear(event)
             case GenerationRaised(generation):
                 self._record = self._record.raised(generation=generation)
                 self._own(asyncio.create_task(self._save(), name="writing node.json"))

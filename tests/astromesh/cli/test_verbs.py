@@ -15,9 +15,12 @@ from astromesh.cli.program import program
 
 CONTRACT = {
     "up", "run", "chat", "status", "members", "join", "leave", "agents list", "agents show", "models list", "models pull",
-    "config validate", "config show",
+    "keys list", "keys install", "keys use", "keys remove", "config validate", "config show",
 }  # fmt: skip
-NEEDS_A_NODE = ("status", "members", "join 127.0.0.1:7946", "leave", "agents list", "agents show desk")
+NEEDS_A_NODE = (
+    "status", "members", "join 127.0.0.1:7946", "leave", "agents list", "agents show desk",
+    "keys list", "keys install --generate", "keys use 1f3a9c0e", "keys remove 1f3a9c0e",
+)  # fmt: skip
 # What a node is made of, and what a verb that only talks to one has no use for.
 HEAVY = ("aiohttp", "asyncio", "pydantic", "jinja2", "yaml", "orjson", "psutil", "prometheus_client", "maia", "astromesh.runtime")
 
@@ -67,7 +70,7 @@ def test_a_usage_mistake_is_json_where_json_was_asked_for(cli: Cli) -> None:
     }
 
 
-@pytest.mark.parametrize("words", [(), ("agents",), ("models",), ("config",)])
+@pytest.mark.parametrize("words", [(), ("agents",), ("models",), ("keys",), ("config",)])
 def test_without_a_verb_there_is_help(cli: Cli, words: tuple[str, ...]) -> None:
     shown = cli(*words)
     assert shown.exit_code == 0

@@ -109,6 +109,9 @@ async def test_a_key_is_used_only_when_every_member_said_that_it_holds_it() -> N
         (await counted(them)).check_use(NEW)
     with pytest.raises(KeysRefused, match="A and B lack it"):
         (await counted(them)).check_use(THIRD)
+    them.rings["b"] = Keyring((OLD, NEW))
+    with pytest.raises(KeysRefused, match="yet: C did not say what it holds"):
+        (await counted(them)).check_use(NEW)
 
 
 async def test_a_key_is_removed_only_when_every_member_said_that_it_seals_with_another() -> None:
