@@ -5,6 +5,7 @@ The root is a hash over the shelves of the living: two nodes with the same root 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ OFFERS_BYTES_MAX: Final = 64 * 1024  # of one node, all values together
 DEAD_KEPT_S: Final = 600.0  # a fast return finds its entries where they were
 DEPARTED_MAX: Final = 10_000
 DEPARTED_KEPT_S: Final = 86_400.0
+ROOTS_REMEMBERED: Final = 64  # more changes than are ever on their way at once
 
 
 class Departed(NamedTuple):
@@ -47,12 +49,17 @@ class Catalogue:
         self._dead_since: dict[str, float] = {}
         self._departed: dict[str, Departed] = {}
         self._root = 0
+        self._roots: deque[int] = deque((0,), maxlen=ROOTS_REMEMBERED)
 
     # --- reading ---
 
     @property
     def root(self) -> bytes:
         return self._root.to_bytes(8, "big")
+
+    def has_had(self, root: bytes) -> bool:
+        """Whether this was our own root, now or lately: whoever has it lacks something, and we lack nothing of theirs."""
+        return int.from_bytes(root, "big") in self._roots
 
     @property
     def generation(self) -> int:
@@ -62,6 +69,10 @@ class Catalogue:
     def offers(self, node: str) -> Mapping[str, bytes]:
         shelf = self._shelves.get(node)
         return shelf.offers if shelf is not None else EMPTY_OFFERS
+
+    @property
+    def living_count(self) -> int:
+        return len(self._living)
 
     def living_shelves(self) -> list[Shelf]:
         return [self._shelves[node] for node in self._living]
@@ -110,7 +121,7 @@ class Catalogue:
     def reissue(self, generation: int) -> list[Entry]:
         """All own entries again under a higher generation, since entries of a later life of ours were met."""
         held = self.own_entries()
-        self._root ^= self._own.hash
+        self._turn(self._own.hash)
         self._own.begin(generation)
         return [self._write(entry.key, entry.flags, entry.value) for entry in reversed(held)]
 
@@ -150,8 +161,13 @@ class Catalogue:
         if not shelf.put(entry):
             return False
         if shelf.node in self._living:
-            self._root ^= before ^ shelf.hash
+            self._turn(before ^ shelf.hash)
         return True
+
+    def _turn(self, difference: int) -> None:
+        if difference:
+            self._root ^= difference
+            self._roots.append(self._root)
 
     def revive(self, node: str, generation: int, node_id: str) -> bool:
         """A member lives, in this generation and under this id; True if what it offers changed by that."""
@@ -165,10 +181,10 @@ class Catalogue:
         if node not in self._living:
             self._living[node] = None
             self._dead_since.pop(node, None)
-            self._root ^= shelf.hash
+            self._turn(shelf.hash)
         before = shelf.hash
         changed |= shelf.begin(generation)
-        self._root ^= before ^ shelf.hash
+        self._turn(before ^ shelf.hash)
         return changed
 
     def _dispossess(self, node: str, node_id: str) -> bool:
@@ -186,7 +202,7 @@ class Catalogue:
             return
         del self._living[node]
         self._dead_since[node] = now
-        self._root ^= self._shelves[node].hash
+        self._turn(self._shelves[node].hash)
 
     def forget(self, now: float) -> list[str]:
         """Drop the entries of those long dead, and return whose they were; remembered is only what may not come back."""

@@ -21,10 +21,12 @@ Cut = Literal["everything", "datagrams"]
 class Weather:
     """Shares are of packets, each on its own; latency is uniform between its bounds, and a reordered packet takes the late one on top.
 
-    `compression` is the share that arrives as a stock agent would have sent it: packed by LZW.
+    `stream_loss` is of the packets of streams, each of which comes later by TCP's own timeout. `compression` is the share that arrives as a
+    stock agent would have sent it: packed by LZW.
     """
 
     loss: float = 0.0
+    stream_loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
     compression: float = 0.0
@@ -97,7 +99,7 @@ class Sky:
 
     def _trip_s(self, timeout_s: float) -> float:
         trip_s = self.latency_s()
-        while self.weather.loss and self._random.random() < self.weather.loss:
+        while self.weather.stream_loss and self._random.random() < self.weather.stream_loss:
             trip_s += timeout_s
             timeout_s *= 2
         return trip_s

@@ -150,11 +150,39 @@ def test_a_loss_shows_in_the_root_and_is_mended_by_four_messages() -> None:
     assert [type(message) for message in network.carried] == [Digest, Listing, Want, Entries]
 
 
-def test_whoever_has_more_notices_too_and_lets_the_other_ask() -> None:
+def test_whoever_is_behind_asks_and_whoever_is_ahead_need_not() -> None:
     network = lossy_pair()
-    compare(network, 0, 1)
+    compare(network, 0, 1)  # a root that the first had itself, five changes ago
+    network.pass_time(1.0)
+    assert network.carried == []
+    compare(network, 1, 0)
+    network.pass_time(2.0)
+    assert network.agree()
+
+
+def test_whoever_is_asked_by_somebody_with_more_asks_back() -> None:
+    network = lossy_pair()
+    network.nodes[0].courier.compare(b"another!", network.nodes[1].address, network.now)
     network.pass_time(1.0)
     assert network.agree()
+
+
+def test_who_has_much_to_compare_pulls_seldom_though_every_pull_is_worth_it() -> None:
+    network = Network(2)
+    crowd = [f"m{number}" for number in range(1000)]
+    for name in crowd:
+        network.nodes[1].catalogue.revive(name, 1, id_of(name))
+    for step in range(200):
+        network.nodes[0].offer("models/0", b"%d" % step, now=network.now)
+        network.nodes[0].courier.tick(network.now)
+        network.deliver(lost=everything)
+        compare(network, 1, 0)
+        network.pass_time(network.now + 0.05)
+    network.pass_time(network.now + 2.0)
+    compare(network, 1, 0)
+    network.pass_time(network.now + 2.0)
+    assert network.agree()
+    assert network.nodes[1].counters.pulls <= 12  # ten seconds, a second each; the first and the last
 
 
 def test_equal_roots_cost_nothing() -> None:
