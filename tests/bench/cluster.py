@@ -130,6 +130,9 @@ class Cluster:
     async def start(self, name: str, *, through: str | None) -> None:
         """Start a member, or start it again, to join through another."""
         member = self.members[name]
+        if member.process is not None and member.reading is not None:
+            await member.process.wait()
+            await member.reading  # to the last word of its earlier life
         member.life += 1
         member.knows.clear()
         join = self.members[through].host if through else None
