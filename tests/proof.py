@@ -23,6 +23,7 @@ from tests.rig.server_process import ROOT
 
 OUT = ROOT / "docs" / "proof"
 SEEDS = "1000"
+FUZZ_DATAGRAMS = os.environ.get("FUZZ_DATAGRAMS", "10000000")
 
 
 def pytest_part(*arguments: str, **environment: str) -> Callable[[Path], tuple[int, dict[str, Any]]]:
@@ -52,6 +53,13 @@ def bench_part(module: str, *arguments: str) -> Callable[[Path], tuple[int, dict
     return run
 
 
+def fuzz_part(scratch: Path) -> tuple[int, dict[str, Any]]:
+    out = scratch / "fuzz.json"
+    command = [sys.executable, "-m", "tests.maia.fuzzing", "--datagrams", FUZZ_DATAGRAMS, "--out", str(out)]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    return code, json.loads(out.read_text()) if out.exists() else {}
+
+
 def mutants_part(scratch: Path) -> tuple[int, dict[str, Any]]:
     done = subprocess.run([sys.executable, "tests/mutants/run.py"], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
     print(done.stdout)
@@ -64,6 +72,7 @@ PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
     "engine": pytest_part("-m", "engine and not processes"),
     "cluster": pytest_part("-m", "processes", FAULTS_SECONDS="60"),
     "interop": pytest_part("-m", "interop", INTEROP_SECONDS="60"),
+    "fuzz": fuzz_part,
     "overhead": bench_part("overhead"),
     "detection": bench_part("detection", "--full"),
     "departures": bench_part("departures", "--full"),

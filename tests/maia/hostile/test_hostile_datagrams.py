@@ -9,9 +9,9 @@ from random import Random
 
 import msgpack
 import pytest
+from tests.maia.fuzzing import mutation
 from tests.maia.hostile.enemy import ENEMY_HOST, KEY, MIB, OTHER_KEY, config_of, enemy, resident_bytes, sealer, state_of, town
 from tests.maia.keys import entry_of
-from tests.maia.test_fuzz import mutation
 from tests.maia.wire.test_compress import compress
 from tests.rig.eventually import eventually
 
