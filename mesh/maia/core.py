@@ -14,6 +14,7 @@ from typing import Final, assert_never
 from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import Courier
 from maia.catalogue.loads import Loads
+from maia.catalogue.pacing import Urgency
 from maia.config import Address, MeshConfig, Profile, Random
 from maia.errors import DatagramRejected, MisuseError
 from maia.exchanges import PROMPTED_MAX, Exchange, Exchanges
@@ -155,14 +156,26 @@ class Mesh:
         self._exchanges.alone = False
         return sum(self._reunion.add_seed(seed, now) for seed in seeds)
 
-    def offer(self, key: str, value: bytes, *, now: float) -> None:
-        """Put `value` into the slot `key` of what this node offers. Raises `MisuseError` over a limit; nothing is changed then."""
+    def offer(self, key: str, value: bytes, *, now: float, urgency: Urgency = "at once") -> None:
+        """Put `value` into the slot `key` of what this node offers. Raises `MisuseError` over a limit; nothing is changed then.
+
+        It is known "at once", unless this node changes more than its share; mere "figures" are offered once a second. Until then the value
+        before stays on offer, and only the last one is offered after it.
+        """
+        if not self._courier.ready(urgency, now):
+            self._catalogue.hold(key, value, urgency)
+            self._courier.held(now)
+            return
         entry = self._catalogue.offer(key, value)
         if entry is not None:
-            self._changed_own([entry], now)
+            self._changed_own([entry], now, urgency=urgency)
 
     def withdraw(self, key: str, *, now: float) -> None:
         """Empty a slot; one that is empty stays so."""
+        if not self._courier.ready("at once", now):
+            self._catalogue.hold(key, None, "at once")
+            self._courier.held(now)
+            return
         entry = self._catalogue.withdraw(key)
         if entry is not None:
             self._changed_own([entry], now)
@@ -568,8 +581,8 @@ class Mesh:
         self._events.append(GenerationRaised(self.config.generation))
         self._settled = len(self._events)
 
-    def _changed_own(self, entries: list[Entry], now: float) -> None:
-        self._courier.changed(entries, now)
+    def _changed_own(self, entries: list[Entry], now: float, *, urgency: Urgency = "at once") -> None:
+        self._courier.changed(entries, now, urgency=urgency)
         self._note_offers(entries, now)
 
     def _note_offers(self, news: list[Entry], now: float) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from maia.catalogue.pacing import Urgency
 from maia.catalogue.shelf import Shelf
 from maia.catalogue.signature import is_genuine, signed
 from maia.errors import DatagramRejected, MisuseError
@@ -44,6 +45,7 @@ class Catalogue:
         self._own = Shelf(me, node_id_of(signer.public_key))
         self._own.begin(generation)
         self._version = 0
+        self._held: dict[str, tuple[bytes | None, Urgency]] = {}  # what this node will offer, or withdraw, as soon as its pace allows
         self._shelves: dict[str, Shelf] = {me: self._own}
         self._living: dict[str, None] = {me: None}
         self._dead_since: dict[str, float] = {}
@@ -104,15 +106,39 @@ class Catalogue:
 
     def offer(self, key: str, value: bytes) -> Entry | None:
         """A new version of an own slot; None where it already holds `value`. Raises `MisuseError` over a limit."""
+        self._check(key, value)
+        self._held.pop(key, None)
+        return None if self._own.offers.get(key) == value else self._write(key, 0, value)
+
+    def hold(self, key: str, value: bytes | None, urgency: Urgency) -> None:
+        """Keep a value, or with None a withdrawal, for `release`; until then everyone, this node too, sees the one before.
+
+        Raises `MisuseError` over a limit.
+        """
+        if value is not None:
+            self._check(key, value)
+        before = self._held.pop(key, None)
+        self._held[key] = (value, "at once" if before is not None and before[1] == "at once" else urgency)
+
+    def holds(self, urgency: Urgency) -> bool:
+        return any(how == urgency for _, how in self._held.values())
+
+    def release(self, urgency: Urgency) -> list[Entry]:
+        """New versions of the own slots whose held values differ from what they show."""
+        due = [(key, value) for key, (value, how) in self._held.items() if how == urgency]
+        made = [self.withdraw(key) if value is None else self.offer(key, value) for key, value in due]
+        return [entry for entry in made if entry is not None]
+
+    def _check(self, key: str, value: bytes) -> None:
+        slots = {slot: len(entry.value) for slot, entry in self._own.by_key.items()}
+        for slot, (held, _) in self._held.items():
+            slots[slot] = max(slots.get(slot, 0), len(held or b""))  # one or the other is there at any time
         check_offer(key, value)
-        check_room(key, value, {held: len(entry.value) for held, entry in self._own.by_key.items()})
-        held = self._own.by_key.get(key)
-        if held is not None and held.value == value and not held.flags & WITHDRAWN:
-            return None
-        return self._write(key, 0, value)
+        check_room(key, value, slots)
 
     def withdraw(self, key: str) -> Entry | None:
         """Empty an own slot; None where it is empty."""
+        self._held.pop(key, None)
         held = self._own.by_key.get(key)
         if held is None or held.flags & WITHDRAWN:
             return None

@@ -16,6 +16,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final
 
+from maia.catalogue.pacing import Urgency
 from maia.config import LAN_FAST, Address, MeshConfig, Profile
 from maia.core import Mesh
 from maia.errors import DatagramRejected
@@ -276,10 +277,10 @@ class World:
             node.mesh.leave(now=node.read_clock(self.now))
             self._pump(node, node.mesh)
 
-    def offer(self, node: SimulatedNode, key: str, value: bytes) -> None:
+    def offer(self, node: SimulatedNode, key: str, value: bytes, *, urgency: Urgency = "at once") -> None:
         node.offers[key] = value
         if node.mesh is not None:
-            node.mesh.offer(key, value, now=node.read_clock(self.now))
+            node.mesh.offer(key, value, now=node.read_clock(self.now), urgency=urgency)
             self._pump(node, node.mesh)
 
     def withdraw(self, node: SimulatedNode, key: str) -> None:

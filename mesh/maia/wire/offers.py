@@ -1,7 +1,8 @@
 """Maia's own messages about offers, in memberlist's user messages whose first byte is 0x80 or more.
 
 They are sent to one Maia node at a time and never broadcast. One repair reads: `Digest` (what I have, one row per node), answered by
-`Listing` (what I have of the nodes where we differ), answered by `Want` (those, please), answered by `Entries`.
+`Listing` (what I have of the nodes where we differ), answered by `Want` (those, please), answered by `Entries`. Between those who know many
+nodes it begins with `Buckets` (what I have, one hash per 64th of the nodes), answered by `Differing`, answered by a `Digest` of those.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ ENTRIES: Final = 0x80
 DIGEST: Final = 0x81
 LISTING: Final = 0x82
 WANT: Final = 0x83
+BUCKET_HASHES: Final = 0x84
+DIFFERING: Final = 0x85
+PARTIAL_DIGEST: Final = 0x86
 PRIVATE_FROM: Final = 0x80
 
 KEY_BYTES_MAX: Final = 64
@@ -34,6 +38,9 @@ ROWS_MAX: Final = 8192  # of a digest in a stream: twice the members that a node
 VERSION_MAX: Final = 2**53
 WITHDRAWN: Final = 1  # the flag of a slot that holds nothing any more
 ROW_BYTES: Final = 12  # four of the name's hash, eight of the node's
+BUCKETS: Final = 64  # into which nodes fall by the hash of their name
+BUCKET_BYTES: Final = 8
+MASK_BYTES: Final = BUCKETS // 8
 # Beside key, name and value: headers of the array and of four strings, two numbers of nine bytes, the flags, and the proof.
 ENTRY_OVERHEAD_BYTES: Final = 1 + 4 * 3 + 2 * 9 + 2 + PUBLIC_KEY_BYTES + SIGNATURE_BYTES
 # The type byte of a user message, the one of ours and an array header; what is left carries items.
@@ -70,9 +77,24 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Rows of twelve bytes: the name's hash, the node's hash."""
+    """Rows of twelve bytes: the name's hash, the node's hash. With a `mask`, of the nodes in those buckets alone."""
 
     rows: bytes
+    mask: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """A hash of eight bytes for each of the 64 buckets."""
+
+    hashes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """Of whose buckets these differ from mine: one bit each."""
+
+    mask: bytes
 
 
 class Listed(NamedTuple):
@@ -95,7 +117,7 @@ class Want:
     slots: tuple[tuple[str, str], ...]  # (node, key)
 
 
-OfferMessage = Entries | Digest | Listing | Want
+OfferMessage = Entries | Digest | Buckets | Differing | Listing | Want
 
 
 def encode_entries(entries: Iterable[Entry], *, budget_bytes: int = ITEMS_BYTES_MAX) -> list[bytes]:
@@ -135,8 +157,16 @@ def encode_want(slots: Iterable[tuple[str, str]]) -> list[bytes]:
     return _fill(WANT, (bytes(_packer.pack(slot)) for slot in slots), ITEMS_BYTES_MAX)
 
 
-def encode_digest(rows: bytes) -> bytes:
-    return bytes((DIGEST,)) + rows
+def encode_digest(rows: bytes, *, mask: bytes = b"") -> bytes:
+    return bytes((PARTIAL_DIGEST if mask else DIGEST,)) + mask + rows
+
+
+def encode_buckets(hashes: bytes) -> bytes:
+    return bytes((BUCKET_HASHES,)) + hashes
+
+
+def encode_differing(mask: bytes) -> bytes:
+    return bytes((DIFFERING,)) + mask
 
 
 def _fill(kind: int, items: Iterable[bytes], budget_bytes: int) -> list[bytes]:
@@ -163,10 +193,19 @@ def decode_offers(body: bytes) -> OfferMessage:
     if not body:
         raise DatagramRejected("empty", "user message")
     kind = body[0]
-    if kind == DIGEST:
-        if (len(body) - 1) % ROW_BYTES:
+    if kind in (DIGEST, PARTIAL_DIGEST):
+        rows_from = 1 if kind == DIGEST else 1 + MASK_BYTES
+        if len(body) < rows_from or (len(body) - rows_from) % ROW_BYTES:
             raise DatagramRejected("bad-digest")
-        return Digest(body[1:])
+        return Digest(body[rows_from:], body[1:rows_from])
+    if kind == BUCKET_HASHES:
+        if len(body) != 1 + BUCKETS * BUCKET_BYTES:
+            raise DatagramRejected("bad-digest")
+        return Buckets(body[1:])
+    if kind == DIFFERING:
+        if len(body) != 1 + MASK_BYTES:
+            raise DatagramRejected("bad-digest")
+        return Differing(body[1:])
     with _msgpack_or_rejected():
         if kind == ENTRIES:
             return Entries(tuple(_read_entries(_items(_unpacker(body[1:]), len(body) - 1))))

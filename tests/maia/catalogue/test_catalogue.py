@@ -7,7 +7,7 @@ import itertools
 import pytest
 from tests.maia.keys import entry_of, id_of, key_of
 
-from maia.catalogue.catalogue import DEAD_KEPT_S, OFFERS_BYTES_MAX, Catalogue, cut
+from maia.catalogue.catalogue import DEAD_KEPT_S, DEPARTED_KEPT_S, DEPARTED_MAX, OFFERS_BYTES_MAX, Catalogue, cut
 from maia.errors import MisuseError
 from maia.wire.offers import KEYS_MAX, VALUE_BYTES_MAX, WITHDRAWN, Entry
 
@@ -129,6 +129,47 @@ def test_what_a_node_offers_is_bounded_and_a_refusal_changes_nothing() -> None:
     catalogue.offer("one more", b"x")
 
 
+def test_a_held_value_is_offered_when_it_is_released_unless_a_newer_word_came_before() -> None:
+    catalogue = catalogue_of("a", 1)
+    for key in ("f", "g", "h"):
+        catalogue.hold(key, b"held", "figures")
+    assert catalogue.offers("a") == {}
+    catalogue.offer("f", b"urgent")
+    catalogue.withdraw("g")
+    assert [made.key for made in catalogue.release("figures")] == ["h"]
+    assert catalogue.release("figures") == []
+    assert catalogue.offers("a") == {"f": b"urgent", "h": b"held"}
+
+
+def test_what_is_held_keeps_its_urgency_and_its_last_value_and_may_be_a_withdrawal() -> None:
+    catalogue = catalogue_of("a", 1)
+    catalogue.offer("m", b"model")
+    catalogue.hold("m", None, "at once")
+    catalogue.hold("n", b"news", "at once")
+    catalogue.hold("n", b"newer", "figures")
+    assert (catalogue.holds("at once"), catalogue.holds("figures")) == (True, False)
+    assert catalogue.release("figures") == []
+    assert [(made.key, made.value) for made in catalogue.release("at once")] == [("m", b""), ("n", b"newer")]
+    assert catalogue.offers("a") == {"n": b"newer"}
+    assert not catalogue.holds("at once")
+
+
+def test_what_is_held_counts_against_the_bounds_of_a_node_from_the_beginning() -> None:
+    catalogue = catalogue_of("a", 1)
+    for number in range(OFFERS_BYTES_MAX // VALUE_BYTES_MAX):
+        catalogue.hold(f"k/{number}", bytes(VALUE_BYTES_MAX), "figures")
+    with pytest.raises(MisuseError, match="exceed the 65536 of a node"):
+        catalogue.offer("one more", b"x")
+    with pytest.raises(MisuseError, match="at most 8192 travel"):
+        catalogue.hold("k/0", bytes(VALUE_BYTES_MAX + 1), "figures")
+    assert len(catalogue.release("figures")) == OFFERS_BYTES_MAX // VALUE_BYTES_MAX
+    catalogue.hold("k/0", b"smaller", "figures")
+    with pytest.raises(MisuseError, match="exceed"):
+        catalogue.offer("one more", b"x")
+    catalogue.release("figures")
+    catalogue.offer("one more", b"x")
+
+
 def test_a_slot_beyond_the_last_is_refused() -> None:
     catalogue = catalogue_of("a", 1)
     for number in range(KEYS_MAX):
@@ -170,6 +211,21 @@ def test_the_long_dead_are_forgotten_and_no_straggler_brings_an_earlier_life_bac
     catalogue.revive("b", 4, id_of("b"))
     assert not catalogue.accept(entry(9, generation=4))
     assert catalogue.accept(entry(3, generation=5))
+
+
+def test_what_is_remembered_of_the_forgotten_is_bounded_in_number_and_time() -> None:
+    catalogue = catalogue_of("a", 1)
+    for number in range(DEPARTED_MAX + 2):
+        catalogue.revive(f"n{number}", 5, f"id{number}")
+        catalogue.bury(f"n{number}", 0.0)
+    assert len(catalogue.forget(DEAD_KEPT_S)) == DEPARTED_MAX + 2
+    assert len(catalogue.forget(DEAD_KEPT_S + 1.0)) == 0
+    for name, stale in (("n0", False), (f"n{DEPARTED_MAX + 1}", True)):
+        catalogue.revive(name, 1, f"id{name[1:]}")
+        assert catalogue.lacks(name, 4, "k", 1) is not stale
+    catalogue.forget(DEAD_KEPT_S + DEPARTED_KEPT_S)
+    catalogue.revive("n9", 1, "id9")
+    assert catalogue.lacks("n9", 4, "k", 1)
 
 
 def test_entries_are_reissued_under_a_later_generation() -> None:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from tests.maia.keys import id_of, key_of
+from tests.maia.keys import entry_of, id_of, key_of
 
 from maia.catalogue.catalogue import Catalogue
-from maia.catalogue.courier import ANSWER_BODIES_MAX, PUSH_SLICE, Courier
+from maia.catalogue.courier import ANSWER_BODIES_MAX, BUCKETS_FROM, PUSH_SLICE, Courier
+from maia.catalogue.pacing import Urgency
 from maia.config import Address
 from maia.view import Counters
 from maia.wire.codec import decode
 from maia.wire.messages import User
-from maia.wire.offers import Digest, Entries, Listing, OfferMessage, Want, decode_exchange, decode_offers
+from maia.wire.offers import ROW_BYTES, Buckets, Differing, Digest, Entries, Listing, OfferMessage, Want, decode_exchange, decode_offers
 from maia.wire.outbox import Outbox
 
 
@@ -36,10 +37,14 @@ class Node:
             gossip_interval_s=0.05,
         )
 
-    def offer(self, key: str, value: bytes, *, now: float = 0.0) -> None:
+    def offer(self, key: str, value: bytes, *, now: float = 0.0, urgency: Urgency = "at once") -> None:
+        if not self.courier.ready(urgency, now):
+            self.catalogue.hold(key, value, urgency)
+            self.courier.held(now)
+            return
         made = self.catalogue.offer(key, value)
         assert made is not None
-        self.courier.changed([made], now)
+        self.courier.changed([made], now, urgency=urgency)
 
 
 class Network:
@@ -225,6 +230,18 @@ def test_a_repair_of_a_repaired_third_party_needs_no_owner() -> None:
     assert network.nodes[2].catalogue.offers("n0") == {"models/0": b"a model"}
 
 
+def test_a_push_that_overtook_an_ack_of_somebody_else_starts_no_repair_either() -> None:
+    network = Network(3)
+    before = network.nodes[1].catalogue.root
+    network.nodes[0].offer("models/0", b"a model")
+    network.pass_time(0.1)
+    network.carried.clear()
+    for asker in (0, 2):
+        network.nodes[asker].courier.compare(before, network.nodes[1].address, network.now)
+    network.pass_time(1.0)
+    assert network.carried == []
+
+
 def test_pulls_that_bring_nothing_become_rare() -> None:
     network = Network(2)
     for step in range(1000):
@@ -321,3 +338,67 @@ def test_our_own_entries_coming_back_are_no_later_life() -> None:
     node.offer("models/0", b"now")
     node.courier.accept(node.catalogue.own_entries(), 0.0)
     assert node.courier.later_generation == -1
+
+
+def crowd(size: int) -> Network:
+    """Two nodes that know many, all of which offer something; the second missed all of one of them."""
+    network = Network(2)
+    for number in range(2, size):
+        name = f"n{number}"
+        for node in network.nodes:
+            node.catalogue.revive(name, 1, id_of(name))
+            if node is network.nodes[0] or number != 2:
+                node.catalogue.accept(entry_of(name, 1, "models/0", 1, 0, b"a model"))
+    return network
+
+
+@pytest.mark.parametrize("asker", [0, 1])
+def test_between_those_who_know_many_a_repair_begins_with_the_buckets(asker: int) -> None:
+    network = crowd(200)
+    compare(network, asker, 1 - asker)
+    network.pass_time(2.0)
+    assert network.agree()
+    repair = [Buckets, Differing, Digest, Listing, Want, Entries]
+    # Whoever has more learns it from the rows, and asks back in the same way.
+    assert [type(message) for message in network.carried] == (repair if asker == 1 else [Buckets, Differing, Digest, *repair])
+    digest = next(message for message in network.carried if isinstance(message, Digest))
+    assert len(digest.rows) <= ROW_BYTES * 12  # of 200
+
+
+def test_up_to_forty_nodes_the_rows_are_compared_at_once() -> None:
+    network = crowd(BUCKETS_FROM + 2)
+    compare(network, 1, 0)
+    network.pass_time(1.0)
+    assert network.agree()
+    assert [type(message) for message in network.carried] == [Digest, Listing, Want, Entries]
+
+
+@pytest.mark.parametrize("lost", [Buckets, Differing, Digest, Listing, Want, Entries])
+def test_a_repair_by_buckets_that_is_lost_on_the_way_is_repeated(lost: type) -> None:
+    network = crowd(100)
+    compare(network, 1, 0)
+    network.now = 0.2
+    network.nodes[1].courier.tick(0.2)
+    network.deliver(lost=lambda message: isinstance(message, lost))
+    assert not network.agree()
+    compare(network, 1, 0)
+    network.pass_time(2.0)
+    assert network.agree()
+
+
+def test_who_knows_next_to_nobody_is_shown_all_buckets_a_packet_at_a_time() -> None:
+    network = Network(2)
+    knowing, ignorant = network.nodes
+    for number in range(2, 400):
+        name = f"n{number}"
+        for node in network.nodes:
+            node.catalogue.revive(name, 1, id_of(name))
+        knowing.catalogue.accept(entry_of(name, 1, "models/0", 1, 0, b"a model"))
+    for _ in range(60):
+        compare(network, 0, 1)
+        compare(network, 1, 0)
+        network.pass_time(network.now + 6.0)
+        if network.agree():
+            break
+    assert network.agree()
+    assert len(ignorant.catalogue.offers("n2")) == 1

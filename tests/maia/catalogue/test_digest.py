@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from maia.catalogue.digest import rows, rows_that_differ, shelves_that_differ
+from maia.catalogue.digest import (
+    bucket_hashes,
+    bucket_of,
+    buckets_in,
+    buckets_that_differ,
+    in_buckets,
+    mask_of,
+    rows,
+    rows_that_differ,
+    shelves_that_differ,
+)
 from maia.catalogue.shelf import Shelf
 from maia.wire.offers import ROW_BYTES, Entry
 
@@ -37,3 +47,20 @@ def test_what_only_they_have_shows_on_our_side() -> None:
 def test_an_empty_shelf_has_no_row() -> None:
     assert rows([shelf("a")], most=9) == b""
     assert shelves_that_differ([shelf("a")], b"") == []
+
+
+def test_buckets_tell_which_nodes_to_compare() -> None:
+    ours = [shelf(f"n{number}", 1) for number in range(200)]
+    theirs = [*(shelf(f"n{number}", 1) for number in range(200) if number != 7), shelf("new", 1)]
+    differing = buckets_that_differ(ours, bucket_hashes(theirs))
+    assert differing == sorted({bucket_of("n7"), bucket_of("new")})
+    assert len(bucket_hashes(ours)) == 512
+    assert buckets_in(mask_of(differing)) == differing
+    shown = in_buckets(ours, differing)
+    assert [one.node for one in shown] == [one.node for one in ours if bucket_of(one.node) in differing]
+    assert [one.node for one in shelves_that_differ(shown, rows(in_buckets(theirs, differing), most=99))] == ["n7"]
+
+
+def test_equal_catalogues_have_equal_buckets_whatever_the_order() -> None:
+    ours = [shelf(f"n{number}", number) for number in range(50)]
+    assert buckets_that_differ(ours, bucket_hashes([*ours[::-1], shelf("without entries")])) == []

@@ -13,6 +13,8 @@ from maia.wire.messages import User
 from maia.wire.offers import (
     UDP_VALUE_BYTES_MAX,
     VALUE_BYTES_MAX,
+    Buckets,
+    Differing,
     Digest,
     Entries,
     Listed,
@@ -20,6 +22,8 @@ from maia.wire.offers import (
     Want,
     decode_exchange,
     decode_offers,
+    encode_buckets,
+    encode_differing,
     encode_digest,
     encode_entries,
     encode_exchange,
@@ -36,6 +40,9 @@ def test_what_is_encoded_is_decoded() -> None:
     assert [decode_offers(body) for body in encode_listing([listed])] == [Listing((listed,))]
     assert [decode_offers(body) for body in encode_want([("a-000001", "models/0")])] == [Want((("a-000001", "models/0"),))]
     assert decode_offers(encode_digest(b"r" * 24)) == Digest(b"r" * 24)
+    assert decode_offers(encode_digest(b"r" * 24, mask=b"12345678")) == Digest(b"r" * 24, b"12345678")
+    assert decode_offers(encode_buckets(b"h" * 512)) == Buckets(b"h" * 512)
+    assert decode_offers(encode_differing(b"12345678")) == Differing(b"12345678")
     assert decode_exchange(encode_exchange(b"r" * 12, [ENTRY])) == (b"r" * 12, [ENTRY])
 
 
@@ -81,6 +88,10 @@ def packed(*items: object) -> bytes:
         (b"", "empty"),
         (b"\x99", "unknown-offers"),
         (b"\x81odd", "bad-digest"),
+        (b"\x84" + bytes(511), "bad-digest"),
+        (b"\x85" + bytes(9), "bad-digest"),
+        (b"\x86" + bytes(7), "bad-digest"),
+        (b"\x86" + bytes(8 + 13), "bad-digest"),
         (b"\x80" + msgpack.packb({"a": 1}), "bad-offers"),
         (b"\x80\xc1", "bad-offers"),
         (b"\x80\x91\x93\x01\x02", "bad-msgpack"),
