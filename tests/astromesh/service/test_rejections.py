@@ -71,3 +71,11 @@ def test_what_happens_in_every_mesh_is_no_warning() -> None:
 def test_a_reason_that_nobody_explained_is_told_all_the_same() -> None:
     (line,) = Rejections().look({"brand-new": 4}, {"brand-new": FOE}, now=0.0)
     assert "4 as brand-new" in line.text
+
+
+def test_every_reason_stands_in_the_document_by_its_name_or_by_its_beginning() -> None:
+    text = (MAIA.parents[1] / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`([a-z-]+)`", text))
+    begun = tuple(re.findall(r"`([a-z-]+-)…`", text))
+    explained = [reason for kind in KINDS for reason in kind.reasons]
+    assert [reason for reason in explained if reason not in named and not reason.startswith(begun)] == []
