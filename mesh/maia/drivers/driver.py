@@ -20,6 +20,7 @@ from typing import Final
 
 from maia.catalogue.catalogue import check_offer, check_room
 from maia.catalogue.loads import check_load
+from maia.catalogue.pacing import Urgency
 from maia.config import Address, MeshConfig
 from maia.core import Mesh
 from maia.drivers.clock import Clock
@@ -45,7 +46,7 @@ class Wishes:
     """What the node's loop wants of the mesh; taken whole by the mesh's thread. Bounded by what is named in it, so never full."""
 
     def __init__(self) -> None:
-        self.offers: dict[str, bytes | None] = {}  # None withdraws
+        self.offers: dict[str, tuple[bytes | None, Urgency]] = {}  # None withdraws
         self.heard: dict[str, None] = {}
         self.load: bytes | None = None  # None: as before
         self.seeds: dict[Address, None] = {}
@@ -114,13 +115,16 @@ class MeshDriver:
     def address(self) -> Address:
         return self.config.gossip
 
-    def offer(self, key: str, value: bytes) -> None:
-        """Put `value` into a slot of what this node offers. Raises `MisuseError` for what can never travel; returns at once."""
+    def offer(self, key: str, value: bytes, *, urgency: Urgency = "at once") -> None:
+        """Put `value` into a slot of what this node offers. Raises `MisuseError` for what can never travel; returns at once.
+
+        Where only "figures" changed, others are told once a second.
+        """
         check_offer(key, value)
         check_room(key, value, self._slots)
         self._slots[key] = len(value)
         with self._lock:
-            self._wishes.offers[key] = value
+            self._wishes.offers[key] = (value, urgency)
         self._wake()
 
     def withdraw(self, key: str) -> None:
@@ -129,7 +133,7 @@ class MeshDriver:
             return
         self._slots[key] = 0
         with self._lock:
-            self._wishes.offers[key] = None
+            self._wishes.offers[key] = (None, "at once")
         self._wake()
 
     def report_load(self, value: bytes) -> None:
@@ -358,11 +362,11 @@ class _Core:
             self.mesh.heard(name, now=now)
         if wishes.load is not None:
             self.mesh.report_load(wishes.load)
-        for key, value in wishes.offers.items():
+        for key, (value, urgency) in wishes.offers.items():
             if value is None:
                 self.mesh.withdraw(key, now=now)
             else:
-                self.mesh.offer(key, value, now=now)
+                self.mesh.offer(key, value, now=now, urgency=urgency)
         self._joins += wishes.joins
         literals = [seed for seed in wishes.seeds if is_literal(seed.host)]
         names = [seed for seed in wishes.seeds if not is_literal(seed.host)]

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from maia.errors import CallFailed, ConversationBroken, MaiaError
 from maia.links.calling import CallingSide, Ended
-from maia.links.conversation import CallArrived, CallWithdrawn, Conversation, Event, Greeted, MayReply, Progress
+from maia.links.conversation import CallArrived, CallWithdrawn, Conversation, Event, Greeted, LoadTold, MayReply, Progress
 from maia.links.greeting import Greeting
 from maia.links.limits import BATCH_BYTES
 from maia.links.serving import ServingSide
@@ -47,6 +47,7 @@ class Tally:
     cancelled: int = 0
     expired: int = 0
     failed: int = 0
+    loads_unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,17 @@ def _farewell(message: aiohttp.WSMessage) -> str:
 class CallingLink(Link):
     """The asking side. Closes itself after `idle_max_s` without a call."""
 
-    def __init__(self, conversation: CallingSide, web_socket: WebSocket, *, tally: Tally, idle_max_s: float) -> None:
+    def __init__(
+        self,
+        conversation: CallingSide,
+        web_socket: WebSocket,
+        *,
+        tally: Tally,
+        idle_max_s: float,
+        told: Callable[[bytes], None] = lambda load: None,
+    ) -> None:
+        """`told` is given what the other side says of how busy it is."""
+        self._told = told
         self._calls = conversation
         self._tally = tally
         self._idle_max_s = idle_max_s
@@ -253,6 +264,11 @@ class CallingLink(Link):
                     waiting = self._waiting.get(call_id)
                     if waiting is not None and not waiting.done():
                         waiting.set_result(None)
+                case LoadTold(load):
+                    if load is None:
+                        self._tally.loads_unreadable += 1
+                    else:
+                        self._told(load)
                 case Greeted(introduction):
                     if not self.greeted.done():
                         self.greeted.set_result(introduction.greeting)

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 
@@ -25,10 +26,12 @@ from maia.links.calling import CallingSide, Ended
 from maia.links.greeting import Greeting
 from maia.links.limits import MESSAGE_BYTES_MAX, LinkLimits
 from maia.links.serving import ServingSide
+from maia.view import LoadSeen
 
 PATH = "/link"
 # While a node drains, how often it looks whether the last call has ended.
 DRAIN_LOOK_S = 0.01
+LOADS_MAX = 4096  # remembered; as many members as a mesh has
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class BoardStats:
     cancelled: int
     expired: int
     failed: int
+    loads_unreadable: int
 
 
 class _Line:
@@ -90,8 +94,18 @@ class _Line:
 class Switchboard:
     """`async with Switchboard(...) as board`; leaving it closes everything."""
 
-    def __init__(self, *, me: Greeting, handlers: Mapping[str, Handler], limits: BoardLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        me: Greeting,
+        handlers: Mapping[str, Handler],
+        limits: BoardLimits | None = None,
+        load: Callable[[], bytes] = bytes,
+    ) -> None:
+        """`load` says at any time how busy this node is; whoever calls it is told with the end of the call."""
         self._me = me
+        self._load = load
+        self._loads: dict[str, LoadSeen] = {}
         self._handlers = MappingProxyType(dict(handlers))
         self._limits = limits or BoardLimits()
         self._tally = Tally()
@@ -128,6 +142,16 @@ class Switchboard:
         and the way there have to say. Leaving cancels what has not ended. Raises `MisuseError` for a body that is not fit for the wire.
         """
         return Call(self, peer, kind, body, timeout_s=timeout_s)
+
+    def load(self, name: str) -> LoadSeen | None:
+        """How busy a peer said it was when a call of ours last ended there, on the loop's clock; None of one that never said."""
+        return self._loads.get(name)
+
+    def _told(self, name: str, load: bytes) -> None:
+        self._loads.pop(name, None)
+        if len(self._loads) >= LOADS_MAX:
+            del self._loads[next(iter(self._loads))]
+        self._loads[name] = LoadSeen(load, self._loop.time())
 
     def hang_up(self, name: str, why: str) -> None:
         """Break the link to a peer that is known to be gone: its calls fail now, not when silence proves it."""
@@ -187,6 +211,7 @@ class Switchboard:
             cancelled=self._tally.cancelled,
             expired=self._tally.expired,
             failed=self._tally.failed,
+            loads_unreadable=self._tally.loads_unreadable,
         )
 
     async def link_to(self, peer: Peer, *, timeout_s: float) -> CallingLink:
@@ -247,7 +272,8 @@ class Switchboard:
         except (OSError, aiohttp.ClientError) as error:
             raise PeerUnreachable(f"{where}: {error}") from error
         conversation = CallingSide(self._me, self._limits.link, now=self._loop.time())
-        link = CallingLink(conversation, web_socket, tally=self._tally, idle_max_s=self._limits.idle_max_s)
+        told = partial(self._told, peer.name)
+        link = CallingLink(conversation, web_socket, tally=self._tally, idle_max_s=self._limits.idle_max_s, told=told)
         self._run(link, name=f"link: to {peer.name}")
         try:
             first: list[asyncio.Future[Any]] = [link.greeted, link.over]
@@ -287,7 +313,7 @@ class Switchboard:
         if self._closed or len(self._serving) >= self._limits.links_in_max:
             return web.Response(status=503, text=f"{len(self._serving)} links are open here, {self._limits.links_in_max} are the limit\n")
         await web_socket.prepare(request)
-        conversation = ServingSide(self._me, self._limits.link, kinds=self._handlers, now=self._loop.time())
+        conversation = ServingSide(self._me, self._limits.link, kinds=self._handlers, now=self._loop.time(), load=self._load)
         link = ServingLink(conversation, web_socket, handlers=self._handlers, tally=self._tally)
         if self._draining:
             link.drain()

@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any, NamedTuple, assert_never
 
 from maia.errors import CallError, CallExpired, CallFailed, CallRefused, ConversationBroken, LinkLost, MisuseError, PeerUnreachable
-from maia.links.conversation import Conversation, Progress
+from maia.links.conversation import Conversation, LoadTold, Progress
 from maia.links.frames import (
     Cancel,
     Credit,
@@ -148,6 +148,8 @@ class CallingSide(Conversation):
     def _hear(self, frame: Frame, *, now: float) -> None:
         match frame:
             case Reply() | More() | Done() | Failed() | Refused():
+                if not isinstance(frame, Reply | More) and frame.load != b"":
+                    self._events.append(LoadTold(frame.load))
                 call = self._calls.get(frame.call_id)
                 if call is not None and call.ended is None:
                     self._answered(call, frame, now=now)

@@ -31,6 +31,12 @@ class Progress(NamedTuple):
     call_id: int
 
 
+class LoadTold(NamedTuple):
+    """The other side says how busy it is; None where that cannot be read."""
+
+    load: bytes | None
+
+
 class CallArrived(NamedTuple):
     """A call to answer, in full. `deadline` is on this node's clock."""
 
@@ -53,7 +59,7 @@ class MayReply(NamedTuple):
     call_id: int
 
 
-Event = Greeted | Progress | CallArrived | CallWithdrawn | MayReply
+Event = Greeted | Progress | LoadTold | CallArrived | CallWithdrawn | MayReply
 
 
 class Conversation(ABC):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from maia.config import LOAD_BYTES_MAX
 from maia.errors import ConversationBroken, MisuseError
 from maia.links.limits import FRAME_BYTES_MAX
 
@@ -54,10 +55,14 @@ class More(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Everything was said: `outcome` is "done", "cancelled" or "expired"."""
+    """Everything was said: `outcome` is "done", "cancelled" or "expired".
+
+    Like every last word on a call it says how busy its sender is: nothing where it is empty, and None what cannot be read.
+    """
 
     call_id: int
     outcome: str
+    load: bytes | None = b""
 
 
 class Refused(NamedTuple):
@@ -66,6 +71,7 @@ class Refused(NamedTuple):
     call_id: int
     reason: str
     message: str
+    load: bytes | None = b""
 
 
 class Failed(NamedTuple):
@@ -74,6 +80,7 @@ class Failed(NamedTuple):
     call_id: int
     definite: bool
     body: bytes
+    load: bytes | None = b""
 
 
 class Cancel(NamedTuple):
@@ -113,6 +120,7 @@ _SHAPES: dict[int, tuple[type[Frame], list[type]]] = {
     9: (Ping, [int]),
     10: (Pong, [int]),
 }
+_LAST_WORDS: tuple[type[Frame], ...] = (Done, Refused, Failed)
 _NUMBERS: dict[type[Frame], int] = {frame: number for number, (frame, _) in _SHAPES.items()}
 
 
@@ -152,7 +160,15 @@ def decode(packed: bytes | bytearray) -> Frame:
     values = fields[1 : len(types) + 1]
     if [type(value) for value in values] != types:
         raise ConversationBroken("undecodable_frame", f"fields for {frame.__name__}: {values!r}"[:DETAIL_CHARACTERS_MAX])
+    if frame in _LAST_WORDS:
+        values.append(_load(fields[len(types) + 1 :]))
     return frame(*values)
+
+
+def _load(rest: list[Any]) -> bytes | None:
+    """What follows the fields of a last word. Not worth the link: what cannot be read is None."""
+    load = rest[0] if rest else b""
+    return load if type(load) is bytes and len(load) <= LOAD_BYTES_MAX else None
 
 
 class FrameReader:

@@ -6,7 +6,7 @@ left: until then it counts against `calls_max`, so that neither a slow reader no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, assert_never
 
 from maia.errors import ConversationBroken, MisuseError, RefusalReason
@@ -45,8 +45,11 @@ class ServingSide(Conversation):
         kinds: Collection[str],
         now: float,
         versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
+        load: Callable[[], bytes] = bytes,
     ) -> None:
+        """`load` is asked with every last word how busy this node is."""
         super().__init__(me, limits, now=now, versions=versions)
+        self._load = load
         self._kinds = frozenset(kinds)
         self._calls: dict[int, _Served] = {}
         self._highest_id = 0
@@ -74,14 +77,14 @@ class ServingSide(Conversation):
 
     def end(self, call_id: int) -> None:
         """All was said."""
-        self._settle(call_id, Done(call_id, "done"))
+        self._settle(call_id, Done(call_id, "done", self._load()))
 
     def fail(self, call_id: int, body: Mapping[str, Any], *, definite: bool) -> None:
         """Raises `MisuseError` for a body that cannot be sent in one frame; the call goes on."""
         packed = encode_body(body)
         if len(packed) > PIECE_BYTES_MAX:
             raise MisuseError(f"the body of a failure has {len(packed)} bytes, {PIECE_BYTES_MAX} are the limit")
-        self._settle(call_id, Failed(call_id, definite, packed))
+        self._settle(call_id, Failed(call_id, definite, packed, self._load()))
 
     def finish(self, call_id: int) -> None:
         """The handler is gone. Always the last word on a call that has arrived."""
@@ -131,7 +134,7 @@ class ServingSide(Conversation):
         self._highest_id = call_id
         refusal = self._refusal(kind, total=total, whole=len(piece) == total)
         if refusal is not None:
-            self._outbox.say(encode(Refused(call_id, *refusal)))
+            self._outbox.say(encode(Refused(call_id, *refusal, self._load())))
             return
         deadline = now + remaining_ms / 1000
         stream = self._outbox.open(call_id, credit=self._window_bytes)
@@ -173,7 +176,7 @@ class ServingSide(Conversation):
             return  # the last word has left; only the handler is still tidying up
         call.stream.clear()
         call.settled = True
-        self._outbox.say(encode(Done(call_id, outcome)))
+        self._outbox.say(encode(Done(call_id, outcome, self._load())))
         if call.assembly is not None:
             self._stop_assembling(call)
         if call.running:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maia.config import LOAD_BYTES_MAX
 from maia.errors import CallError, CallExpired, CallFailed, CallRefused, ConversationBroken, LinkLost, MisuseError, PeerUnreachable
 from maia.links.calling import CallingSide, Ended
-from maia.links.conversation import CallArrived, CallWithdrawn, Event, Greeted, MayReply
+from maia.links.conversation import CallArrived, CallWithdrawn, Event, Greeted, LoadTold, MayReply
 from maia.links.frames import (
     Cancel,
     Credit,
@@ -144,9 +145,57 @@ def test_what_a_newer_version_adds_is_ignored() -> None:
     facts = {**hello(Greeting("newer", "id"), window_bytes=MIB).facts, "colour": "blue"}
     asker.receive(_raw([0, facts, "and more"]), now=0.0)
     call = asker.call("echo", {}, timeout_s=1.0, now=0.0)
-    asker.receive(_raw([2, call, 1, b"\x80", "more"]) + _raw([4, call, "done", 7]), now=0.0)
+    asker.receive(_raw([2, call, 1, b"\x80", "more"]) + _raw([4, call, "done", b"busy", 7]), now=0.0)
     assert asker.take(call) == {}
     assert asker.take(call) == Ended(None)
+
+
+def told(pair: Pair) -> list[bytes | None]:
+    """What the asker has heard of the server's load."""
+    return [event.load for event in pair.asker.events() if isinstance(event, LoadTold)]
+
+
+def test_every_last_word_says_how_busy_its_sender_is_at_that_moment() -> None:
+    pair = Pair()
+    loads = iter([b"1", b"2", b"3", b"4", b""])
+    pair.server = ServingSide(Greeting("server", "id-server"), LIMITS, kinds=KINDS, now=0.0, load=lambda: next(loads))
+    pair.asker = asking()
+    pair.talk()
+    done, failed, refused, cancelled = (pair.call(kind) for kind in ("echo", "echo", "nonsense", "echo"))
+    pair.talk()
+    assert told(pair) == [b"1"]
+    pair.server.end(done)
+    pair.server.fail(failed, {}, definite=True)
+    pair.talk()
+    assert told(pair) == [b"2", b"3"]
+    pair.asker.leave(cancelled, now=0.0)
+    pair.talk()
+    assert told(pair) == [b"4"]
+    silent = pair.call("echo")
+    pair.talk()
+    pair.server.end(silent)
+    pair.talk()
+    assert told(pair) == []
+    assert [len(pair.taken(call)) for call in (done, failed, refused, silent)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("load", [bytes(LOAD_BYTES_MAX + 1), "busy", 7, None, {}, [1]], ids=repr)
+def test_a_load_that_cannot_be_read_is_known_as_such_and_its_last_word_still_counts(load: object) -> None:
+    pair = Pair()
+    call = pair.call("echo")
+    pair.asker.outgoing()
+    pair.asker.receive(_raw([4, call, "done", load]), now=0.0)
+    assert told(pair) == [None]
+    assert pair.taken(call) == [None]
+
+
+def test_a_last_word_of_an_older_version_says_nothing_of_a_load() -> None:
+    pair = Pair()
+    call = pair.call("echo")
+    pair.asker.outgoing()
+    pair.asker.receive(_raw([4, call, "done"]), now=0.0)
+    assert told(pair) == []
+    assert pair.taken(call) == [None]
 
 
 def test_a_kind_without_end_is_refused_in_a_frame_that_fits() -> None:

@@ -593,3 +593,26 @@ async def cuttable(target: Address) -> AsyncIterator[tuple[Address, Cut]]:
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def test_whoever_calls_knows_how_busy_the_other_is() -> None:
+    desk = Desk()
+    busy = [b"busy"]
+    async with (
+        Switchboard(me=Greeting("there", "id-there"), handlers=desk.handlers, load=lambda: busy[0]) as there,
+        Switchboard(me=Greeting("here", "id-here"), handlers={}) as here,
+    ):
+        two = Two(here, there, desk, Peer("there", Address("127.0.0.1", await there.serve("127.0.0.1", 0))))
+        assert here.load("there") is None
+        await two.replies("count", {"to": 2})
+        first = here.load("there")
+        assert first is not None
+        assert first.value == b"busy"
+        busy[0] = b""
+        await two.replies("count", {"to": 2})
+        assert here.load("there") == first
+        assert here.stats().loads_unreadable == 0
+        busy[0] = bytes(25)  # no node of ours would
+        await two.replies("count", {"to": 2})
+        assert here.load("there") == first
+        assert here.stats().loads_unreadable == 1
