@@ -2,113 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.cluster.conftest import FAST, sees
 from tests.rig.eventually import eventually
-from tests.rig.key_members import shown
-from tests.rig.nodes import PROGRAM, SOURCES, Node, node_process
+from tests.rig.nodes import Node, node_process
+from tests.rig.sealed_nodes import FIRST, SealedNodes, new_keyring_file
 
-from maia.keyring import Keyring, fingerprint_of, keyring_text, parse_keyring, text_of
+from maia.keyring import fingerprint_of, text_of
 
 pytestmark = pytest.mark.processes
 
-FIRST = b"f" * 32
-MEET_GOAL_S = 1.5
 DEATH_GOAL_S = 3.0
-KEY_GOAL_S = 2.0
-COMMAND_S = 60.0
 NAMES = ("one", "two", "three")
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def everything(self) -> str:
-        return self.stdout + self.stderr
-
-
-class SealedNodes:
-    """Three nodes, each with a keyring file of its own, and everything that was said about keys."""
-
-    def __init__(self, nodes: dict[str, Node], folder: Path) -> None:
-        self.nodes = nodes
-        self._folder = folder
-        self._said: list[str] = []
-        self._keys: dict[bytes, None] = {FIRST: None}
-
-    def file(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
-
-    def ring(self, name: str) -> Keyring:
-        """What is in the file of a node."""
-        ring = parse_keyring(self.file(name).read_text())
-        self._keys |= dict.fromkeys(ring.keys)
-        return ring
-
-    async def keys(self, name: str, *words: str, stdin: str = "") -> Said:
-        """`astromesh-node keys …` against a node, in a process of its own."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("ASTROMESH_")}
-        environment["PYTHONPATH"] = os.pathsep.join(str(source) for source in SOURCES)
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *PROGRAM, "--url", self.nodes[name].api, "keys", *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
-        )
-        async with asyncio.timeout(COMMAND_S):
-            out, err = await process.communicate(stdin.encode())
-        said = Said(process.returncode or 0, out.decode(), err.decode())
-        self._said.append(said.everything)
-        return said
-
-    async def kept(self, *fingerprints: str) -> None:
-        """Every node has these keys in its file, in this order: one that is asked confirms first and writes then."""
-
-        async def written() -> bool:
-            found = {name: [fingerprint_of(key) for key in self.ring(name).keys] for name in NAMES}
-            assert found == {name: list(fingerprints) for name in NAMES}
-            return True
-
-        await eventually(written, KEY_GOAL_S, what=f"every file holds {', '.join(fingerprints)}")
-
-    async def new_key(self, name: str) -> str:
-        said = await self.keys(name, "install", "--generate")
-        assert said.code == 0, said.everything
-        return said.stdout.strip()
-
-    async def all_alive(self, *names: str) -> None:
-        for name in names:
-            alive = dict.fromkeys(names, "alive")
-
-            async def met(name: str = name, alive: dict[str, str] = alive) -> bool:
-                state = await self.nodes[name].get("/v1/mesh/state")
-                found = {row["name"]: row["status"] for row in state["nodes"] if row["name"] in alive}
-                assert found == alive, f"{name} sees {found}"
-                return True
-
-            await eventually(met, MEET_GOAL_S, what=f"{name} sees {', '.join(names)} alive")
-
-    async def keys_shown(self) -> list[str]:
-        """The keys that can be read in anything but the keyring files: logs, answers, command lines, what the commands printed."""
-        texts = list(self._said)
-        for name, node in self.nodes.items():
-            self.ring(name)
-            texts.append(node.output)
-            if node.exit_code is None:
-                texts.append(Path(f"/proc/{node.pid}/cmdline").read_text())
-                paths = ("/v1/mesh/keys", "/v1/mesh/state", "/v1/nodes", "/v1/system/status", "/openapi.json")
-                texts += [json.dumps(await node.get(path)) for path in paths]
-        return shown(self._keys, "\n".join(texts))
 
 
 @pytest.fixture
@@ -116,11 +26,8 @@ async def sealed(tmp_path: Path) -> AsyncIterator[SealedNodes]:
     async with AsyncExitStack() as stack:
         nodes: dict[str, Node] = {}
         for name in NAMES:
-            file = tmp_path / f"{name}.json"
-            file.write_text(keyring_text(Keyring((FIRST,))))
-            file.chmod(0o600)
             join = [nodes["one"].gossip] if nodes else []
-            arguments = ["--keyring-file", str(file), *FAST]
+            arguments = ["--keyring-file", str(new_keyring_file(tmp_path, name)), *FAST]
             nodes[name] = await stack.enter_async_context(node_process(name, join=join, arguments=arguments))
         opened = SealedNodes(nodes, tmp_path)
         await opened.all_alive(*NAMES)

@@ -85,7 +85,7 @@ def services(house: House) -> dict[str, bool]:
 
 
 def leader(house: House) -> str | None:
-    """The living node with the lowest id; it has no duties."""
+    """The living node with the lowest id; it has no duties. A stock agent has no id."""
     view = house.roster.view()
-    alive = sorted(member.node_id for member in view.members.values() if member.status == "alive") if view else []
+    alive = sorted(member.node_id for member in view.members.values() if member.status == "alive" and member.node_id) if view else []
     return alive[0] if alive else None

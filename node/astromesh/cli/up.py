@@ -30,6 +30,7 @@ from astromesh.cli.terminal import warn
 @click.option("--mesh/--no-mesh", default=None, help="Whether there is a mesh at all.")
 @click.option("--cluster-id", metavar="ID", help="Members of another cluster are refused; otherwise there is no id to compare.")
 @click.option("--keyring-file", metavar="FILE", help="A JSON list of base64 keys, as Serf has it, that seal the gossip; mode 0600.")
+@click.option("--serf/--no-serf", default=None, help="Whether stock Serf agents are members of this mesh; otherwise they are refused.")
 @click.option("--mdns/--no-mdns", default=None, help="Whether nodes find each other by mDNS; not yet, so --join names them.")
 @click.option("--profile", type=click.Choice(["lan-fast", "lan", "wan"]), help="How fast the mesh probes; lan-fast otherwise.")
 @click.option("--data", metavar="DIR", help="The folder for what the node keeps.")

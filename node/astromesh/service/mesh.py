@@ -233,6 +233,7 @@ class MeshMembership:
             profile=PROFILES[settings.profile],
             cluster_id=settings.cluster_id,
             keyring=self.keys.ring,
+            serf=settings.serf,
             alone=self._record.left,
         )
         driver = MeshDriver(config)

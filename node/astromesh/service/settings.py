@@ -56,6 +56,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "keyring_file", "--keyring-file", "ASTROMESH_KEYRING_FILE", ("spec.mesh.keyring_file",), "keys that seal the gossip; default: none"
     ),
+    Setting("serf", "--serf/--no-serf", "ASTROMESH_SERF", ("spec.mesh.serf",), "whether stock Serf agents belong here; default: off"),
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
     Setting("models_dir", "--models", "ASTROMESH_MODELS_DIR", ("spec.inference.models_dir",), "models; default: models in the data folder"),
@@ -86,6 +87,7 @@ class NodeSettings:
     profile: Profile
     cluster_id: str
     keyring_file: Path | None
+    serf: bool
     mdns: bool
     data: Path
     models_dir: Path
@@ -142,6 +144,7 @@ def settle(
         profile=cast(Profile, told.one("profile", _one_of("lan-fast", "lan", "wan"), spec.mesh.profile, "lan-fast")),
         cluster_id=told.one("cluster_id", _cluster, spec.mesh.cluster_id, ""),
         keyring_file=told.optional("keyring_file", _path, _beside(folder, spec.mesh.keyring_file)),
+        serf=told.one("serf", _yes_or_no, _word(spec.mesh.serf), "off"),
         mdns=mdns,
         data=data,
         models_dir=told.one("models_dir", _path, _beside(folder, spec.inference.models_dir), str(data / "models")),

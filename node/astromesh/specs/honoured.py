@@ -49,7 +49,7 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
     "RuntimeConfig": (
         *_ENVELOPE,
         "spec.api.host", "spec.api.port",
-        *(f"spec.mesh.{key}" for key in ("enabled", "node_name", "bind", "seeds", "profile", "cluster_id", "keyring_file")),
+        *(f"spec.mesh.{key}" for key in ("enabled", "node_name", "bind", "seeds", "profile", "cluster_id", "keyring_file", "serf")),
         "spec.inference.models_dir",
         *(f"spec.inference.models[].{key}" for key in ("name", "path", "pull", "context", "gpu_layers", "parallel")),
         "spec.defaults.orchestration.pattern", "spec.defaults.orchestration.max_iterations",
@@ -122,7 +122,6 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
         "spec.services": "has no effect: every node runs all it can",
         "spec.peers": "is not read: the mesh finds its members itself. Write mesh.seeds",
         "spec.mesh.advertise": "is not used: others are told the address that the node is bound to",
-        "spec.mesh.serf": "Serf's own messages are not spoken yet",
         "spec.mesh.mdns": "nodes are not found by mDNS yet. Write mesh.seeds",
         **{f"spec.mesh.{key}": _MESH_TIMING for key in (
             "heartbeat_interval", "gossip_interval", "gossip_fanout", "failure_timeout", "dead_timeout")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -220,6 +221,14 @@ async def test_the_state_of_the_mesh_has_the_keys_of_the_contract_and_the_lowest
     assert [node["name"] for node in body["nodes"] if node["leader"]] == ["here"]
     mine = next(node for node in body["nodes"] if node["name"] == "here")
     assert mine["load"].keys() == {"cpu_percent", "memory_percent", "active_requests"}
+
+
+async def test_a_stock_agent_is_listed_and_leads_nobody(rooms: Rooms, membership: Membership) -> None:
+    rooms.view = mesh_view(replace(member("stock"), node_id="", role=""), me=member(HERE))
+    async with open_doors(rooms, mesh=membership) as doors:
+        _, body = await doors.get("/v1/mesh/state")
+        assert {node["name"]: node["leader"] for node in body["nodes"]} == {"here": True, "stock": False}
+        assert body["leader_id"] == "000000"
 
 
 async def test_joining_and_leaving_reach_the_mesh(meshed: Doors, membership: Membership) -> None:

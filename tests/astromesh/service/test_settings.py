@@ -27,6 +27,7 @@ spec:
     enabled: true
     cluster_id: home
     keyring_file: keys.json
+    serf: true
   inference:
     models_dir: models
 """
@@ -73,12 +74,12 @@ def test_the_file_is_read_and_gives_its_lines() -> None:
     ]
     assert [str(seed) for seed in values.join] == ["gateway:7946", "attic:7000", "cellar:7946"]
     assert (values.name, values.profile, values.models_dir) == ("kitchen", "wan", Path("/etc/x/models"))
-    assert (values.cluster_id, values.keyring_file) == ("home", Path("/etc/x/keys.json"))
+    assert (values.cluster_id, values.keyring_file, values.serf) == ("home", Path("/etc/x/keys.json"), True)
     places = {name: str(origin) for name, origin in found.origins.items() if origin.kind == "file"}
     assert places == {
         "api": "runtime.yaml:5", "name": "runtime.yaml:7", "gossip": "runtime.yaml:8", "join": "runtime.yaml:9",
         "profile": "runtime.yaml:10", "mesh": "runtime.yaml:11", "cluster_id": "runtime.yaml:12", "keyring_file": "runtime.yaml:13",
-        "models_dir": "runtime.yaml:15",
+        "serf": "runtime.yaml:14", "models_dir": "runtime.yaml:16",
     }  # fmt: skip
 
 
