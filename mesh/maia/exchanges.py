@@ -161,6 +161,7 @@ class Exchanges:
         if isinstance(request, Ping):
             if request.node and request.node != self._name:
                 raise DatagramRejected("ping-for-another", request.node)
+            self._hear_ping(request, now)
             return self._as_stream(encode(Ack(request.sequence)))
         if isinstance(request, Ack):
             raise DatagramRejected("unexpected-stream")
@@ -179,6 +180,15 @@ class Exchanges:
             offers = self._courier.answer(rows)
         self._settle(now)
         return self._write_state(join=request.join, offers=offers)
+
+    def _hear_ping(self, ping: Ping, now: float) -> None:
+        """Whoever asks by stream heard no answer by datagram: only an exchange tells it what we believe of it, and us what it says to that."""
+        member = self._table.get(ping.source_node)
+        if member is None or member.status == "alive" or self.alone or self._swim.leaving:
+            return
+        # Only where we know that it lived: the address that a ping names may be anybody's.
+        if self._reunion.prompt(member.address, now):
+            self.dial(member.address, join=False, most=PROMPTED_MAX)
 
     # --- both ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.cluster.five import EVERYBODY, FAST, WATCHED_S, everybody_lives, five_nodes, offered_everywhere, row, stays
+from tests.cluster.five import EVERYBODY, FAST, OFFERED, PATIENT, WATCHED_S, everybody_lives, five_nodes, offered_everywhere, row, stays
 from tests.rig.documents import agent
 from tests.rig.eventually import eventually
 from tests.rig.nodes import node_process
@@ -29,10 +29,13 @@ async def test_a_mesh_cut_in_two_gives_up_the_other_side_and_is_whole_again_once
         await eventually(lambda: offered_everywhere(five), HEALED_GOAL_S, what="what e offers is known everywhere again")
 
 
-async def test_a_cut_in_one_direction_between_two_nodes_kills_neither() -> None:
+@pytest.mark.parametrize("back", [False, True], ids=["in-one-direction", "both-ways"])
+async def test_a_cut_between_two_nodes_kills_neither(back: bool) -> None:
     async with five_nodes() as five:
         before = await five.doubts()
         five.loopback.cut(five["b"].host, five["d"].host)
+        if back:
+            five.loopback.cut(five["d"].host, five["b"].host)
         await stays(lambda: everybody_lives(five), WATCHED_S)
         since = await five.nobody_died_since(before)
         assert since["b"].late + since["d"].late > 0, "the cut was not noticed at all"
@@ -56,20 +59,34 @@ async def test_a_node_whose_udp_reaches_nobody_lives_by_tcp() -> None:
         assert all(since[name].late > 0 for name in "abcd"), "the filter was not noticed by all"
 
 
-@pytest.mark.parametrize("noticed", [False, True], ids=["before-its-death-is-noticed", "after-its-death"])
-async def test_a_node_that_comes_back_at_another_address_is_the_same_one(tmp_path: Path, noticed: bool) -> None:
-    async with five_nodes(e={"data": tmp_path, "config": agent("desk", model="lamp", provider_name=None)}) as five:
-        before = await row(five["a"], "e")
-        await five["e"].kill()
-        if noticed:
-            await five.all_see({**EVERYBODY, "e": "dead"}, by="abcd", goal_s=DEATH_GOAL_S, what="e is dead")
+async def test_a_node_whose_udp_reaches_nobody_is_back_by_tcp_after_it_hung() -> None:
+    async with five_nodes() as five:
+        five.loopback.part(five.hosts("e"), five.hosts("abcd"), protocol="udp")
+        five["e"].pause()
+        await five.all_see({**EVERYBODY, "e": "dead"}, by="abcd", goal_s=DEATH_GOAL_S, what="e is given up")
+        five["e"].resume()
+        await five.all_see(EVERYBODY, goal_s=RETURN_GOAL_S, what="e is back")
+        await eventually(lambda: offered_everywhere(five), RETURN_GOAL_S, what="what e offers is known everywhere again")
+
+
+@pytest.mark.parametrize("known_as", ["alive", "dead", "left"])
+async def test_a_node_that_comes_back_at_another_address_is_the_same_one(tmp_path: Path, known_as: str) -> None:
+    speed = PATIENT if known_as == "alive" else FAST
+    async with five_nodes(e={"data": tmp_path, "arguments": speed}) as five:
+        before, doubted = await row(five["a"], "e"), await five.doubts("abcd")
+        if known_as == "left":
+            await five["e"].stop()
+        else:
+            await five["e"].kill()
+        if known_as != "alive":
+            await five.all_see({**EVERYBODY, "e": known_as}, by="abcd", goal_s=DEATH_GOAL_S, what=f"e is {known_as}")
         moved = node_process(
             "e",
             host=five.loopback.host(),
             data=tmp_path,
             join=[five["a"].gossip],
-            config=agent("desk", model="lamp", provider_name=None),
-            arguments=FAST,
+            config=agent(OFFERED, model="lamp", provider_name=None),
+            arguments=speed,
         )
         async with moved as five.nodes["e"]:
             await five.all_see(EVERYBODY, goal_s=RETURN_GOAL_S, what="e is back")
@@ -82,4 +99,6 @@ async def test_a_node_that_comes_back_at_another_address_is_the_same_one(tmp_pat
                 return True
 
             await eventually(known_at_its_new_address, RETURN_GOAL_S, what="e is known at its new address")
+            if known_as != "dead":
+                await five.nobody_died_since(doubted)
             await eventually(lambda: offered_everywhere(five), RETURN_GOAL_S, what="what e offers is known everywhere again")

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from tests.maia.talk import ME, Talk
 
+from maia.config import Address
 from maia.errors import DatagramRejected
 from maia.exchanges import Exchange
 from maia.wire.codec import encode
-from maia.wire.messages import VSN, Ack, Nack, Ping, PushPull
+from maia.wire.messages import STATE_ALIVE, VSN, Ack, Dead, Nack, NodeState, Ping, PushPull, Suspect
 
 ONE, TWO = "p1-000001", "p2-000002"
 
@@ -93,6 +94,39 @@ def test_a_ping_by_stream_is_answered_by_whom_it_means() -> None:
         talk.mesh.answer(Ack(9), now=0.0)
     with pytest.raises(DatagramRejected, match="unknown-stream"):
         talk.mesh.decoder().feed(encode(Nack(9)))
+
+
+@pytest.mark.parametrize("believed", ["suspect", "dead", "left"])
+def test_who_asks_by_stream_and_is_not_believed_alive_is_asked_back_for_all_that_it_knows(believed: str) -> None:
+    talk = Talk(peers=3)
+    match believed:
+        case "suspect":
+            talk.hear(Suspect(1, ONE, TWO), sender=talk.address(TWO))
+        case "dead":
+            talk.lose(ONE)
+        case _:
+            talk.hear(Dead(1, ONE, ONE), sender=talk.address(ONE))
+    assert talk.status(ONE) == believed
+    talk.exchanges.clear()
+    for _ in range(3):
+        talk.mesh.answer(Ping(9, ME, Address("10.6.6.6", 6), ONE), now=talk.now)
+    talk.pass_time(talk.now)
+    (exchange,) = (exchange for exchange in talk.exchanges if isinstance(talk.mesh.decoder().feed(exchange.request), PushPull))
+    assert exchange.target == talk.address(ONE)
+    state = PushPull((NodeState(talk.alive(ONE, 2), STATE_ALIVE),), join=False)
+    talk.mesh.reply(exchange.number, state, now=talk.now)
+    assert talk.status(ONE) == "alive"
+
+
+def test_who_asks_by_stream_is_not_asked_back_where_it_is_believed_or_unknown_or_we_are_leaving() -> None:
+    talk = Talk(peers=3)
+    talk.mesh.answer(Ping(9, ME, talk.address(ONE), ONE), now=talk.now)
+    talk.mesh.answer(Ping(9, ME, Address("10.6.6.6", 6), "stranger-666666"), now=talk.now)
+    talk.lose(ONE)
+    talk.mesh.leave(now=talk.now)
+    talk.mesh.answer(Ping(9, ME, talk.address(ONE), ONE), now=talk.now)
+    talk.pass_time(talk.now)
+    assert [exchange for exchange in talk.exchanges if isinstance(talk.mesh.decoder().feed(exchange.request), PushPull)] == []
 
 
 def test_an_exchange_that_is_answered_with_an_ack_has_failed() -> None:
