@@ -182,7 +182,7 @@ class Exchanges:
         return self._write_state(join=request.join, offers=offers)
 
     def _hear_ping(self, ping: Ping, now: float) -> None:
-        """Whoever asks by stream heard no answer by datagram: only an exchange tells it what we believe of it, and us what it says to that."""
+        """Whoever asks by stream heard no answer by datagram: only an exchange tells it what we believe of it, and us its refutation."""
         member = self._table.get(ping.source_node)
         if member is None or member.status == "alive" or self.alone or self._swim.leaving:
             return
