@@ -34,7 +34,7 @@ async def sealed(tmp_path: Path) -> AsyncIterator[SealedNodes]:
         yield opened
 
 
-async def test_three_nodes_rotate_their_key_and_start_again_with_the_new_one(sealed: SealedNodes) -> None:
+async def test_three_nodes_rotate_their_key_and_begin_their_next_lives_with_the_new_one(sealed: SealedNodes) -> None:
     new = await sealed.new_key("one")
     await sealed.kept(fingerprint_of(FIRST), new)
     early = await sealed.keys("two", "remove", fingerprint_of(FIRST))
@@ -47,7 +47,8 @@ async def test_three_nodes_rotate_their_key_and_start_again_with_the_new_one(sea
     assert listed["keys"] == [{"fingerprint": new, "held_by": sorted(NAMES), "lacked_by": [], "primary_of": sorted(NAMES)}]
     await sealed.kept(new)
     assert {sealed.file(name).stat().st_mode & 0o777 for name in NAMES} == {0o600}
-    await sealed.all_alive(*NAMES)
+    await sealed.nodes["two"].post("/v1/mesh/leave", {})
+    await sealed.nodes["two"].post("/v1/mesh/join", {"address": sealed.nodes["one"].gossip})
     await sealed.nodes["three"].kill()
     await sealed.nodes["three"].start()
     await sealed.all_alive(*NAMES)

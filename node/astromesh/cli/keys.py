@@ -68,7 +68,10 @@ def force_option(function: Any) -> Any:
 @url_option
 @json_option
 def list_keys(*, node: Chosen, as_json: bool) -> None:
-    """Each key by its fingerprint, the start of its SHA-256: how many nodes hold it, who seals with it, who lacks it."""
+    """The keys, and who holds them.
+
+    Each by its fingerprint, the start of its SHA-256: on how many nodes it is, who seals with it, who lacks it, and who did not answer.
+    """
     answer = node.client.get("/v1/mesh/keys", silence_s=ANSWER_S).body
     if as_json:
         print_json(answer)
@@ -98,7 +101,10 @@ def list_keys(*, node: Chosen, as_json: bool) -> None:
 @url_option
 @json_option
 def install(*, fingerprint: str | None, key_file: str | None, generate: bool, node: Chosen, as_json: bool) -> None:
-    """Give every node a key that opens, the first step. FINGERPRINT is one that some node holds; install it again where it is lacked."""
+    """Give every node a key that opens, the first step.
+
+    FINGERPRINT is one that some node holds and others lack. To say it again does no harm.
+    """
     if generate:
         if fingerprint is not None or key_file is not None:
             raise click.UsageError("--generate makes a new key: leave the other one out")
@@ -114,7 +120,10 @@ def install(*, fingerprint: str | None, key_file: str | None, generate: bool, no
 @url_option
 @json_option
 def use(*, fingerprint: str | None, key_file: str | None, force: bool, node: Chosen, as_json: bool) -> None:
-    """Have every node seal with a key, the second step. Refused until every living node holds it: the others would hear nothing more."""
+    """Have every node seal with a key, the second step.
+
+    Refused until every living node has said that it holds the key: the others would hear nothing more.
+    """
     _change(node, "use", _which(fingerprint, key_file, node) | {"force": force}, as_json=as_json)
 
 
@@ -124,7 +133,10 @@ def use(*, fingerprint: str | None, key_file: str | None, force: bool, node: Cho
 @url_option
 @json_option
 def remove(*, fingerprint: str | None, key_file: str | None, force: bool, node: Chosen, as_json: bool) -> None:
-    """Have every node forget a key, the last step. Refused while any seals with it. A node that is away needs the new key by hand then."""
+    """Have every node forget a key, the last step.
+
+    Refused while any living node seals with it. A node that is away meanwhile needs the new key by hand.
+    """
     _change(node, "remove", _which(fingerprint, key_file, node) | {"force": force}, as_json=as_json)
 
 
