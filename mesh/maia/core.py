@@ -249,7 +249,7 @@ class Mesh:
             return
         self.counters.stalls += 1
         self.counters.probes_voided += self._prober.void(now)
-        self._swim.delay_suspicions(self.config.profile.probe_interval_s)
+        self._swim.delay_suspicions(self.config.profile.probe_interval_s, now)
 
     def _notice_stall(self, now: float) -> None:
         # Only the prober's timers are never set into the past, so only they show that we come too late. Looked at before a datagram as

@@ -66,13 +66,14 @@ def scenario(
     keyring: Keyring | None = None,
     configure: Configure | None = None,
     together: bool = True,
+    drift: float = 0.001,
 ) -> Iterator[Scenario]:
     """A booted mesh; a broken invariant comes with the last events of its node. `configure` makes single nodes differ.
 
     `together`: they all become one mesh.
     """
     oracle = Oracle()
-    world = World(seed, nodes=nodes, profile=profile, weather=weather, keyring=keyring, drift=0.001, witness=oracle.witness)
+    world = World(seed, nodes=nodes, profile=profile, weather=weather, keyring=keyring, drift=drift, witness=oracle.witness)
     if configure is not None:
         for node in world.nodes:
             node.config = configure(node.index, node.config)

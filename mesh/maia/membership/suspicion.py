@@ -17,7 +17,7 @@ FLAT_CONFIRMATIONS: Final = 2  # a third and fourth witness would only make a co
 class Suspicion:
     """One member under suspicion. `deadline_s` is when it is given up unless it refutes."""
 
-    __slots__ = ("_condemned", "_delayed_s", "_maximum_s", "_minimum_s", "_needed", "_started_s", "accusers", "deadline_s")
+    __slots__ = ("_condemned", "_delayed_s", "_maximum_s", "_minimum_s", "_needed", "_not_before_s", "_started_s", "accusers", "deadline_s")
 
     def __init__(self, accuser: str, *, profile: Profile, living_count: int, now: float) -> None:
         self.accusers = [accuser]
@@ -25,6 +25,7 @@ class Suspicion:
         self._needed = confirmations_needed(profile, living_count)
         self._started_s = now
         self._delayed_s = 0.0
+        self._not_before_s = -math.inf
         self._condemned = False
         self.deadline_s = self._deadline()
 
@@ -43,9 +44,10 @@ class Suspicion:
         self._condemned = True
         self.deadline_s = self._deadline()
 
-    def delay(self, seconds: float) -> None:
-        """Wait longer: this node was not able to hear a refutation."""
+    def delay(self, seconds: float, now: float) -> None:
+        """Wait longer, and at least so long from now on, whoever confirms: this node was not able to hear a refutation."""
         self._delayed_s += seconds
+        self._not_before_s = now + seconds
         self.deadline_s = self._deadline()
 
     def _deadline(self) -> float:
@@ -53,7 +55,7 @@ class Suspicion:
         if self._needed > 0 and not self._condemned:
             share = math.log(len(self.accusers)) / math.log(self._needed + 1)
             timeout_s = max(self._minimum_s, self._maximum_s - (self._maximum_s - self._minimum_s) * share)
-        return self._started_s + timeout_s + self._delayed_s
+        return max(self._started_s + timeout_s + self._delayed_s, self._not_before_s)
 
 
 def suspicion_bounds_s(profile: Profile, living_count: int) -> tuple[float, float]:

@@ -281,11 +281,11 @@ class Swim:
                 how = f"suspected for {now - member.since_s:.1f} s by {', '.join(suspicion.accusers)} and did not refute"
                 self._bury(member, Dead(member.incarnation, member.name, self._table.me.name), now, how=how)
 
-    def delay_suspicions(self, seconds: float) -> None:
-        """Every suspect gets longer: we could not have heard it refute."""
+    def delay_suspicions(self, seconds: float, now: float) -> None:
+        """Every suspect gets longer, and at least so long from now on: we could not have heard it refute."""
         for member in self._suspects.values():
             if member.suspicion is not None:
-                member.suspicion.delay(seconds)
+                member.suspicion.delay(seconds, now)
         self._reckon()
 
     # --- about this node ---

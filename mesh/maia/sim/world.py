@@ -349,6 +349,10 @@ class World:
                 if mesh is None or node.paused or self.now != node.tick_s or life != node.life:
                     continue
                 node.tick_s = float("inf")
+                if mesh.deadline() > node.read_clock(self.now) and mesh.deadline() > node.due_s:
+                    # An answer came meanwhile, and moved what was due.
+                    self._wind(node, mesh)
+                    continue
                 node.ticks += 1
                 # The way from its clock to ours and back may end a rounding before the moment it asked for.
                 node.clock_s = max(node.read_clock(self.now), node.due_s)
@@ -378,12 +382,17 @@ class World:
             self._dial(node, exchange)
         for event in mesh.events():
             self._happened(node, event)
-        node.due_s = mesh.deadline()
-        due_s = (node.due_s - node.clock_from_s) / node.clock_rate
+        self._wind(node, mesh)
+
+    def _wind(self, node: SimulatedNode, mesh: Mesh) -> None:
+        """Wake a node when it asks for it, unless it will be earlier."""
+        now = self.now
+        asked_s = mesh.deadline()
+        due_s = (asked_s - node.clock_from_s) / node.clock_rate
         if due_s < now:
             due_s = now
         if due_s < node.tick_s:
-            node.tick_s = due_s
+            node.tick_s, node.due_s = due_s, asked_s
             self._numbered += 1
             heappush(self._heap, (due_s, self._numbered, TICK, node.index, node.life, None, None))
 

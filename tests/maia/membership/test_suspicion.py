@@ -57,6 +57,15 @@ def test_where_nobody_can_confirm_the_timer_starts_at_its_minimum() -> None:
 
 def test_a_delay_stays_through_confirmations() -> None:
     suspicion = Suspicion("a", profile=LAN_FAST, living_count=3, now=0.0)
-    suspicion.delay(0.5)
+    suspicion.delay(0.5, 0.0)
     suspicion.confirm("b")
     assert suspicion.deadline_s == 1.5
+
+
+def test_who_was_suspected_while_we_stood_still_has_time_from_now_on_whoever_confirms() -> None:
+    suspicion = Suspicion("one", profile=LAN_FAST, living_count=6, now=0.0)
+    suspicion.delay(0.2, 30.0)
+    assert suspicion.deadline_s == 30.2
+    assert suspicion.confirm("two")
+    suspicion.condemn("three")
+    assert suspicion.deadline_s == 30.2
