@@ -113,17 +113,21 @@ class MemberTable:
 
     def add(self, member: Member) -> None:
         self.by_name[member.name] = member
-        self.touch(member)
+        self.turn(member)
 
     def forget(self, member: Member) -> None:
         del self.by_name[member.name]
-        self.touch(member)
+        self.turn(member)
 
     def touch(self, member: Member) -> None:
-        """A reader would now see something else of `member`."""
+        """A reader would now see something else of `member`; who lives, and where, is as before."""
         self.revision += 1
         self.touched[member.name] = None
+
+    def turn(self, member: Member) -> None:
+        """`member` is here or gone, or somewhere else."""
         self._living = None
+        self.touch(member)
 
     @property
     def living(self) -> list[Member]:

@@ -349,7 +349,7 @@ class Swim:
             member.status = status
             member.since_s = now
         self._witness(member, status, accuser=accuser, how=how, now=now, accusers=accusers)
-        self._table.touch(member)
+        self._table.turn(member)
         if member.suspicion is not None:
             self._suspects[member.name] = member
         elif self._suspects.pop(member.name, None) is not None:
