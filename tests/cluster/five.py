@@ -26,8 +26,8 @@ EVERYBODY = dict.fromkeys(NAMES, "alive")
 WATCHED_S = float(os.environ.get("FAULTS_SECONDS", "5"))
 POLL_S = 0.25
 MEET_GOAL_S = 3.0
-# For a node that is to be back before anybody notices that it was away: whoever probes as seldom is suspected for four seconds at least.
-PATIENT = ("--profile", "lan")
+# For a node that is to be back before it is given up, however long it takes to start: such a one is suspected for half a minute.
+PATIENT = ("--profile", "wan")
 # What `e` offers to the others.
 OFFERED = "desk"
 

@@ -14,7 +14,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.cluster.conftest import ready_for, sees
-from tests.cluster.five import EVERYBODY, NAMES, PATIENT, WATCHED_S, Five, everybody_lives, five_nodes, offered_everywhere, row, stays
+from tests.cluster.five import EVERYBODY, NAMES, WATCHED_S, Five, everybody_lives, five_nodes, offered_everywhere, row, stays
 from tests.rig.eventually import eventually
 from tests.rig.nodes import Node
 
@@ -22,15 +22,17 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 MEET_GOAL_S = 3.0
 DEATH_GOAL_S = 5.0
-PATIENT_DEATH_GOAL_S = 10.0
+# Whoever probes as seldom as memberlist is suspected for four seconds at least: its successor is there before that is over.
+LATE = ("--profile", "lan")
+LATE_DEATH_GOAL_S = 10.0
 RETURN_GOAL_S = 5.0
 MODELS_GOAL_S = 5.0
 # More than the slots of a worker, so that some always wait: both cores decode without a pause.
 STREAMS_AT_ONCE = 16
 BODY_BYTES = 10 * 2**20
 BODIES = 3
-# In each of them it is about one in three that somebody waits for an answer.
-STANDSTILLS_MAX = 20
+# In one of four or five somebody waits for an answer when it begins.
+STANDSTILLS_MAX = 40
 MODELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models"
 
 
@@ -65,16 +67,13 @@ async def test_when_all_five_lose_power_and_start_again_there_are_five_and_no_gh
 
 
 async def test_a_node_that_lost_its_state_is_a_new_one_and_the_old_one_does_not_haunt_its_address(tmp_path: Path) -> None:
-    async with five_nodes(e={"data": tmp_path / "e", "arguments": PATIENT}) as five:
+    async with five_nodes(e={"data": tmp_path / "e", "arguments": LATE}) as five:
         old = (await row(five["a"], "e"))["node_id"]
         await five["e"].kill()
         shutil.rmtree(tmp_path / "e")
         await five["e"].start()
         new = (await row(five["e"], "e"))["node_id"]
         assert new != old
-        assert (await five["a"].get(f"/v1/mesh/members/{old}"))["status"] in ("alive", "suspect"), (
-            "it was given up before there was anybody to take for it"
-        )
 
         async def told_apart() -> bool:
             for name in "abcd":
@@ -82,7 +81,7 @@ async def test_a_node_that_lost_its_state_is_a_new_one_and_the_old_one_does_not_
                 assert (known[old], known.get(new), len(known)) == ("dead", "alive", 6), f"{name} knows {known}"
             return True
 
-        await eventually(told_apart, PATIENT_DEATH_GOAL_S, what="the old one is dead, the new one alive")
+        await eventually(told_apart, LATE_DEATH_GOAL_S, what="the old one is dead, the new one alive")
         await stays(told_apart, WATCHED_S)
 
 
@@ -124,7 +123,7 @@ async def test_when_the_whole_machine_stands_still_for_a_second_none_of_its_node
         for _ in range(STANDSTILLS_MAX):
             # One is a little ahead of the others, so that somebody is waiting for its answer when the rest stops, too.
             five["a"].pause()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             for name in "bcde":
                 five[name].pause()
             await asyncio.sleep(1.0)
