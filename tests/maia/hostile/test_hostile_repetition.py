@@ -37,7 +37,8 @@ async def test_a_member_s_life_said_again_three_times_and_backwards_changes_noth
         await foe.flood(recorded, there.target)
 
         async def left() -> bool:
-            return there.target.view.members[member.name].status == "left"
+            known = there.target.view.members.get(member.name)
+            return known is not None and known.status == "left"
 
         await eventually(left, 2.0, what="its life was heard to the end")
         before = there.target.view.members[member.name]
@@ -55,7 +56,8 @@ async def test_an_exchange_that_was_recorded_is_answered_again_and_revives_nobod
         foe.say(sealer().seal(encode(Dead(1, member.name, member.name))), there.target.address)
 
         async def left() -> bool:
-            return there.target.view.members[member.name].status == "left"
+            known = there.target.view.members.get(member.name)
+            return known is not None and known.status == "left"
 
         await eventually(left, 2.0, what="it left")
         for _ in range(20):
