@@ -37,6 +37,7 @@ class Reunion:
         self._random = random
         self._seeds_max = seeds_max
         self._seeds: dict[Address, Seed] = {}
+        self._seeds_s = math.inf  # when the next of them is due
         self._knock_s = now + self._knock_interval_s * random.random()
         self._knocked: dict[int, Address] = {}
         self._prompted: dict[Address, float] = {}
@@ -46,14 +47,19 @@ class Reunion:
         if address == self._table.me.address or (address not in self._seeds and len(self._seeds) >= self._seeds_max):
             return False
         self._seeds[address] = Seed(now)
+        self._reckon()
         return True
 
     def due_s(self) -> float:
-        seeds_s = min((seed.due_s for seed in self._seeds.values() if not seed.answered), default=math.inf)
-        return min(seeds_s, self._knock_s)
+        return min(self._seeds_s, self._knock_s)
+
+    def _reckon(self) -> None:
+        self._seeds_s = min((seed.due_s for seed in self._seeds.values() if not seed.answered), default=math.inf)
 
     def seeds_to_dial(self, now: float) -> list[Address]:
         """Seeds whose turn it is; each is given its next turn."""
+        if self._seeds_s > now:
+            return []
         due: list[Address] = []
         for address, seed in self._seeds.items():
             if not seed.answered and seed.due_s <= now:
@@ -61,6 +67,7 @@ class Reunion:
                 seed.due_s = now + seed.pause_s * (0.5 + self._random.random())
                 seed.pause_s = min(BACKOFF_MAX_S, seed.pause_s * 2)
                 due.append(address)
+        self._reckon()
         return due
 
     def exchanged(self, address: Address) -> bool:
@@ -69,6 +76,7 @@ class Reunion:
         if seed is None or seed.answered:
             return False
         seed.answered = True
+        self._reckon()
         return True
 
     def address_to_knock(self, now: float) -> tuple[Address, str] | None:

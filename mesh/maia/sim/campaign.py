@@ -74,6 +74,20 @@ class Summary:
         packets = sum(self.packets.values())
         yield f"{packets} packets in {seconds:.0f} s of wall time; {len(self.violations)} violations"
 
+    def figures(self, *, seconds: float) -> dict[str, object]:
+        """The same for a file."""
+        return {
+            "seconds": round(seconds, 1),
+            "runs": self.runs,
+            "packets": self.packets,
+            "noticed_s": {
+                profile: {"count": len(noticed), "p50": quantile(sorted(noticed), 0.5), "p99": quantile(sorted(noticed), 0.99)}
+                for profile, noticed in self.noticed_s.items()
+                if noticed
+            },
+            "violations": self.violations,
+        }
+
 
 def quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -349,7 +349,7 @@ class World:
                 if mesh is None or node.paused or self.now != node.tick_s or life != node.life:
                     continue
                 node.tick_s = float("inf")
-                if mesh.deadline() > node.read_clock(self.now) and mesh.deadline() > node.due_s:
+                if mesh.deadline() > max(node.read_clock(self.now), node.due_s):
                     # An answer came meanwhile, and moved what was due.
                     self._wind(node, mesh)
                     continue
