@@ -54,6 +54,14 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """An answer that broke off: its tokens so far, and the ends of the batches by which its prompt was read. Its seed is in the sampling."""
+
+    tokens: tuple[int, ...]
+    borders: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One completion. `model` is the name under which the mesh offers it."""
 
@@ -64,6 +72,7 @@ class ModelRequest:
     sampling: Sampling = field(default_factory=Sampling)
     response_format: Mapping[str, Any] | None = None  # OpenAI's values
     stream: bool = True  # False: nobody watches, so a server may send the whole reply in one piece
+    resume: Resume | None = None  # to a local model of the same identity: go on behind these tokens, and stream what follows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +88,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerBegan:
+    """A local model has read the prompt. With the tokens that follow, it is what another node needs to go on with the answer."""
+
+    identity: str  # sha256 of the model's file
+    kernel: str  # equal kernels make equal greedy text; empty where that was not seen to be so
+    borders: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next piece of a model's text: a token as the model made it."""
+    """The next piece of a model's text: a token as the model made it. A local model also says which tokens it took since the last piece."""
 
     text: str
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,5 +130,5 @@ class ModelReply:
         return Message("assistant", self.text, self.tool_calls)
 
 
-ModelEvent = TextDelta | ToolCallDelta | ModelReply
-"""What a completion streams: any number of deltas, then exactly one `ModelReply`."""
+ModelEvent = AnswerBegan | TextDelta | ToolCallDelta | ModelReply
+"""What a completion streams: perhaps `AnswerBegan`, any number of deltas, then exactly one `ModelReply`."""

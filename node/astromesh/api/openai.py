@@ -22,6 +22,7 @@ from astromesh.api.model_list import known_models
 from astromesh.api.replies import REQUEST_ID, reply
 from astromesh.dialogue import (
     Message,
+    ModelEvent,
     ModelReply,
     ModelRequest,
     Sampling,
@@ -142,7 +143,7 @@ async def model(request: web.Request) -> web.Response:
     return reply(found)
 
 
-Pieces = AsyncIterator[Routed | TextDelta | ToolCallDelta | ModelReply]
+Pieces = AsyncIterator[Routed | ModelEvent]
 
 
 @asynccontextmanager
@@ -198,7 +199,7 @@ async def _agent_stream(request: web.Request, body: ChatBody) -> AsyncGenerator[
         await run.close()
 
 
-async def _run_as_pieces(events: AsyncIterator[Any]) -> AsyncGenerator[Routed | TextDelta | ToolCallDelta | ModelReply, None]:
+async def _run_as_pieces(events: AsyncIterator[Any]) -> AsyncGenerator[Routed | ModelEvent, None]:
     async for event in events:
         match event.kind:
             case "route":

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from astromesh.dialogue import Message, ModelRequest, ToolCall, ToolSchema, Transcript
+from astromesh.dialogue import Message, ModelRequest, Resume, ToolCall, ToolSchema, Transcript
 from astromesh.errors import InvalidRequest
 from astromesh.inference.sampling import SamplingPlan, plan
 
@@ -37,6 +37,7 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
         "transcript": [_message(message) for message in request.transcript],
         "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools],
         "sampling": asdict(plan(request.sampling)),
+        "resume": None if request.resume is None else asdict(request.resume),
     }
 
 
@@ -63,6 +64,11 @@ def transcript_of(frame: Mapping[str, Any]) -> Transcript:
 
 def tools_of(frame: Mapping[str, Any]) -> tuple[ToolSchema, ...]:
     return tuple(ToolSchema(tool["name"], tool["description"], tool["parameters"]) for tool in frame["tools"])
+
+
+def resume_of(frame: Mapping[str, Any]) -> Resume | None:
+    values = frame["resume"]
+    return None if values is None else Resume(tuple(values["tokens"]), tuple(values["borders"]))
 
 
 def sampling_of(frame: Mapping[str, Any]) -> SamplingPlan:

@@ -2,8 +2,10 @@
 
 - A stream is admitted when a sequence is free and the cells that it may need at most are free, in the order of arrival. So a stream that
   began can always end: nobody is thrown out for want of cells.
-- Tokens of streams that are being decoded share one decode. A chunk of somebody's prompt never shares it with them: its width
-  would change their sums, and with them greedy text. Chunks and decode steps alternate, so a long prompt slows others and stops nobody.
+- Tokens of streams that are being decoded share one decode. A chunk of somebody's prompt never shares it with them. Chunks and decode
+  steps alternate, so a long prompt slows others and stops nobody.
+- What another stream has in the context already, or the tree of prefixes has in memory, is taken over and not computed again. It is looked
+  for before each chunk, so that of two equal prompts that arrive together each chunk is computed once.
 """
 
 from __future__ import annotations
@@ -17,12 +19,11 @@ from astromesh.dialogue import FinishReason
 from astromesh.errors import InvalidRequest
 from astromesh.inference.assembly import TextAssembler
 from astromesh.inference.chat import ChatTemplate
-from astromesh.inference.request import sampling_of, tools_of, transcript_of
+from astromesh.inference.prefixes import TAIL_TOKENS_MIN, PrefixTree, State, shared_tokens
+from astromesh.inference.request import resume_of, sampling_of, tools_of, transcript_of
 from astromesh.inference.sampling import SamplingPlan
-
-# How many tokens of a prompt one decode takes. A cancel acts between two of them, and other streams wait for one: on two cores 128 tokens
-# of SmolLM2-135M take 0.4 s. Wider ones are hardly faster on a CPU.
-CHUNK_TOKENS = 128
+from astromesh.inference.stream import Stream, check_resume
+from astromesh.inference.warmth import digests, encode
 
 # No vocabulary has a longer token (SmolLM2's longest has 162 bytes, that of Llama 3 256). Tokenizing runs at 1 to 3 MB/s and holds up all
 # streams, so what cannot fit is not tokenized to say by how much.
@@ -58,6 +59,10 @@ class Decoder(Protocol[S]):
 
     def sample(self, sampler: S, output: int) -> int: ...
 
+    def replay(self, sampler: S, tokens: Sequence[int]) -> None:
+        """Brings a new sampler to where one is that took these tokens."""
+        ...
+
     def piece(self, token: int) -> bytes: ...
 
     def ends(self, token: int) -> bool:
@@ -68,70 +73,104 @@ class Decoder(Protocol[S]):
         """Frees every cell of a sequence."""
         ...
 
+    def share(self, source: int, target: int, *, start: int, end: int) -> None:
+        """Gives `target` the cells of `source` from `start` to `end`, too."""
+        ...
 
-@dataclass(slots=True)
-class _Stream(Generic[S]):
-    number: int
-    prompt: list[int]
-    plan: SamplingPlan
-    seed: int
-    tokens_max: int  # of its answer
-    arrived_s: float
-    assembler: TextAssembler
-    sequence: int = -1
-    sampler: S | None = None
-    position: int = 0  # cells that it fills
-    pending: int = -1  # sampled, not decoded yet
-    tokens_out: int = 0
-    admitted_s: float = 0.0
-    first_token_s: float = 0.0
+    def export(self, sequence: int, *, start: int, end: int) -> bytes:
+        """The cells from `start` to `end`, as `restore` takes them."""
+        ...
 
-    @property
-    def cells(self) -> int:
-        """What it may need at most."""
-        return len(self.prompt) + self.tokens_max
-
-    @property
-    def in_prompt(self) -> bool:
-        return self.position < len(self.prompt)
+    def restore(self, sequence: int, data: bytes, *, start: int, end: int) -> bool:
+        """Puts the cells from `start` to `end` out of an export into a sequence. False where there was no room to unpack it."""
+        ...
 
 
 @dataclass(slots=True)
 class Step:
     """What one decode brought: text by stream, and the streams that ended with it."""
 
-    pieces: list[list[Any]] = field(default_factory=list)  # [number, text]
+    began: list[dict[str, Any]] = field(default_factory=list)  # number, borders, seed
+    pieces: list[list[Any]] = field(default_factory=list)  # [number, text, its tokens]
     ended: list[dict[str, Any]] = field(default_factory=list)
 
     def as_frame(self) -> dict[str, Any]:
-        return {"kind": "step", "pieces": self.pieces, "ended": self.ended}
+        return {"kind": "step", "began": self.began, "pieces": self.pieces, "ended": self.ended}
 
 
 class Schedule(Generic[S]):
     def __init__(
-        self, decoder: Decoder[S], template: ChatTemplate, *, context: int, cells: int, sequences: int, clock: Callable[[], float]
+        self,
+        decoder: Decoder[S],
+        template: ChatTemplate,
+        *,
+        context: int,
+        cells: int,
+        sequences: int,
+        clock: Callable[[], float],
+        prefixes: PrefixTree | None = None,
+        salt: bytes = b"",
     ) -> None:
-        """`context` bounds one stream, `cells` all of them together, `sequences` their number. `clock` is monotonic, in seconds."""
+        """`context` bounds one stream, `cells` all of them together, `sequences` their number. `clock` is monotonic, in seconds.
+
+        `prefixes` keeps what streams leave behind; None: nothing, and nothing is shared, for a model whose state cannot be divided.
+        `salt` is for its digests of conversations.
+        """
         self._decoder = decoder
         self._clock = clock
         self._template = template
         self._context = context
         self._free_cells = cells
         self._free_sequences = list(range(sequences - 1, -1, -1))
-        self._waiting: deque[_Stream[S]] = deque()  # bounded by the parent: it sends no more requests than there are sequences
-        self._running: list[_Stream[S]] = []
+        self._prefixes = prefixes
+        self._salt = salt
+        self._waiting: deque[Stream[S]] = deque()  # bounded by the parent: it sends no more requests than there are sequences
+        self._running: list[Stream[S]] = []
         self._prompt_came_last = False
 
     @property
     def idle(self) -> bool:
         return not self._running and not self._waiting
 
+    def warmth(self) -> bytes:
+        """What others may know of the conversations that are warm here (`warmth.longest`)."""
+        return encode(self._prefixes.warm(), salt=self._salt) if self._prefixes is not None else b""
+
     def submit(self, frame: Mapping[str, Any], *, seed: int) -> None:
         """Takes a request in; `seed` is for a caller who gave none.
 
         Raises `InvalidRequest` where the prompt does not fit or the template refuses it; nothing is kept then.
         """
-        text = self._template.render(transcript_of(frame), tools_of(frame))
+        transcript, tools = transcript_of(frame), tools_of(frame)
+        prompt = self._tokens_of(self._template.render(transcript, tools))
+        plan = sampling_of(frame)
+        room = self._context - len(prompt)
+        tokens_max = room if plan.max_tokens is None else min(room, plan.max_tokens)
+        resume = resume_of(frame)
+        if resume is not None:
+            check_resume(resume, prompt_tokens=len(prompt), tokens_max=tokens_max)
+        answer = list(resume.tokens) if resume is not None else []
+        stream: Stream[S] = Stream(
+            number=frame["number"],
+            transcript=transcript,
+            tools=tools,
+            tokens=[*prompt, *answer],
+            prompt_tokens=len(prompt),
+            given=len(prompt) + len(answer),
+            plan=plan,
+            seed=seed if plan.seed is None else plan.seed,
+            tokens_max=tokens_max,
+            recorded=resume.borders if resume is not None else (),
+            arrived_s=self._clock(),
+            assembler=TextAssembler(plan.stop),
+        )
+        # The same tokens set the same text free again; whoever goes on with the answer has it.
+        stream.text += [stream.assembler.feed(self._decoder.piece(token)) for token in answer]
+        if answer and (stream.assembler.stopped_by is not None or self._decoder.ends(answer[-1]) or len(answer) >= tokens_max):
+            raise InvalidRequest("the answer to go on with has come to its end", param="resume")
+        self._waiting.append(stream)
+
+    def _tokens_of(self, text: str) -> list[int]:
         if len(text) > self._context * TOKEN_CHARACTERS_MAX:
             raise InvalidRequest(
                 f"the prompt has {len(text)} characters, far more than the {self._context} tokens that the context of this model has",
@@ -147,11 +186,7 @@ class Schedule(Generic[S]):
                 param="messages",
                 hint=CONTEXT_HINT,
             )
-        plan = sampling_of(frame)
-        room = self._context - len(prompt)
-        tokens_max = room if plan.max_tokens is None else min(room, plan.max_tokens)
-        seed = seed if plan.seed is None else plan.seed
-        self._waiting.append(_Stream(frame["number"], prompt, plan, seed, tokens_max, self._clock(), TextAssembler(plan.stop)))
+        return prompt
 
     def cancel(self, number: int) -> bool:
         """Ends a stream without another word. False where there is none of that number: it has just ended."""
@@ -168,16 +203,16 @@ class Schedule(Generic[S]):
     def step(self) -> Step:
         """One decode: a chunk of a prompt, or one token of every stream that is past its own."""
         self._admit()
-        in_prompt = next((stream for stream in self._running if stream.in_prompt), None)
-        decoding = [stream for stream in self._running if not stream.in_prompt]
+        reading = next((stream for stream in self._running if stream.reading), None)
+        decoding = [stream for stream in self._running if not stream.reading]
         step = Step()
-        if in_prompt is not None and not (decoding and self._prompt_came_last):
+        if reading is not None and not (decoding and self._prompt_came_last):
             self._prompt_came_last = True
-            self._prefill(in_prompt, step)
+            self._read(reading, step)
         elif decoding:
             self._prompt_came_last = False
-            outputs = self._decoder.decode([Piece(s.sequence, s.position, (s.pending,), output=True) for s in decoding])
-            for stream, output in zip(decoding, outputs, strict=True):
+            pieces = [Piece(s.sequence, s.position, (s.tokens[s.position],), output=True) for s in decoding]
+            for stream, output in zip(decoding, self._decoder.decode(pieces), strict=True):
                 stream.position += 1
                 self._sample(stream, output, step)
         return step
@@ -189,25 +224,50 @@ class Schedule(Generic[S]):
             stream.sequence = self._free_sequences.pop()
             stream.admitted_s = self._clock()
             stream.sampler = self._decoder.sampler(stream.plan, seed=stream.seed, window=self._context)
+            if stream.tokens_out:
+                self._decoder.replay(stream.sampler, stream.tokens[stream.prompt_tokens :])
             self._running.append(stream)
 
-    def _prefill(self, stream: _Stream[S], step: Step) -> None:
-        chunk = stream.prompt[stream.position : stream.position + CHUNK_TOKENS]
-        last = stream.position + len(chunk) == len(stream.prompt)
-        outputs = self._decoder.decode([Piece(stream.sequence, stream.position, chunk, output=last)])
-        stream.position += len(chunk)
+    def _read(self, stream: Stream[S], step: Step) -> None:
+        if self._prefixes is not None:
+            self._take_over(stream, self._prefixes)
+        end = stream.next_batch()
+        last = end == stream.given
+        outputs = self._decoder.decode([Piece(stream.sequence, stream.position, stream.tokens[stream.position : end], output=last)])
+        stream.read_to(end)
         if last:
             stream.first_token_s = self._clock()
+            step.began.append({"number": stream.number, "borders": stream.borders, "seed": stream.seed})
             self._sample(stream, outputs[0], step)
         else:  # the next prompt's turn, so that a short one is not behind a long one
             self._running.remove(stream)
             self._running.append(stream)
 
-    def _sample(self, stream: _Stream[S], output: int, step: Step) -> None:
+    def _take_over(self, stream: Stream[S], prefixes: PrefixTree) -> None:
+        """Whatever is known beyond where a stream is: in the context before all, where it is shared and not copied."""
+        wanted = stream.tokens[: stream.takeable]
+        source, length = stream, stream.position
+        for other in self._running:
+            shared = min(shared_tokens(other.tokens, wanted), other.position)
+            if other is not stream and shared > length:
+                source, length = other, shared
+        if not stream.position and prefixes.known(wanted) > length:
+            self._restore(stream, prefixes, wanted)
+        elif source is not stream:
+            self._decoder.share(source.sequence, stream.sequence, start=stream.position, end=length)
+            stream.take_to(length)
+
+    def _restore(self, stream: Stream[S], prefixes: PrefixTree, wanted: Sequence[int]) -> None:
+        for part in prefixes.match(wanted):
+            if not self._decoder.restore(stream.sequence, part.state.data, start=part.start, end=part.end):
+                return  # no room to unpack it: read instead
+            stream.take_to(part.end)
+
+    def _sample(self, stream: Stream[S], output: int, step: Step) -> None:
         assert stream.sampler is not None
         token = self._decoder.sample(stream.sampler, output)
-        stream.tokens_out += 1
-        stream.pending = token
+        stream.tokens.append(token)
+        stream.untold.append(token)
         reason: FinishReason | None = None
         text = ""
         if self._decoder.ends(token):
@@ -221,31 +281,59 @@ class Schedule(Generic[S]):
         if reason is not None:
             text += stream.assembler.finish()
         if text:
-            step.pieces.append([stream.number, text])
+            stream.text.append(text)
+            step.pieces.append([stream.number, text, stream.untold])
+            stream.untold = []
         if reason is not None:
             step.ended.append(self._account(stream, reason))
             self._release(stream)
 
-    def _account(self, stream: _Stream[S], reason: FinishReason) -> dict[str, Any]:
+    def _account(self, stream: Stream[S], reason: FinishReason) -> dict[str, Any]:
         now = self._clock()
         timings = {
             "queue_ms": (stream.admitted_s - stream.arrived_s) * 1e3,
             "prefill_ms": (stream.first_token_s - stream.admitted_s) * 1e3,
         }
-        if stream.tokens_out > 1:  # the first token came out of the prompt's last chunk
-            timings["decode_tok_s"] = (stream.tokens_out - 1) / max(now - stream.first_token_s, 1e-9)
+        decoded = len(stream.tokens) - stream.given - 1  # the first one came out of the prompt's last chunk
+        if decoded > 0:
+            timings["decode_tok_s"] = decoded / max(now - stream.first_token_s, 1e-9)
         return {
             "number": stream.number,
             "finish_reason": reason,
-            "tokens_in": len(stream.prompt),
+            "tokens_in": stream.prompt_tokens,
             "tokens_out": stream.tokens_out,
+            "cached_tokens": min(stream.cached, stream.prompt_tokens),
             "timings": timings,
         }
 
-    def _release(self, stream: _Stream[S]) -> None:
+    def _release(self, stream: Stream[S]) -> None:
+        if self._prefixes is not None:
+            self._keep(stream, self._prefixes)
         self._running.remove(stream)
         self._free_cells += stream.cells
         self._free_sequences.append(stream.sequence)
         self._decoder.forget(stream.sequence)
         if stream.sampler is not None:
             self._decoder.release(stream.sampler)
+
+    def _keep(self, stream: Stream[S], prefixes: PrefixTree) -> None:
+        """Leaves what a stream read and said for those that go on from there."""
+        tokens = stream.tokens[: stream.position]
+        known = prefixes.known(tokens)
+        if stream.position - known < TAIL_TOKENS_MIN:
+            return
+        state = State(known, stream.position, self._decoder.export(stream.sequence, start=known, end=stream.position))
+        prefixes.insert(tokens, state, marks=self._marks(stream))
+
+    def _marks(self, stream: Stream[S]) -> dict[bytes, int]:
+        """How far each beginning of the conversation comes, in tokens: by its share of the characters, which is near enough."""
+        messages = [*stream.transcript, stream.spoken()]
+        sizes = [len(message.content) + 8 for message in stream.transcript]  # 8: the words of a template around each
+        whole, so_far = sum(sizes), 0
+        marks: dict[bytes, int] = {}
+        found = digests(messages, stream.tools, salt=self._salt)
+        for digest, size in zip(found, sizes, strict=False):
+            so_far += size
+            marks[digest] = stream.prompt_tokens * so_far // whole
+        marks[found[-1]] = stream.position
+        return {digest: position for digest, position in marks.items() if 0 < position <= stream.position}

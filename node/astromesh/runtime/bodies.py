@@ -13,11 +13,13 @@ from typing import Any, NoReturn, cast, get_args
 
 from astromesh import errors
 from astromesh.dialogue import (
+    AnswerBegan,
     FinishReason,
     Message,
     ModelEvent,
     ModelReply,
     ModelRequest,
+    Resume,
     Role,
     Sampling,
     TextDelta,
@@ -41,6 +43,7 @@ def from_request(request: ModelRequest) -> dict[str, Any]:
         "sampling": {key: value for key, value in asdict(request.sampling).items() if value not in (None, ())},
         "response_format": request.response_format,
         "stream": request.stream,
+        "resume": None if request.resume is None else [list(request.resume.tokens), list(request.resume.borders)],
     }
 
 
@@ -57,7 +60,15 @@ def to_request(body: Body) -> ModelRequest:
             sampling=_to_sampling(body.get("sampling", {})),
             response_format=None if response_format is None else _object(response_format),
             stream=bool(body.get("stream", True)),
+            resume=_to_resume(body.get("resume")),
         )
+
+
+def _to_resume(value: Any) -> Resume | None:
+    if value is None:
+        return None
+    tokens, borders, *_ = value
+    return Resume(_numbers(tokens), _numbers(borders))
 
 
 def from_run_request(request: RunRequest) -> dict[str, Any]:
@@ -95,8 +106,10 @@ def to_run_event(body: Body) -> RunEvent:
 
 def from_event(event: ModelEvent) -> dict[str, Any]:
     match event:
-        case TextDelta(text):
-            return {"t": text}
+        case TextDelta(text, tokens):
+            return {"t": text, "ids": list(tokens)} if tokens else {"t": text}
+        case AnswerBegan():
+            return {"began": [event.identity, event.kernel, list(event.borders), event.seed]}
         case ToolCallDelta():
             return {"call": [event.index, event.id, event.name, event.arguments]}
         case ModelReply():
@@ -115,7 +128,10 @@ def from_event(event: ModelEvent) -> dict[str, Any]:
 def to_event(body: Body) -> ModelEvent:
     with _Reading("a piece of a completion"):
         if (text := body.get("t")) is not None:
-            return TextDelta(_text(text))
+            return TextDelta(_text(text), _numbers(body.get("ids", [])))
+        if (began := body.get("began")) is not None:
+            identity, kernel, borders, seed, *_ = began
+            return AnswerBegan(_text(identity), _text(kernel), _numbers(borders), _number(seed))
         if (call := body.get("call")) is not None:
             index, id, name, arguments = call  # noqa: A001
             return ToolCallDelta(_number(index), _text(id), _text(name), _text(arguments))
@@ -211,6 +227,10 @@ def _text_or_none(value: Any) -> str | None:
 
 def _number(value: Any) -> int:
     return value if type(value) is int else _wrong("no whole number")
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return tuple(map(_number, value)) if isinstance(value, list) else _wrong("no list of numbers")
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ServedModel(Section):
     pull: str | None = Field(default=None, min_length=1, examples=["smollm2"])
     context: int | None = Field(default=None, ge=1, examples=[4096])
     gpu_layers: int | None = Field(default=None, ge=-1, examples=[-1])  # -1: all of them
-    parallel: int | None = Field(default=None, ge=1, examples=[2])
+    parallel: int | None = Field(default=None, ge=1, le=60, examples=[2])  # as many as one decode takes
 
     @model_validator(mode="after")
     def _from_one_place(self) -> Self:

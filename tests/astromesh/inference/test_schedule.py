@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astromesh.dialogue import Message, ModelRequest, Sampling
+from astromesh.dialogue import Message, ModelRequest, Resume, Sampling
 from astromesh.errors import InvalidRequest
 from astromesh.inference.chat import ChatTemplate
+from astromesh.inference.prefixes import PrefixTree
 from astromesh.inference.request import as_frame
 from astromesh.inference.sampling import SamplingPlan
-from astromesh.inference.schedule import CHUNK_TOKENS, Piece, Schedule
+from astromesh.inference.schedule import Piece, Schedule
+from astromesh.inference.stream import CHUNK_TOKENS
 
 PLAIN = ChatTemplate("{% for message in messages %}{{ message.content }}{% endfor %}")
 END = 0
@@ -40,6 +43,9 @@ class Counting:
     def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> list[int]:
         self.samplers += 1
         return []
+
+    def replay(self, sampler: list[int], tokens: Sequence[int]) -> None:
+        sampler.extend(tokens)
 
     def release(self, sampler: list[int]) -> None:
         self.samplers -= 1
@@ -76,15 +82,42 @@ class Counting:
     def forget(self, sequence: int) -> None:
         self.filled.pop(sequence, None)  # as in llama.cpp, one without cells is no mistake
 
+    def share(self, source: int, target: int, *, start: int, end: int) -> None:
+        cells = self.filled.setdefault(target, [])
+        assert len(cells) == start, "a hole in a sequence"
+        cells.extend(self.filled[source][start:end])
 
-def a_schedule(*, context: int = 600, cells: int = 1200, sequences: int = 4) -> tuple[Schedule[list[int]], Counting]:
+    def export(self, sequence: int, *, start: int, end: int) -> bytes:
+        return msgpack.packb([start, self.filled[sequence][start:end]])
+
+    def restore(self, sequence: int, data: bytes, *, start: int, end: int) -> bool:
+        begin, tokens = msgpack.unpackb(data)
+        cells = self.filled.setdefault(sequence, [])
+        assert len(cells) == start, "a hole in a sequence"
+        cells.extend(tokens[start - begin : end - begin])
+        return True
+
+
+def a_schedule(
+    *, context: int = 600, cells: int = 1200, sequences: int = 4, prefixes: PrefixTree | None = None
+) -> tuple[Schedule[list[int]], Counting]:
     decoder = Counting(cells=cells)
     ticks = iter(range(10**9))
-    return Schedule(decoder, PLAIN, context=context, cells=cells, sequences=sequences, clock=lambda: float(next(ticks))), decoder
+    schedule = Schedule(
+        decoder,
+        PLAIN,
+        context=context,
+        cells=cells,
+        sequences=sequences,
+        clock=lambda: float(next(ticks)),
+        prefixes=prefixes,
+        salt=b"salt",
+    )
+    return schedule, decoder
 
 
-def submit(schedule: Schedule[Any], number: int, prompt: str, **sampling: Any) -> None:
-    request = ModelRequest("counting", (Message("user", prompt),), sampling=Sampling(**sampling))
+def submit(schedule: Schedule[Any], number: int, prompt: str, *, resume: Resume | None = None, **sampling: Any) -> None:
+    request = ModelRequest("counting", (Message("user", prompt),), sampling=Sampling(**sampling), resume=resume)
     schedule.submit(as_frame(request, number=number), seed=0)
 
 
@@ -95,7 +128,7 @@ def run(schedule: Schedule[Any]) -> tuple[dict[int, str], dict[int, dict[str, An
         if schedule.idle:
             return texts, ends
         step = schedule.step()
-        for number, text in step.pieces:
+        for number, text, _ in step.pieces:
             assert number not in ends
             texts[number] = texts.get(number, "") + text
         ends |= {account["number"]: account for account in step.ended}
@@ -216,16 +249,133 @@ def test_cancelling_one_that_waits_or_is_in_its_prompt_leaves_nothing() -> None:
     assert decoder.samplers == 0
 
 
-@settings(max_examples=100, deadline=None)
+def widths(decoder: Counting) -> list[int]:
+    return [sum(len(piece.tokens) for piece in call) for call in decoder.calls]
+
+
+def test_a_prompt_that_was_read_is_not_read_again() -> None:
+    schedule, decoder = a_schedule(prefixes=PrefixTree(bytes_max=10**6))
+    submit(schedule, 1, "x" * 200, max_tokens=2)
+    run(schedule)
+    decoder.calls.clear()
+    submit(schedule, 2, "x" * 200, max_tokens=2)
+    submit(schedule, 3, "x" * 100 + "y" * 30, max_tokens=2)
+    texts, ends = run(schedule)
+    assert texts == {2: "200 199 ", 3: "130 129 "}
+    assert (ends[2]["cached_tokens"], ends[3]["cached_tokens"]) == (199, 100)
+    assert widths(decoder) == [1, 1, 30, 1]
+
+
+def test_of_equal_prompts_that_arrive_together_each_chunk_is_read_once() -> None:
+    schedule, decoder = a_schedule(context=400, prefixes=PrefixTree(bytes_max=10**6))
+    for number in range(3):
+        submit(schedule, number, "x" * 300, max_tokens=1)
+    texts, ends = run(schedule)
+    assert texts == dict.fromkeys(range(3), "300 ")
+    assert sum(widths(decoder)) <= 300 + 2 * CHUNK_TOKENS
+    assert sum(end["cached_tokens"] for end in ends.values()) == 900 - sum(widths(decoder))
+
+
+def test_a_later_turn_reads_only_what_is_new_and_the_answer_before_it_is_known() -> None:
+    schedule, decoder = a_schedule(prefixes=PrefixTree(bytes_max=10**6))
+    submit(schedule, 1, "x" * 100, max_tokens=30)
+    texts, _ = run(schedule)
+    assert schedule.warmth()
+    decoder.calls.clear()
+    # What a template makes of the answer is what the model took for it.
+    decoder.tokenize = lambda prompt: [*[1000 + ord("x")] * 100, *map(int, prompt.split())]  # type: ignore[method-assign]
+    submit(schedule, 2, texts[1] + "1001 1002 1003", max_tokens=1)
+    _, ends = run(schedule)
+    assert ends[2]["cached_tokens"] == 100 + 29  # the last token of an answer is never decoded
+    assert widths(decoder) == [4]
+
+
+def test_without_a_tree_nothing_is_shared() -> None:
+    schedule, decoder = a_schedule()
+    for number in (1, 2):
+        submit(schedule, number, "x" * 100, max_tokens=1)
+        _, ends = run(schedule)
+        assert ends[number]["cached_tokens"] == 0
+    assert sum(widths(decoder)) == 200
+    assert schedule.warmth() == b""
+
+
+def test_a_state_for_which_there_is_no_room_is_read_instead() -> None:
+    schedule, decoder = a_schedule(prefixes=PrefixTree(bytes_max=10**6))
+    submit(schedule, 1, "x" * 200, max_tokens=1)
+    run(schedule)
+    decoder.restore = lambda *_, **__: False  # type: ignore[method-assign]
+    submit(schedule, 2, "x" * 200, max_tokens=1)
+    texts, ends = run(schedule)
+    assert texts == {2: "200 "}
+    assert ends[2]["cached_tokens"] == 0
+
+
+def test_the_beginning_of_an_answer_says_what_a_resume_needs_and_its_pieces_their_tokens() -> None:
+    schedule, _ = a_schedule()
+    submit(schedule, 7, "x" * 130, max_tokens=3, seed=42)
+    began: list[dict[str, Any]] = []
+    tokens: list[int] = []
+    while not schedule.idle:
+        step = schedule.step()
+        began += step.began
+        tokens += [token for _, _, taken in step.pieces for token in taken]
+    assert began == [{"number": 7, "borders": [60, 120, 130], "seed": 42}]
+    assert tokens == [130, 129, 128]
+
+
+@pytest.mark.parametrize("seam", [1, 2, 5, 9])
+def test_a_resumed_answer_goes_on_behind_its_tokens_and_tells_nothing_twice(seam: int) -> None:
+    schedule, decoder = a_schedule()
+    resume = Resume(tuple(range(100, 100 - seam, -1)), (30, 60, 100))
+    submit(schedule, 1, "x" * 100, resume=resume, max_tokens=10)
+    texts, ends = run(schedule)
+    assert texts[1].split() == [str(100 - taken) for taken in range(seam, 10)]
+    assert (ends[1]["tokens_out"], ends[1]["finish_reason"]) == (10, "length")
+    assert widths(decoder)[:4] == [30, 30, 40, seam]
+
+
+def test_a_stop_string_across_the_seam_is_found() -> None:
+    schedule, _ = a_schedule()
+    submit(schedule, 1, "x" * 20, resume=Resume((20, 19), (20,)), stop=("19 18",))
+    texts, ends = run(schedule)
+    assert texts == {}
+    assert ends[1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("borders", [(), (10,), (10, 21), (10, 10, 20), (20, 10, 20)], ids=str)
+def test_borders_that_do_not_divide_the_prompt_are_refused(borders: tuple[int, ...]) -> None:
+    schedule, _ = a_schedule()
+    with pytest.raises(InvalidRequest, match="20 tokens"):
+        submit(schedule, 1, "x" * 20, resume=Resume((20,), borders))
+    assert schedule.idle
+
+
+def test_an_answer_that_has_ended_or_is_longer_than_it_may_be_is_not_gone_on_with() -> None:
+    schedule, _ = a_schedule()
+    for tokens, sampling in (
+        ((20, END), {}),
+        ((20, 19, 18), {"stop": ("19",)}),
+        ((20, 19), {"max_tokens": 2}),
+        ((20,) * 9, {"max_tokens": 2}),
+    ):
+        with pytest.raises(InvalidRequest):
+            submit(schedule, 1, "x" * 20, resume=Resume(tokens, (20,)), **sampling)
+    assert schedule.idle
+
+
+@pytest.mark.parametrize("cache", [None, 10**6, 300], ids=["alone", "shared", "shared in little room"])
+@settings(max_examples=60, deadline=None)
 @given(
     requests=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(0, 30)), min_size=1, max_size=12),
     cancels=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 11)), max_size=4),
     sequences=st.integers(1, 4),
 )
 def test_whatever_comes_and_goes_every_stream_ends_alone_and_right(
-    requests: list[tuple[int, int, int]], cancels: list[tuple[int, int]], sequences: int
+    requests: list[tuple[int, int, int]], cancels: list[tuple[int, int]], sequences: int, cache: int | None
 ) -> None:
-    schedule, decoder = a_schedule(context=400, cells=500, sequences=sequences)
+    prefixes = None if cache is None else PrefixTree(bytes_max=cache)
+    schedule, decoder = a_schedule(context=400, cells=500, sequences=sequences, prefixes=prefixes)
     texts: dict[int, str] = {}
     cancelled: set[int] = set()
     ended: set[int] = set()
@@ -239,7 +389,7 @@ def test_whatever_comes_and_goes_every_stream_ends_alone_and_right(
             if at == turn and schedule.cancel(number):
                 cancelled.add(number)
         step = schedule.step() if not schedule.idle else None
-        for number, text in step.pieces if step else ():
+        for number, text, _ in step.pieces if step else ():
             assert number not in cancelled
             texts[number] = texts.get(number, "") + text
         ended |= {account["number"] for account in step.ended} if step else set()

@@ -60,7 +60,7 @@ def test_an_engine_is_what_the_port_promises() -> None:
 async def test_text_streams_as_it_is_made_and_the_reply_sums_it_up() -> None:
     async with started(an_engine()) as engine:
         *deltas, reply = await all_of(ask(engine, "say one two three"))
-    assert deltas == [TextDelta("one"), TextDelta("two"), TextDelta("three")]
+    assert deltas == [TextDelta("one", (1,)), TextDelta("two", (1,)), TextDelta("three", (1,))]
     assert isinstance(reply, ModelReply)
     assert (reply.text, reply.finish_reason, reply.usage, reply.model) == ("onetwothree", "stop", Usage(5, 4), "tiny")
     assert set(reply.timings) == {"queue_ms", "prefill_ms", "decode_tok_s"}
@@ -83,12 +83,12 @@ async def test_streams_side_by_side_do_not_mix() -> None:
 async def test_a_crash_is_told_to_its_stream_and_the_next_in_the_queue_is_served() -> None:
     async with started(an_engine()) as engine:
         crashing, waiting = ask(engine, "crash"), asyncio.create_task(all_of(ask(engine, "say hello")))
-        assert await anext(crashing) == TextDelta("ouch")
+        assert await anext(crashing) == TextDelta("ouch", (1,))
         with pytest.raises(ModelFailed, match="SIGKILL") as broken:
             await anext(crashing)
         assert broken.value.code == "model_provider_unavailable"
         assert not broken.value.definite
-        assert (await waiting)[0] == TextDelta("hello")
+        assert (await waiting)[0] == TextDelta("hello", (1,))
         assert engine.stats.restarts == 1
 
 
@@ -96,17 +96,17 @@ async def test_noise_in_the_pipe_ends_the_worker_and_not_the_node() -> None:
     async with started(an_engine()) as engine:
         with pytest.raises(ModelFailed, match="a frame claims"):
             await all_of(ask(engine, "noise"))
-        assert (await all_of(ask(engine, "say hello")))[0] == TextDelta("hello")
+        assert (await all_of(ask(engine, "say hello")))[0] == TextDelta("hello", (1,))
 
 
 async def test_a_worker_that_falls_silent_at_work_is_killed() -> None:
     limits = EngineLimits(silence_s=0.05, restart_pause_s=0.001)
     async with started(an_engine(limits=limits)) as engine:
         stream = ask(engine, "hold on")
-        assert await anext(stream) == TextDelta("on")
+        assert await anext(stream) == TextDelta("on", (1,))
         with pytest.raises(ModelFailed, match=r"said nothing for 0\.05 s"):
             await anext(stream)
-        assert (await all_of(ask(engine, "say hello")))[0] == TextDelta("hello")
+        assert (await all_of(ask(engine, "say hello")))[0] == TextDelta("hello", (1,))
 
 
 async def test_a_worker_without_work_may_be_silent_for_longer_than_one_with_work_lives() -> None:
@@ -127,7 +127,7 @@ async def test_closing_a_stream_cancels_it_and_its_place_goes_to_the_next() -> N
         waiting = asyncio.create_task(all_of(ask(engine, "say hello")))
         await seen(lambda: engine.stats.queued == 1)
         await stream.aclose()
-        assert (await waiting)[0] == TextDelta("hello")
+        assert (await waiting)[0] == TextDelta("hello", (1,))
         assert (engine.stats.queued, engine.stats.running) == (0, 0)
 
 
@@ -153,7 +153,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
             await anext(ask(engine, "say more"))
         assert full.value.definite
         await stream.aclose()
-        assert (await waiting)[0] == TextDelta("hello")
+        assert (await waiting)[0] == TextDelta("hello", (1,))
 
 
 async def test_a_refusal_of_the_worker_is_the_callers_mistake_by_name() -> None:
@@ -264,7 +264,7 @@ async def test_a_closed_engine_can_be_started_again() -> None:
     engine = an_engine()
     for _ in range(2):
         async with started(engine):
-            assert (await all_of(ask(engine, "say hello")))[0] == TextDelta("hello")
+            assert (await all_of(ask(engine, "say hello")))[0] == TextDelta("hello", (1,))
 
 
 async def test_without_an_engine_the_error_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

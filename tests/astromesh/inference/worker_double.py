@@ -25,12 +25,12 @@ def send(kind: str, **values: Any) -> None:
 
 
 def step(number: int, text: str) -> None:
-    send("step", pieces=[[number, text]], ended=[])
+    send("step", began=[], pieces=[[number, text, [1]]], ended=[])
 
 
 def end(number: int, words: int) -> None:
-    account = {"number": number, "finish_reason": "stop", "tokens_in": 5, "tokens_out": words + 1}
-    send("step", pieces=[], ended=[account | {"timings": {"queue_ms": 1.0, "prefill_ms": 2.0, "decode_tok_s": 50.0}}])
+    account = {"number": number, "finish_reason": "stop", "tokens_in": 5, "tokens_out": words + 1, "cached_tokens": 0}
+    send("step", began=[], pieces=[], ended=[account | {"timings": {"queue_ms": 1.0, "prefill_ms": 2.0, "decode_tok_s": 50.0}}])
 
 
 def complete(number: int, order: str) -> None:
@@ -65,7 +65,7 @@ def load(path: Path, context: int) -> None:
             send("unusable", message="llama.cpp cannot load it")
             sys.exit(0)
     send("progress", fraction=0.5)
-    send("loaded", context=context, takes_tools=False)
+    send("loaded", context=context, takes_tools=False, kernel="")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
+from astromesh.dialogue import AnswerBegan, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
 from astromesh.inference.backends.llama_cpp.process import COMMAND, WorkerProcess
 from astromesh.inference.frames import FrameError, pack
@@ -86,6 +86,8 @@ class LlamaCppEngine:
         self._state: EngineState = "unloaded"
         self._progress = 0.0
         self._problem = ""
+        self._kernel = ""
+        self._warmth = b""
         self._stats = EngineStats()
         self._numbers = 0
         self._waiting: deque[_Request] = deque()
@@ -116,6 +118,14 @@ class LlamaCppEngine:
     @property
     def problem(self) -> str:
         return self._problem
+
+    @property
+    def kernel(self) -> str:
+        return self._kernel
+
+    @property
+    def warmth(self) -> bytes:
+        return self._warmth
 
     @property
     def stats(self) -> EngineStats:
@@ -217,6 +227,7 @@ class LlamaCppEngine:
                 self._hear(frame)
         finally:
             self._process = None
+            self._warmth = b""
             self._stop_listening_for_silence()
             ending = await process.end()
         if self._silent:
@@ -241,6 +252,7 @@ class LlamaCppEngine:
             "context": model.context,
             "parallel": model.parallel,
             "gpu_layers": model.gpu_layers,
+            "prefix_cache_bytes": model.prefix_cache_bytes,
             "threads": model.threads or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         }
 
@@ -251,16 +263,19 @@ class LlamaCppEngine:
             case "progress":
                 self._progress = float(frame["fraction"])
             case "loaded":
-                self._progress, self._problem = 1.0, ""
+                self._progress, self._problem, self._kernel = 1.0, "", frame["kernel"]
                 self._become("loaded")
                 if self._settled is not None and not self._settled.done():
                     self._settled.set_result(None)
                 self._send_waiting()
             case "step":
-                for number, text in frame["pieces"]:
+                for began in frame["began"]:
+                    event = AnswerBegan(self.identity, self._kernel, tuple(began["borders"]), began["seed"])
+                    self._running[began["number"]].events.put_nowait(event)
+                for number, text, tokens in frame["pieces"]:
                     request = self._running[number]
                     request.texts.append(text)
-                    request.events.put_nowait(TextDelta(text))
+                    request.events.put_nowait(TextDelta(text, tuple(tokens)))
                 for account in frame["ended"]:
                     self._finish(self._running.pop(account["number"]), account)
                 self._send_waiting()
@@ -271,10 +286,13 @@ class LlamaCppEngine:
             case "cancelled":
                 del self._running[frame["number"]]
                 self._send_waiting()
+            case "warmth":
+                self._warmth = frame["digests"]
+                self._on_change()
         self._listen_for_silence()
 
     def _finish(self, request: _Request, account: Mapping[str, Any]) -> None:
-        usage = Usage(account["tokens_in"], account["tokens_out"])
+        usage = Usage(account["tokens_in"], account["tokens_out"], account["cached_tokens"])
         timings: dict[str, float] = dict(account["timings"])
         assert request.sent_s is not None
         timings["queue_ms"] += (request.sent_s - request.arrived_s) * 1e3
@@ -283,6 +301,7 @@ class LlamaCppEngine:
             self._stats,
             finished=self._stats.finished + 1,
             tokens_in=self._stats.tokens_in + usage.tokens_in,
+            tokens_cached=self._stats.tokens_cached + usage.cached_tokens,
             tokens_out=self._stats.tokens_out + usage.tokens_out,
             decode_tok_s=timings.get("decode_tok_s", self._stats.decode_tok_s),
         )

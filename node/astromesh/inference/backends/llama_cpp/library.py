@@ -9,18 +9,23 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import llama_cpp
+import numpy as np
 
 from astromesh.inference.sampling import SamplingPlan
-from astromesh.inference.schedule import CHUNK_TOKENS, Piece
+from astromesh.inference.schedule import Piece
+from astromesh.inference.stream import CHUNK_TOKENS
 
 # A repetition further back is not felt as one; llama.cpp looks back as far.
 REPEAT_WINDOW_TOKENS = 64
 
 _LOG_WARN, _LOG_ERROR = 3, 4
+_GGML_TYPE_BF16 = 30  # of ggml.h; the package names only the older ones
 
 
 class EngineFault(Exception):
@@ -32,6 +37,21 @@ def _log(level: int, text: bytes, _data: object) -> None:
     # Loading prints a thousand lines; what the parent keeps for an error message should be about the error.
     if level in (_LOG_WARN, _LOG_ERROR):
         sys.stderr.write(text.decode(errors="replace"))
+
+
+# llama.cpp's own layout of a candidate.
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+@dataclass(slots=True)
+class Sampler:
+    """A chain of llama.cpp's stages, and the chance of one stream. Without chance the chain ends in the best token.
+
+    One number is drawn for each token, whatever the filters leave, so that a stream can be gone on with elsewhere by counting its tokens.
+    """
+
+    chain: Any
+    chance: Random | None
 
 
 class Model:
@@ -49,11 +69,14 @@ class Model:
 
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = gpu_layers
+        self._on_gpu = gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
         parameters.progress_callback = report
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise EngineFault(f"llama.cpp cannot load {path}")
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self._tokens = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+        self._candidates = np.zeros(self._tokens, dtype=_CANDIDATE)
         self._context: Any = None
 
     @property
@@ -82,15 +105,23 @@ class Model:
         parameters.n_ctx = cells
         parameters.n_batch = max(CHUNK_TOKENS, sequences)
         parameters.n_ubatch = parameters.n_batch
-        parameters.n_seq_max = sequences
+        parameters.n_seq_max = sequences + 1  # the last one is where states are taken apart and put together
         parameters.kv_unified = True
         parameters.n_threads = threads
         parameters.n_threads_batch = threads
+        if not self._on_gpu:
+            # With keys and values of 16-bit floats llama.cpp's attention on a CPU adds up in one order for a single token (from 512 cells
+            # on), in another for 64 and more, and in a third otherwise; measured, greedy text then changes with the company that a stream
+            # has and with what was cached. For bfloat16 there is one way, and every token gets the same sums in every batch. It costs a
+            # twentieth of the decoding speed at 400 cells and a tenth at 600 (SmolLM2, two cores).
+            parameters.type_k = parameters.type_v = _GGML_TYPE_BF16
+            parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise EngineFault(f"llama.cpp has no memory for a context of {cells} tokens")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(parameters.n_batch, 0, 1)
+        self._bench = sequences
 
     def warm_up(self) -> None:
         """One decode of one token: touches every weight, so that the first caller does not pay for it, and shows that the model works."""
@@ -126,21 +157,20 @@ class Model:
         """Whether this token ends a turn."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
 
-    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> Any:
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> Sampler:
         """The plan as a chain. `window` is the longest possible stream: penalties for frequency and presence look back over all of it."""
         chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        vocabulary_tokens = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
 
         def add(stage: Any) -> None:
             llama_cpp.llama_sampler_chain_add(chain, stage)
 
         if plan.repeat_penalty != 1.0:
-            add(llama_cpp.llama_sampler_init_penalties(vocabulary_tokens, REPEAT_WINDOW_TOKENS, plan.repeat_penalty, 0.0, 0.0))
+            add(llama_cpp.llama_sampler_init_penalties(self._tokens, REPEAT_WINDOW_TOKENS, plan.repeat_penalty, 0.0, 0.0))
         if plan.frequency_penalty != 0.0 or plan.presence_penalty != 0.0:
-            add(llama_cpp.llama_sampler_init_penalties(vocabulary_tokens, window, 1.0, plan.frequency_penalty, plan.presence_penalty))
+            add(llama_cpp.llama_sampler_init_penalties(self._tokens, window, 1.0, plan.frequency_penalty, plan.presence_penalty))
         if plan.greedy:
             add(llama_cpp.llama_sampler_init_greedy())
-            return chain
+            return Sampler(chain, None)
         if plan.top_k > 0:
             add(llama_cpp.llama_sampler_init_top_k(plan.top_k))
         if plan.top_p < 1.0:
@@ -148,8 +178,7 @@ class Model:
         if plan.min_p > 0.0:
             add(llama_cpp.llama_sampler_init_min_p(plan.min_p, 1))
         add(llama_cpp.llama_sampler_init_temp(plan.temperature))
-        add(llama_cpp.llama_sampler_init_dist(seed))
-        return chain
+        return Sampler(chain, Random(seed))  # noqa: S311  chance, not a secret
 
     def decode(self, pieces: Sequence[Piece]) -> list[int]:
         """One `llama_decode`. For every piece with `output`, in order, the index that `sample` takes. Raises `EngineFault`."""
@@ -171,13 +200,76 @@ class Model:
             raise EngineFault(f"llama_decode of {row} tokens ended with code {code}")
         return outputs
 
-    def sample(self, sampler: Any, output: int) -> int:
-        """Takes a token and tells the chain, whose penalties and generator go on from it."""
-        return int(llama_cpp.llama_sampler_sample(sampler, self._context, output))
+    def sample(self, sampler: Sampler, output: int) -> int:
+        """Takes a token and tells the chain, whose penalties go on from it."""
+        if sampler.chance is None:
+            return int(llama_cpp.llama_sampler_sample(sampler.chain, self._context, output))
+        kept = self._filtered(sampler.chain, output)
+        logits = kept["logit"].astype(np.float64)
+        shares = np.cumsum(np.exp(logits - logits.max()))
+        index = int(np.searchsorted(shares, sampler.chance.random() * shares[-1], side="right"))
+        token = int(kept["id"][min(index, len(kept) - 1)])
+        llama_cpp.llama_sampler_accept(sampler.chain, token)
+        return token
 
-    def release(self, sampler: Any) -> None:
-        llama_cpp.llama_sampler_free(sampler)
+    def _filtered(self, chain: Any, output: int) -> Any:
+        """What the chain leaves of all candidates: rows of (id, logit, p), valid until the next call."""
+        logits = llama_cpp.llama_get_logits_ith(self._context, output)
+        candidates = self._candidates
+        candidates["id"] = np.arange(self._tokens, dtype=np.int32)
+        candidates["logit"] = np.ctypeslib.as_array(logits, shape=(self._tokens,))
+        array = llama_cpp.llama_token_data_array(
+            candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data)), self._tokens, -1, False
+        )
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
+        return candidates[: array.size]
+
+    def replay(self, sampler: Sampler, tokens: Sequence[int]) -> None:
+        """Brings a new sampler to where one is that took these tokens."""
+        for token in tokens:
+            llama_cpp.llama_sampler_accept(sampler.chain, token)
+            if sampler.chance is not None:
+                sampler.chance.random()
+
+    def release(self, sampler: Sampler) -> None:
+        llama_cpp.llama_sampler_free(sampler.chain)
+
+    # The cells of sequences.
 
     def forget(self, sequence: int) -> None:
         """Frees every cell of a sequence."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def share(self, source: int, target: int, *, start: int, end: int) -> None:
+        """Gives `target` the cells of `source` from `start` to `end`, too."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def export(self, sequence: int, *, start: int, end: int) -> bytes:
+        """The cells from `start` to `end`, as `restore` takes them. Raises `EngineFault`."""
+        self.share(sequence, self._bench, start=start, end=end)
+        size = llama_cpp.llama_state_seq_get_size(self._context, self._bench)
+        data = (ctypes.c_uint8 * size)()
+        written = llama_cpp.llama_state_seq_get_data(self._context, data, size, self._bench)
+        self.forget(self._bench)
+        if written != size:
+            raise EngineFault(f"llama.cpp wrote {written} bytes of a state of {size}")
+        return bytes(data)
+
+    def restore(self, sequence: int, data: bytes, *, start: int, end: int) -> bool:
+        """Puts the cells from `start` to `end` out of an export into a sequence. False where there was no room to unpack it."""
+        taken = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        read = llama_cpp.llama_state_seq_set_data(self._context, taken, len(data), self._bench)
+        if read:
+            self.share(self._bench, sequence, start=start, end=end)
+        self.forget(self._bench)
+        return bool(read)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether the state of a sequence can be cut and shared by tokens: not where a model folds all that it read into one."""
+        return not (llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model))
+
+    @property
+    def build(self) -> str:
+        """What computes: the engine's version, and the features of the processor that it was built for and found."""
+        return f"llama_cpp {llama_cpp.__version__} {llama_cpp.llama_print_system_info().decode(errors='replace').strip()}"

@@ -5,7 +5,7 @@ before any of them is loaded. The end of stdin means that the node is gone or do
 there is nothing in it to save.
 
 In:   load (first, once) · complete · cancel
-Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled
+Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from typing import Any, BinaryIO
 from astromesh.errors import InvalidRequest
 from astromesh.inference.chat import CHATML, ChatTemplate, TemplateUnusable
 from astromesh.inference.frames import FrameDecoder, pack
+from astromesh.inference.kernel import kernel_identity
+from astromesh.inference.prefixes import PrefixTree
 from astromesh.inference.schedule import Schedule
+from astromesh.inference.warmth import SALT_BYTES
 
 # The node's own threads answer probes of other nodes within a tenth of a second; tokens can wait for them.
 NICENESS = 10
@@ -32,6 +35,9 @@ NICENESS = 10
 # Between two streams the pool has one context to spare, so that one request without `max_tokens` (it may fill a whole context) does not
 # keep all others waiting. More would be paid for in memory by everybody.
 CONTEXTS_OF_CELLS = 2
+
+# What is warm changes with every stream that ends, and is told to the whole mesh: now and then is enough.
+WARMTH_PAUSE_S = 1.0
 
 _READ_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
@@ -88,11 +94,22 @@ def main() -> None:
         cells = context * min(sequences, CONTEXTS_OF_CELLS)
         model.open_context(cells=cells, sequences=sequences, threads=load["threads"])
         model.warm_up()
+        kernel = kernel_identity(model, threads=load["threads"], sequences=sequences)
     except (EngineFault, TemplateUnusable) as error:
         send("unusable", message=str(error))
         return
-    schedule = Schedule(model, template, context=context, cells=cells, sequences=sequences, clock=time.monotonic)
-    send("loaded", context=context, takes_tools=template.takes_tools)
+    schedule = Schedule(
+        model,
+        template,
+        context=context,
+        cells=cells,
+        sequences=sequences,
+        clock=time.monotonic,
+        prefixes=PrefixTree(bytes_max=load["prefix_cache_bytes"]) if load["prefix_cache_bytes"] and model.divisible else None,
+        salt=secrets.token_bytes(SALT_BYTES),
+    )
+    send("loaded", context=context, takes_tools=template.takes_tools, kernel=kernel)
+    warmth, looked_s = b"", 0.0
 
     while True:
         # Everything that has arrived, then one step; with nothing to do, sleep until something arrives.
@@ -109,7 +126,13 @@ def main() -> None:
                         send("cancelled", number=frame["number"])
                 case other:
                     raise AssertionError(f"the node sent a frame of kind {other!r}")
-        send(**schedule.step().as_frame())
+        step = schedule.step()
+        send(**step.as_frame())
+        if step.ended and (schedule.idle or time.monotonic() >= looked_s + WARMTH_PAUSE_S):
+            looked_s = time.monotonic()
+            if (now_warm := schedule.warmth()) != warmth:
+                warmth = now_warm
+                send("warmth", digests=warmth)
 
 
 if __name__ == "__main__":
