@@ -66,14 +66,14 @@ class Town:
     def reasons(self) -> list[str]:
         return sorted(reason for reason in self.target.counters().rejected if self.rejected(reason))
 
-    async def refuses(self, reason: str, *, times: int = 1, what: str = "") -> None:
+    async def refuses(self, reason: str, *, times: int = 1, what: str = "", within_s: float = 2.0) -> None:
         async def predicate() -> bool:
             assert self.rejected(reason) >= times, (
                 f"{self.rejected(reason)} of {times} refused as {reason}: {self.target.counters().rejected}"
             )
             return True
 
-        await eventually(predicate, 2.0, what=what or f"{times} refused as {reason}")
+        await eventually(predicate, within_s, what=what or f"{times} refused as {reason}")
 
     async def heard(self, datagrams: int) -> None:
         async def predicate() -> bool:

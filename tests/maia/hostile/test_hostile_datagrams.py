@@ -189,7 +189,9 @@ async def test_a_hundred_thousand_datagrams_of_noise_and_as_many_of_distorted_se
         sense = await foe.flood((mutation(GOLDEN[random.randrange(len(GOLDEN))], random) or b"x" for _ in range(NOISE)), there.target)
         assert sum(there.target.counters().rejected.values()) >= noise + sense
         assert there.reasons() == ["plaintext", "undecryptable"] or there.reasons() == ["labelled", "plaintext", "undecryptable"]
-        assert resident_bytes() - warm < GROWTH_BYTES_MAX
+        grown = resident_bytes() - warm
+        print(f"grown by {grown / MIB:.1f} MiB")
+        assert grown < GROWTH_BYTES_MAX
         assert foe.answers() == []
         await there.unharmed()
 
@@ -258,3 +260,14 @@ def test_the_words_of_this_file_are_what_a_member_would_take_for_good_if_they_we
     assert decode(compressed(PING)).messages == decode(compound(compound(PING))).messages == decode(PING).messages
     assert decode(sealer().open(sealer().seal(PING))).messages
     assert Keyring((KEY,)).primary != OTHER_KEY
+
+
+def test_a_node_on_the_network_is_not_talked_into_speaking_to_its_own_loopback() -> None:
+    """What listens there, a database perhaps, trusts whoever comes from this machine."""
+    talk = Talk(peers=1)
+    inside = Address("127.0.0.1", 6379)
+    talk.hear(Ping(1, ME, inside, "somebody"), sender=talk.address("p1-000001"))
+    talk.hear(Alive(9, "x-000000", inside), sender=talk.address("p1-000001"))
+    assert [target for _, target, _ in talk.sent if target == inside] == []
+    assert talk.exchanges == []
+    assert talk.mesh.counters.rejected == {"beyond-loopback": 2}

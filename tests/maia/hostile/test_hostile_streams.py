@@ -143,7 +143,7 @@ async def test_what_strangers_have_us_keep_for_them_is_bounded() -> None:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(feed()) for _ in range(40)]
-            await there.refuses("too-many-streams", times=40 - HELD_BYTES_MAX // STREAM_BYTES_MAX)
+            await there.refuses("too-many-streams", times=40 - HELD_BYTES_MAX // STREAM_BYTES_MAX, within_s=5.0)
             grown = resident_bytes() - warm
             await somebody_joins(there, key=KEY)
             for task in tasks:

@@ -8,7 +8,7 @@ import pytest
 from maia.config import Address
 from maia.errors import DatagramRejected
 from maia.wire.codec import encode
-from maia.wire.frames import NODES_MAX, STREAM_BYTES_MAX, StreamDecoder, encode_push_pull
+from maia.wire.frames import NODE_BYTES, NODES_MAX, SLICE_RECORDS, STREAM_BYTES_MAX, StreamDecoder, encode_push_pull
 from maia.wire.messages import STATE_LEFT, Ack, Alive, NodeState, Ping, PushPull
 
 STATE = PushPull(
@@ -95,3 +95,20 @@ def test_a_ping_and_its_ack_travel_by_stream_too(message: Ping | Ack) -> None:
     decoder = StreamDecoder()
     found = [decoder.feed(encoded[at : at + 1]) for at in range(len(encoded))]
     assert found == [None] * (len(found) - 1) + [message]
+
+
+def test_a_long_stream_is_read_in_slices_and_says_what_it_holds() -> None:
+    """Between two of them the mesh does everything else; nobody who calls `feed` notices."""
+    records = tuple(NodeState(Alive(1, f"node-{number}", Address("10.0.0.1", 7000)), 0) for number in range(1000))
+    encoded = encode_push_pull(PushPull(records, join=False))
+    decoder = StreamDecoder()
+    message, slices = decoder.feed_slice(encoded), 1
+    held = [decoder.held_bytes]
+    while decoder.busy:
+        message, slices = decoder.feed_slice(b""), slices + 1
+        held.append(decoder.held_bytes)
+    assert isinstance(message, PushPull)
+    assert slices == 1 + len(records) // SLICE_RECORDS
+    assert held == sorted(held)
+    assert held[-1] >= len(encoded) + NODE_BYTES * len(records)
+    assert StreamDecoder().feed(encoded) == message
