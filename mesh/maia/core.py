@@ -51,6 +51,7 @@ from maia.view import (
 )
 from maia.wire.codec import CHECKSUM_PROTOCOL, DATAGRAM_BYTES_MAX, PART_OVERHEAD, decode, kind_of
 from maia.wire.frames import StreamDecoder, StreamMessage
+from maia.wire.hearing import Hearing
 from maia.wire.messages import (
     Ack,
     Alive,
@@ -131,10 +132,12 @@ class Mesh:
             use_keyring=self.use_keyring,
         )
         self._farewell_s = math.inf
+        self._hearing = Hearing(self._events)
         self._exchanges = Exchanges(
             config,
             self._table,
             serf=self._serf,
+            hearing=self._hearing,
             swim=self._swim,
             prober=self._prober,
             reunion=self._reunion,
@@ -298,7 +301,10 @@ class Mesh:
 
     def _watch(self, now: float) -> None:
         failed = self._prober.tick(now)
-        if failed is not None:
+        if self._hearing.deaf:
+            if self._swim.due_s <= now:
+                self._swim.delay_suspicions(self.config.profile.probe_interval_s, now)  # what we cannot read may be the refutation
+        elif failed is not None:
             member, how = failed
             self._swim.hear_suspect(Suspect(member.incarnation, member.name, self.config.name), None, now, how=how)
         for request in self._prober.stream_pings:
@@ -365,7 +371,11 @@ class Mesh:
         except DatagramRejected as error:
             counters.received("rejected", len(datagram))
             counters.reject("sealed" if self._sealer is None and seems_sealed(datagram) else error.reason)
+            if error.reason == "undecryptable" and (self._table.knows(sender) or self._reunion.is_seed(sender)):
+                self._miss_a_key(now)
             return
+        if self._hearing.unread:
+            self._hearing.opened()
         counters.received(kind_of(packet.messages[0]) if packet.messages else "rejected", len(datagram))
         for reason in packet.rejected:
             counters.reject(reason)
@@ -378,6 +388,12 @@ class Mesh:
             self._hear(message, sender, now)
             if len(self._events) > self._settled:
                 self._settle(now)  # at once: the next message may bring the offers of whom this one introduced
+
+    def _miss_a_key(self, now: float) -> None:
+        if self._hearing.unreadable(now) and not self._exchanges.alone:
+            for peer in pick([member for member in self._table.living if member.tags is not None], 1, self._random):
+                self._exchanges.dial(peer.address, join=False)  # it will name the key
+            self._settle(now)
 
     def _hear(self, message: Message, sender: Address, now: float) -> None:
         match message:

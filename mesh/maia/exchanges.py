@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from maia.catalogue.courier import Courier
 from maia.config import Address, MeshConfig
 from maia.errors import DatagramRejected
+from maia.keyring import FINGERPRINT_BYTES
 from maia.membership.members import Member, MemberTable
 from maia.membership.probing import Prober, StreamPing
 from maia.membership.reunion import Reunion
@@ -20,6 +21,7 @@ from maia.serf.layer import Serf
 from maia.view import Counters, MeshEvent, SeedAnswered
 from maia.wire.codec import encode
 from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
+from maia.wire.hearing import Hearing
 from maia.wire.messages import STATE_ALIVE, STATE_DEAD, STATE_LEFT, STATE_SUSPECT, Ack, Dead, NodeState, Ping, PushPull
 from maia.wire.offers import KEYS_MAX, Entry, decode_exchange
 from maia.wire.outbox import Outbox
@@ -56,6 +58,7 @@ class Exchanges:
         table: MemberTable,
         *,
         serf: Serf,
+        hearing: Hearing,
         swim: Swim,
         prober: Prober,
         reunion: Reunion,
@@ -70,6 +73,7 @@ class Exchanges:
         self._cluster_id = config.cluster_id
         self._table = table
         self._serf = serf
+        self._hearing = hearing
         self._swim = swim
         self._prober = prober
         self._reunion = reunion
@@ -129,6 +133,7 @@ class Exchanges:
         try:
             if not isinstance(reply, PushPull):
                 raise DatagramRejected("unexpected-stream")
+            self._refuse_what_we_cannot_read_on(reply, now)
             self._refuse_foreigners(reply)
             rows, entries = decode_exchange(reply.offers) if reply.offers else (b"", [])
         except DatagramRejected:
@@ -167,6 +172,8 @@ class Exchanges:
             raise DatagramRejected("unexpected-stream")
         if self.alone:
             raise DatagramRejected("alone", "this node was told to leave")
+        if not self._reads_us(request):
+            return self._name_the_key(request)
         self._refuse_foreigners(request)
         # Who dials brings entries of its own alone, and anybody can dial.
         rows, entries = decode_exchange(request.offers, entries_max=KEYS_MAX) if request.offers else (b"", [])
@@ -194,11 +201,37 @@ class Exchanges:
 
     def _write_state(self, *, join: bool, offers: bytes) -> bytes:
         nodes = tuple(NodeState(member.as_alive(), _STATES[member.status]) for member in self._table.by_name.values())
-        return self._as_stream(encode_push_pull(PushPull(nodes, join, self._serf.state(), offers)))
+        return self._as_stream(encode_push_pull(PushPull(nodes, join, self._serf.state(), offers, self._fingerprints())))
 
     def _as_stream(self, plaintext: bytes) -> bytes:
         sealer = self._outbox.sealer
         return sealer.seal_stream(plaintext) if sealer is not None else plaintext
+
+    # Who was away while a key came into use still seals with an older one, and cannot read what we say. It is told which key it lacks,
+    # under the one that it has, and nothing else: an old key may be old because it was stolen. Nor is it merged: pings would be in vain.
+
+    def _fingerprints(self) -> bytes:
+        sealer = self._outbox.sealer
+        return b"".join(sealer.fingerprints) if sealer is not None else b""
+
+    def _reads_us(self, request: PushPull) -> bool:
+        sealer = self._outbox.sealer
+        return sealer is None or not request.keys or sealer.fingerprints[0] in _split(request.keys)
+
+    def _name_the_key(self, request: PushPull) -> bytes:
+        sealer = self._outbox.sealer
+        assert sealer is not None, "without keys everybody reads us"
+        self._counters.reject("key-missing-there")
+        theirs = request.keys[:FINGERPRINT_BYTES]
+        place = sealer.fingerprints.index(theirs) if theirs in sealer.fingerprints else 0
+        return sealer.seal_stream(encode_push_pull(PushPull((), request.join, keys=self._fingerprints())), place=place)
+
+    def _refuse_what_we_cannot_read_on(self, reply: PushPull, now: float) -> None:
+        sealer = self._outbox.sealer
+        theirs = reply.keys[:FINGERPRINT_BYTES]
+        if sealer is not None and theirs and theirs not in sealer.fingerprints:
+            self._hearing.missing(theirs.hex(), now)
+            raise DatagramRejected("key-missing", theirs.hex())
 
     def _refuse_foreigners(self, exchange: PushPull) -> None:
         for node in exchange.nodes:
@@ -232,3 +265,7 @@ class Exchanges:
             self._outbox.say(newcomer.address, self._table.me.as_alive())
             if newcomer.tags is not None:
                 self._courier.introduce(newcomer.address)
+
+
+def _split(fingerprints: bytes) -> list[bytes]:
+    return [fingerprints[at : at + FINGERPRINT_BYTES] for at in range(0, len(fingerprints), FINGERPRINT_BYTES)]

@@ -15,6 +15,7 @@ from typing import Final
 from maia.errors import MisuseError
 
 KEY_SIZES: Final = (16, 24, 32)  # AES-128, -192, -256
+FINGERPRINT_BYTES: Final = 4
 KEYS_MAX: Final = 16  # a rotation needs two; every packet that no key opens is tried with all of them
 
 
@@ -39,6 +40,11 @@ class Keyring:
     @property
     def primary(self) -> bytes:
         return self.keys[0]
+
+    @property
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """Names of the keys that tell nothing of them, in their order."""
+        return tuple(bytes.fromhex(fingerprint_of(key)) for key in self.keys)
 
     def install(self, key: bytes) -> Keyring:
         """With one more key that opens. Installing one that is there changes nothing. Raises `MisuseError` for a bad or one too many."""
@@ -74,7 +80,7 @@ def text_of(key: bytes) -> str:
 
 def fingerprint_of(key: bytes) -> str:
     """Eight hexadecimal digits that name a key and tell nothing of it. They may be logged."""
-    return hashlib.sha256(key).hexdigest()[:8]
+    return hashlib.sha256(key).digest()[:FINGERPRINT_BYTES].hex()
 
 
 def parse_keyring(text: str) -> Keyring:

@@ -50,6 +50,9 @@ class Reunion:
         self._reckon()
         return True
 
+    def is_seed(self, address: Address) -> bool:
+        return address in self._seeds
+
     def due_s(self) -> float:
         return min(self._seeds_s, self._knock_s)
 

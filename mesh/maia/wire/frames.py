@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from maia.errors import DatagramRejected
+from maia.keyring import FINGERPRINT_BYTES, KEYS_MAX
 from maia.wire.codec import ACK, COMPRESS, ERROR, PING, PUSH_PULL, blob, compressed, packed_host, read_ack, read_alive, read_ping, whole
 from maia.wire.compress import expanding
 from maia.wire.messages import STATE_LEFT, Ack, NodeState, Ping, PushPull
@@ -39,6 +40,8 @@ def encode_push_pull(exchange: PushPull) -> bytes:
     header: dict[str, object] = {"Nodes": len(exchange.nodes), "UserStateLen": len(exchange.user_state), "Join": exchange.join}
     if exchange.offers:
         header["MaiaOffers"] = exchange.offers
+    if exchange.keys:
+        header["MaiaKeys"] = exchange.keys
     parts = [bytes((PUSH_PULL,)), _packer.pack(header)]
     for node in exchange.nodes:
         alive = node.alive
@@ -164,6 +167,9 @@ class StreamDecoder:
         if type(join) is not bool:
             raise DatagramRejected("bad-boolean", "Join")
         offers = blob(header, b"MaiaOffers", most=OFFERS_BYTES_MAX)
+        keys = blob(header, b"MaiaKeys", most=KEYS_MAX * FINGERPRINT_BYTES)
+        if len(keys) % FINGERPRINT_BYTES:
+            raise DatagramRejected("bad-bytes", "MaiaKeys")
         nodes: list[NodeState] = []
         for number in range(1, count + 1):
             record = yield from self._map()
@@ -175,7 +181,7 @@ class StreamDecoder:
             except DatagramRejected as error:
                 self.rejected.append(error.reason)
         user_state = yield from self._take(state_size)
-        return PushPull(tuple(nodes), join, user_state, offers)
+        return PushPull(tuple(nodes), join, user_state, offers, keys)
 
     def _enter(self, inner: bytes) -> None:
         """Go on with what a layer held; what follows that layer is ignored."""

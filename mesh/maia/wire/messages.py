@@ -107,9 +107,13 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class PushPull:
-    """Everything that one side knows, for the other to merge. `offers` is ours (`wire.offers`); empty from a stock agent."""
+    """Everything that one side knows, for the other to merge.
+
+    `offers` (`wire.offers`) and `keys` are ours, and empty from a stock agent: the fingerprints of its sender's keys, primary first.
+    """
 
     nodes: tuple[NodeState, ...]
     join: bool
     user_state: bytes = b""
     offers: bytes = b""
+    keys: bytes = b""

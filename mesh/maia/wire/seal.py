@@ -39,14 +39,18 @@ class Sealer:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self.keyring = keyring
+        self.fingerprints = keyring.fingerprints
         self._random = random
         self._invalid = InvalidTag
         self._ciphers = [AESGCM(key) for key in keyring.keys]
 
-    def seal(self, plaintext: bytes, *, vouched: bytes = b"") -> bytes:
-        """`SEAL_OVERHEAD` bytes more than `plaintext`, which only whoever has the key and the same `vouched` bytes can open."""
+    def seal(self, plaintext: bytes, *, vouched: bytes = b"", place: int = 0) -> bytes:
+        """`SEAL_OVERHEAD` bytes more than `plaintext`, which only whoever has the key and the same `vouched` bytes can open.
+
+        The key is the primary, or the one at another `place` of the ring.
+        """
         nonce = self._random.randrange(2 ** (8 * NONCE_BYTES)).to_bytes(NONCE_BYTES, "big")
-        return b"\x01" + nonce + self._ciphers[0].encrypt(nonce, plaintext, vouched)
+        return b"\x01" + nonce + self._ciphers[place].encrypt(nonce, plaintext, vouched)
 
     def open(self, sealed: bytes, *, vouched: bytes = b"") -> bytes:
         """Raises `DatagramRejected`: `plaintext` where nobody sealed it, `undecryptable` where no key of ours opens it.
@@ -66,10 +70,10 @@ class Sealer:
             return plaintext if sealed[0] == VERSION else _unpadded(plaintext)
         raise DatagramRejected("plaintext" if _is_ping(sealed) else "undecryptable")
 
-    def seal_stream(self, plaintext: bytes) -> bytes:
+    def seal_stream(self, plaintext: bytes, *, place: int = 0) -> bytes:
         """A whole side of a stream."""
         header = bytes((ENCRYPT,)) + (len(plaintext) + SEAL_OVERHEAD).to_bytes(4, "big")
-        return header + self.seal(plaintext, vouched=header)
+        return header + self.seal(plaintext, vouched=header, place=place)
 
 
 def seems_sealed(datagram: bytes) -> bool:

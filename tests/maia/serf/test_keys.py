@@ -12,8 +12,11 @@ from tests.maia.talk import config_of
 from maia.config import Address, MeshConfig
 from maia.core import Mesh
 from maia.errors import DatagramRejected, MisuseError
-from maia.keyring import KEYS_MAX, Keyring, text_of
-from maia.view import KeyMissing, KeyOperation, KeyQueryEnded, KeyringChanged, MeshEvent
+from maia.keyring import KEYS_MAX, Keyring, fingerprint_of, text_of
+from maia.view import KeyMissing, KeyOperation, KeyQueryEnded, KeyringChanged, MeshEvent, SeedAnswered
+from maia.wire.frames import StreamDecoder
+from maia.wire.messages import PushPull
+from maia.wire.seal import Sealer
 
 OLD, NEW, THIRD = b"o" * 16, b"n" * 32, b"t" * 24
 
@@ -207,3 +210,83 @@ def test_no_key_shows_in_what_is_told_of_them() -> None:
         assert text_of(OLD) not in repr(events)
         assert text_of(NEW) not in repr(events)
         assert "nnnn" not in repr(events)
+
+
+# --- a node that was away ---
+
+
+def test_a_node_that_returns_with_an_old_key_learns_which_one_it_lacks_and_is_let_in_once_it_has_it() -> None:
+    cluster = Cluster(4, OLD)
+    absent = names(4)[3]
+    config = cluster[4].config
+    cluster.away[absent] = None
+    cluster.pass_time(10.0)
+    assert cluster[1].view(now=cluster.now).members[absent].status == "dead"
+    cluster.ask(1, "install", NEW)
+    cluster.ask(1, "use", NEW)
+    del cluster.away[absent]
+    cluster.start(replace(config, incarnation=9, generation=9)).join([cluster[1].config.gossip], now=cluster.now)
+    cluster.pass_time(3.0)
+    assert cluster.happened(4, KeyMissing) == [KeyMissing(fingerprint_of(NEW))]
+    assert cluster[4].view(now=cluster.now).peers == ()
+    assert cluster.happened(4, SeedAnswered) == []
+    cluster.start(replace(config, incarnation=10, generation=10, keyring=Keyring((OLD, NEW)))).join(
+        [cluster[1].config.gossip], now=cluster.now
+    )
+    cluster.pass_time(3.0)
+    assert {member.status for member in cluster[4].view(now=cluster.now).peers} == {"alive"}
+    assert cluster.happened(4, KeyMissing) == []
+
+
+def test_what_a_node_with_an_old_key_is_told_holds_nothing_but_names_of_keys() -> None:
+    cluster = Cluster(3, OLD)
+    cluster.ask(1, "install", NEW)
+    cluster.ask(1, "use", NEW)
+    sealer = Sealer(Keyring((OLD,)), random=Random(1))
+    reply = StreamDecoder(sealer).feed(cluster[1].answer(PushPull((), join=True, keys=fingerprints(OLD)), now=cluster.now))
+    assert reply == PushPull((), join=True, keys=fingerprints(NEW, OLD))
+    assert list(cluster[1].view(now=cluster.now).members) == list(names(3))
+
+
+def test_who_has_the_key_in_use_beside_its_own_is_answered_as_ever() -> None:
+    cluster = Cluster(2, OLD)
+    cluster[1].use_keyring(Keyring((NEW, OLD)))
+    cluster[2].use_keyring(Keyring((OLD, NEW)))
+    cluster.pass_time(70.0)
+    assert cluster[1].counters.exchanges_failed == cluster[2].counters.exchanges_failed == 0
+    assert cluster.happened(2, KeyMissing) == cluster.happened(1, KeyMissing) == []
+
+
+def test_a_node_that_slept_through_a_rotation_gives_up_nobody_and_learns_which_key_it_lacks() -> None:
+    cluster = Cluster(4, OLD)
+    sleeper = names(4)[3]
+    cluster.away[sleeper] = None
+    cluster.ask(1, "install", NEW)
+    cluster.ask(1, "use", NEW)
+    del cluster.away[sleeper]
+    cluster.pass_time(50.0)
+    assert cluster[4].counters.probes_failed > 10
+    assert cluster[4].counters.deaths == 0
+    assert all(member.usable for member in cluster[4].view(now=cluster.now).peers)
+    assert sorted(event.fingerprint for event in cluster.happened(4, KeyMissing)) == ["", fingerprint_of(NEW)]  # type: ignore[attr-defined]
+    cluster[4].use_keyring(Keyring((NEW, OLD)))
+    cluster.pass_time(5.0)
+    for number in range(1, 5):
+        statuses = {member.name: member.status for member in cluster[number].view(now=cluster.now).peers}
+        assert set(statuses.values()) == {"alive"}, (number, statuses)
+
+
+def test_what_strangers_seal_makes_nobody_deaf() -> None:
+    cluster = Cluster(2, OLD)
+    stranger = Sealer(Keyring((THIRD,)), random=Random(1))
+    for _ in range(400):
+        cluster[1].receive(stranger.seal(b"\x00anything that is long enough"), sender=Address("10.9.9.9", 1), now=cluster.now)
+        cluster.pass_time(0.01)
+    assert cluster.happened(1, KeyMissing) == []
+    cluster.away[names(2)[1]] = None
+    cluster.pass_time(10.0)
+    assert cluster[1].view(now=cluster.now).members[names(2)[1]].status == "dead"
+
+
+def fingerprints(*keys: bytes) -> bytes:
+    return b"".join(Keyring(keys).fingerprints)
