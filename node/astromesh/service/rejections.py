@@ -31,6 +31,11 @@ KINDS: Final = (
         ("plaintext", "sealed", "undecryptable", "bad-padding"),
     ),
     Kind(
+        "one of the two lacks a key of this cluster",
+        "bring it the key: 'A node that was away' in docs/keys.md",
+        ("key-missing", "key-missing-there"),
+    ),
+    Kind(
         "a node of another cluster",
         "if it belongs here, give it this cluster's cluster_id; else take this node's address out of its seeds",
         ("other-cluster",),
