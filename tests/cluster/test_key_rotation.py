@@ -1,4 +1,4 @@
-"""Real nodes change their keys through the command line, lose nobody on the way, and one that was away comes back."""
+"""Real nodes change their keys through the command line, lose nobody on the way, and one that was away says which key it lacks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from maia.keyring import fingerprint_of, text_of
 pytestmark = pytest.mark.processes
 
 DEATH_GOAL_S = 3.0
+LACK_GOAL_S = 3.0
 NAMES = ("one", "two", "three")
 
 
@@ -66,18 +67,31 @@ async def test_a_key_is_not_used_while_a_living_node_cannot_say_that_it_holds_it
     await sealed.all_alive(*NAMES)
 
 
-async def test_a_node_that_was_away_is_back_once_somebody_brought_it_the_key(sealed: SealedNodes) -> None:
+@pytest.mark.parametrize("removed", [False, True], ids=["old-key-still-opens", "old-key-removed"])
+async def test_a_node_that_was_away_says_that_it_lacks_the_key_and_is_back_once_somebody_brought_it(
+    sealed: SealedNodes, removed: bool
+) -> None:
     three = sealed.nodes["three"]
     await three.kill()
     await eventually(
         lambda: sees(sealed.nodes["one"], {"one": "alive", "two": "alive", "three": "dead"}), DEATH_GOAL_S, what="three is given up"
     )
     new = await sealed.new_key("one")
-    for words in (("use", new), ("remove", fingerprint_of(FIRST))):
+    for words in (("use", new), ("remove", fingerprint_of(FIRST)))[: 1 + removed]:
         said = await sealed.keys("one", *words)
         assert said.code == 0, said.everything
 
     await three.start()
+    # Those whose keys open nothing of its own any more cannot tell it which key it lacks.
+    lack = "lacks a key, nobody could tell which" if removed else f"lacks the key {new}"
+
+    async def says_what_it_lacks() -> bool:
+        warnings = " ".join((await three.get("/v1/system/status"))["warnings"])
+        assert lack in warnings, warnings or "no warning"
+        return True
+
+    await eventually(says_what_it_lacks, LACK_GOAL_S, what="a node that was away says that it lacks a key")
+    assert lack in three.output
     listed = json.loads((await sealed.keys("three", "list", "--json")).stdout)
     assert [(key["fingerprint"], key["held_by"]) for key in listed["keys"]] == [(fingerprint_of(FIRST), ["three"])]
 
