@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.maia.keys import entry_of
 from tests.maia.wire.test_codec import ONE_OF_EACH
+from tests.maia.wire.test_serf import MESSAGES, STATES
 from tests.maia.wire.test_tags import CONFIG, encode_tags
 
 from maia.config import Address
@@ -16,6 +17,7 @@ from maia.wire.codec import decode, encode, pack
 from maia.wire.frames import StreamDecoder, encode_push_pull
 from maia.wire.messages import NodeState, PushPull
 from maia.wire.offers import Entries, Listed, decode_exchange, decode_offers, encode_entries, encode_exchange, encode_listing, encode_want
+from maia.wire.serf import decode_key_answer, decode_key_request, decode_serf, decode_state
 from maia.wire.tags import decode_tags
 
 HERE = Address("10.0.0.1", 7946)
@@ -77,6 +79,14 @@ def test_offers_of_any_bytes_are_read_or_rejected(data: bytes) -> None:
     with contextlib.suppress(DatagramRejected):
         rows, entries = decode_exchange(data)
         assert decode_exchange(encode_exchange(rows, entries)) == (rows, entries)
+
+
+@given(anything([*MESSAGES.values(), *STATES]))
+@settings(max_examples=800, deadline=None)
+def test_serf_s_messages_of_any_bytes_are_read_or_rejected(data: bytes) -> None:
+    for decode_any in (decode_serf, decode_state, decode_key_request, decode_key_answer):
+        with contextlib.suppress(DatagramRejected):
+            decode_any(data)
 
 
 @given(anything([encode_tags(CONFIG)]))
