@@ -11,6 +11,10 @@ from typing import Final
 from maia.config import Profile
 
 SUSPICION_MAX_MULTIPLIER: Final = 6  # memberlist's
+# Of the minimum: who is given up by somebody who waited a whole one need not be waited for as long again by whoever heard of the doubt
+# last, or all of them wait for him: among a hundred nodes the last verdict came 0.27 s after the first instead of 0.08 s (`gossip_scale`).
+# What is left, 0.7 s of `lan-fast`, is still twice what an accusation takes to its subject and the refutation back.
+CONDEMNED_SHARE: Final = 0.7
 FLAT_CONFIRMATIONS: Final = 2  # a third and fourth witness would only make a correct verdict later
 
 
@@ -38,7 +42,7 @@ class Suspicion:
         return True
 
     def condemn(self, accuser: str) -> None:
-        """Somebody gave it up: it has no longer than the minimum, whoever else confirms."""
+        """Somebody gave it up: it has no longer than most of the minimum, whoever else confirms."""
         if accuser not in self.accusers:
             self.accusers.append(accuser)
         self._condemned = True
@@ -51,7 +55,7 @@ class Suspicion:
         self.deadline_s = self._deadline()
 
     def _deadline(self) -> float:
-        timeout_s = self._minimum_s
+        timeout_s = self._minimum_s * (CONDEMNED_SHARE if self._condemned else 1.0)
         if self._needed > 0 and not self._condemned:
             share = math.log(len(self.accusers)) / math.log(self._needed + 1)
             timeout_s = max(self._minimum_s, self._maximum_s - (self._maximum_s - self._minimum_s) * share)

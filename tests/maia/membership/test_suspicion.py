@@ -7,7 +7,7 @@ import math
 import pytest
 
 from maia.config import LAN, LAN_FAST, WAN, Profile
-from maia.membership.suspicion import Suspicion, confirmations_needed, suspicion_bounds_s
+from maia.membership.suspicion import CONDEMNED_SHARE, Suspicion, confirmations_needed, suspicion_bounds_s
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,12 @@ def test_who_was_suspected_while_we_stood_still_has_time_from_now_on_whoever_con
     assert suspicion.confirm("two")
     suspicion.condemn("three")
     assert suspicion.deadline_s == 30.2
+
+
+def test_who_was_given_up_elsewhere_is_waited_for_most_of_the_minimum_whoever_else_confirms() -> None:
+    suspicion = Suspicion("one", profile=LAN_FAST, living_count=6, now=0.0)
+    suspicion.condemn("two")
+    assert suspicion.deadline_s == CONDEMNED_SHARE * 1.0
+    suspicion.confirm("three")
+    assert suspicion.deadline_s == CONDEMNED_SHARE * 1.0
+    assert 0.5 < CONDEMNED_SHARE < 1.0  # long enough for an accusation to get there and a refutation to come back

@@ -8,6 +8,7 @@ from tests.maia.talk import ME, Talk
 
 from maia.config import INCARNATION_MAX, LAN, Address
 from maia.membership.members import EVIDENCE_KEPT
+from maia.membership.suspicion import CONDEMNED_SHARE
 from maia.view import (
     IncarnationRaised,
     MemberChanged,
@@ -188,9 +189,9 @@ def test_a_death_that_another_reports_is_an_accusation_until_the_member_had_time
     talk.hear(Dead(1, ONE, TWO), sender=talk.address(TWO))
     assert talk.events == [MemberSuspected(ONE, TWO)]
     assert talk.said(Dead) == []  # nor is it told on before it is believed
-    talk.pass_time(0.9)
+    talk.pass_time(CONDEMNED_SHARE - 0.05)
     assert talk.status(ONE) == "suspect"
-    talk.pass_time(1.1)
+    talk.pass_time(CONDEMNED_SHARE + 0.05)
     assert talk.status(ONE) == "dead"
 
 
