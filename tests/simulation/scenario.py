@@ -16,7 +16,7 @@ from maia.sim.weather import FAIR, Weather
 from maia.sim.world import SimulatedNode, World
 from maia.view import MemberDied
 
-SEEDS = int(os.environ.get("SEEDS", "30"))
+SEEDS = int(os.environ.get("SEEDS", "20"))
 SEED = os.environ.get("SEED")
 LOSSY = Weather(loss=0.05, duplication=0.02, reordering=0.05)
 

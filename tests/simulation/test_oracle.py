@@ -7,6 +7,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from _pytest.outcomes import Failed
+from tests.simulation.scenario import scenario
 
 from maia.core import Mesh
 from maia.sim.campaign import Summary
@@ -160,6 +162,15 @@ def test_a_failing_seed_says_how_to_replay_it_and_what_its_node_saw() -> None:
     told = str(RunFailed(RUN, InvariantBroken(watched.world, watched.two, Invariant.SPARED, "something must never happen")))
     assert told.startswith("spared: at 12.000 s, node001-000001: something must never happen")
     assert "replay: python -m maia.sim --seed 11 --nodes 7 --seconds 20 --profile lan-fast --loss 0.05" in told
+    assert "MemberJoined(name='node002-000002')" in told
+
+
+def test_a_failing_scenario_says_the_same() -> None:
+    with pytest.raises(Failed) as caught, scenario(3, nodes=3) as mesh:
+        raise InvariantBroken(mesh.world, mesh.nodes[1], Invariant.SPARED, "something must never happen")
+    told = str(caught.value)
+    assert told.startswith("spared: at 3.000 s, node001-000001: something must never happen")
+    assert "replay: SEED=3 pytest tests/simulation/test_oracle.py::test_a_failing_scenario_says_the_same" in told
     assert "MemberJoined(name='node002-000002')" in told
 
 

@@ -96,6 +96,15 @@ class FailedLink:
 
 
 @dataclass(frozen=True, slots=True)
+class Deafness:
+    """Nothing reaches a node, and all that it says is heard."""
+
+    at_s: float
+    for_s: float
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Firewall:
     """Lets no datagram of a node pass, and every stream."""
 
@@ -130,7 +139,22 @@ class Garbage:
     garbage: bytes
 
 
-Fault = Crash | Restart | Blackout | Leave | Move | Pause | Starvation | Partition | FailedLink | Firewall | Rotation | Churn | Garbage
+Fault = (
+    Crash
+    | Restart
+    | Blackout
+    | Leave
+    | Move
+    | Pause
+    | Starvation
+    | Partition
+    | FailedLink
+    | Deafness
+    | Firewall
+    | Rotation
+    | Churn
+    | Garbage
+)
 
 
 class Planner:
@@ -202,15 +226,18 @@ class Planner:
 
     def _network_fault(self, at_s: float, for_s: float, node: int) -> Fault:
         random = self._random
-        choice = random.randrange(4)
+        choice = random.randrange(5)
         if choice == 0:
             return Firewall(at_s, for_s, node)
+        if choice == 4:
+            return Deafness(at_s, for_s, node)
         if choice == 1:
             other = (node + 1 + random.randrange(self._nodes - 1)) % self._nodes
             return FailedLink(at_s, for_s, node, other, random.random() < 0.5)
         everyone = list(range(self._nodes))
         random.shuffle(everyone)
-        border = 1 + random.randrange(self._nodes - 1)
+        # Most often somebody is alone, since then all the others may blame nobody else.
+        border = 1 + (random.randrange(self._nodes - 1) if random.random() < 0.5 else 0)
         return Partition(at_s, for_s, (tuple(everyone[:border]), tuple(everyone[border:])))
 
 
@@ -260,6 +287,11 @@ def strike(world: World, fault: Fault) -> None:
             world.cut(fault.one, fault.other)
             if fault.both_ways:
                 world.cut(fault.other, fault.one)
+            world.at(world.now + fault.for_s, world.heal)
+        case Deafness():
+            for node in world.nodes:
+                if node.index != fault.node:
+                    world.cut(node.index, fault.node)
             world.at(world.now + fault.for_s, world.heal)
         case Firewall():
             for node in world.nodes:
