@@ -19,6 +19,9 @@ pytestmark = pytest.mark.processes
 
 DEATH_GOAL_S = 3.0
 LACK_GOAL_S = 3.0
+# Nobody can tell it: it finds out by what is said to it, a ping a second from everybody who lost it. Eight of them are no accident.
+SILENT_LACK_GOAL_S = 9.0
+UNANSWERED_GOAL_S = 12.0  # seeds get ten seconds
 NAMES = ("one", "two", "three")
 
 
@@ -90,7 +93,8 @@ async def test_a_node_that_was_away_says_that_it_lacks_the_key_and_is_back_once_
         assert lack in warnings, warnings or "no warning"
         return True
 
-    await eventually(says_what_it_lacks, LACK_GOAL_S, what="a node that was away says that it lacks a key")
+    goal_s = SILENT_LACK_GOAL_S if removed else LACK_GOAL_S
+    await eventually(says_what_it_lacks, goal_s, what="a node that was away says that it lacks a key")
     assert lack in three.output
     listed = json.loads((await sealed.keys("three", "list", "--json")).stdout)
     assert [(key["fingerprint"], key["held_by"]) for key in listed["keys"]] == [(fingerprint_of(FIRST), ["three"])]
@@ -101,4 +105,22 @@ async def test_a_node_that_was_away_says_that_it_lacks_the_key_and_is_back_once_
     await sealed.all_alive(*NAMES)
     assert (await three.get("/v1/system/status"))["warnings"] == []
     assert [fingerprint_of(key) for key in sealed.ring("three").keys] == [new, fingerprint_of(FIRST)]
+    assert await sealed.keys_shown() == []
+
+
+async def test_a_node_that_said_goodbye_before_the_rotation_says_with_which_key_it_asks_in_vain(sealed: SealedNodes) -> None:
+    three = sealed.nodes["three"]
+    await three.stop()
+    new = await sealed.new_key("one")
+    for words in (("use", new), ("remove", fingerprint_of(FIRST))):
+        said = await sealed.keys("one", *words)
+        assert said.code == 0, said.everything
+    await three.start()
+
+    async def says_how_it_asks() -> bool:
+        warnings = " ".join((await three.get("/v1/system/status"))["warnings"])
+        assert f"seals with the key {fingerprint_of(FIRST)}" in warnings, warnings or "no warning"
+        return True
+
+    await eventually(says_how_it_asks, UNANSWERED_GOAL_S, what="a node that nobody answers says with which key it seals")
     assert await sealed.keys_shown() == []

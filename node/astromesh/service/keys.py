@@ -152,6 +152,16 @@ class ClusterKeys:
         missing = self._missing.now_missing(now=time.monotonic())
         return (*([self._unwritten] if self._unwritten else []), *(self._lack(fingerprint) for fingerprint in missing))
 
+    def doubt(self) -> str:
+        """What a node that nobody answers should know of its keys: who has others hears nothing, and so says nothing."""
+        if self.ring is None:
+            return ""
+        name = fingerprint_of(self.ring.primary)
+        return (
+            f". It seals with the key {name}: a mesh that changed its keys while this node was away cannot open that. "
+            f"'astromesh-node keys list' on a member shows its keys; 'keys install --key-file FILE' and 'keys use' bring one here"
+        )
+
     async def close(self) -> None:
         """Writes what is not written yet."""
         await asyncio.gather(*self._tasks)

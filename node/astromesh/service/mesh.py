@@ -65,6 +65,7 @@ class MeshMembership:
         self._offered: dict[str, bytes] = {}
         self._driver: MeshDriver | None = None
         self._board: Switchboard | None = None
+        self._unanswered = ""  # what to say while this node is alone although it has seeds
         self._retired = False
         self._moving = asyncio.Lock()  # one join or leave at a time: each ends with a whole life
         self._writing = asyncio.Lock()
@@ -186,7 +187,8 @@ class MeshMembership:
         return end
 
     def warnings(self) -> tuple[str, ...]:
-        return self.keys.warnings()
+        alone = self.view is None or not any(member.usable for member in self.view.peers)
+        return (*([self._unanswered] if self._unanswered and alone else []), *self.keys.warnings())
 
     def link(self, name: str) -> Mapping[str, Any]:
         stats = self._board.stats().links.get(name) if self._board else None
@@ -260,7 +262,8 @@ class MeshMembership:
         try:
             await self._driver.join(addresses, timeout_s=JOIN_TIMEOUT_S)
         except JoinFailed:
-            log.warning("none of %s answers yet; this node is alone and keeps looking", ", ".join(seeds))
+            self._unanswered = f"none of {', '.join(seeds)} answers yet; this node is alone and keeps looking{self.keys.doubt()}"
+            log.warning("%s", self._unanswered)
         else:
             others = ", ".join(member.title for member in self._alive().view.peers if member.usable)
             log.info("joined the mesh through %s: with %s", ", ".join(seeds), others or "nobody yet")
