@@ -104,6 +104,8 @@ async def open_doors(rooms: Rooms, *, mesh: Membership | None = None) -> AsyncIt
         metrics=rooms.metrics,
         mesh=mesh,
         model_rows=lambda: [{"name": name, "state": "loaded", "identity": "ab" * 32, "created": 1700000000} for name in rooms.models.local],
+        load=lambda: rooms.load,
+        health=rooms.health,
         hosts_allowed=frozenset({"Lab", rooms.node}),
     )
     runner = web.AppRunner(build(house), handler_cancellation=True, access_log=None, shutdown_timeout=0.2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from astromesh.fleet.offers import ModelState, Offer, OfferedAgent, OfferedModel, slots
+from astromesh.fleet.devices import Devices
+from astromesh.fleet.offers import ModelState, Offer, OfferedAgent, OfferedModel, OfferedProvider, slots
 from maia.config import Address
-from maia.view import MemberView, MeshView, Status
+from maia.view import LoadSeen, MemberView, MeshView, Status
 
 HERE = "here-000000"
 
@@ -21,10 +22,15 @@ def member(
     agents: Iterable[str] = (),
     link: Address | None = None,
     api: str = "",
+    providers: Iterable[OfferedProvider] = (),
+    devices: Devices | None = None,
+    load: LoadSeen | None = None,
 ) -> MemberView:
     """`name` on the wire; `models` are loaded unless their state is given."""
     offered = (model if isinstance(model, tuple) else (model, "loaded") for model in models)
-    offer = Offer(tuple(OfferedModel(name, state) for name, state in offered), tuple(OfferedAgent(name) for name in agents))
+    offer = Offer(
+        tuple(OfferedModel(name, state) for name, state in offered), tuple(OfferedAgent(name) for name in agents), tuple(providers), devices
+    )
     return MemberView(
         name=name,
         title=title or name.rpartition("-")[0] or name,
@@ -40,6 +46,7 @@ def member(
         since_s=0.0,
         heard_s=0.0,
         offers=MappingProxyType(slots(offer)),
+        load=load,
     )
 
 

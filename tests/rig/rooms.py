@@ -10,6 +10,7 @@ from tests.rig.mesh_view import mesh_view
 
 from astromesh.dialogue import Sampling, Transcript
 from astromesh.errors import AstromeshError
+from astromesh.fleet.loads import Load
 from astromesh.fleet.roster import Roster
 from astromesh.memory.backends.in_memory import InMemory
 from astromesh.memory.port import ConversationMemory
@@ -19,6 +20,7 @@ from astromesh.providers.port import ModelProvider
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.engine import AgentRuntime, Run
 from astromesh.runtime.events import RunEvent, RunRequest
+from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import LocalModel, Models
 from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
 from astromesh.telemetry.metrics import Metrics
@@ -81,6 +83,12 @@ class Neighbours(PeerCalls):
         return self.models[member.name].complete
 
 
+class Unshuffled:
+    """What decides between two equals in the rooms of a test: their names."""
+
+    def shuffle(self, items: list[Any], /) -> None: ...
+
+
 class Rooms:
     """One node. Its view of the mesh, its models and its agents are the test's to change at any time."""
 
@@ -91,12 +99,22 @@ class Rooms:
         self.metrics = Metrics()
         self.traces = Ring()
         self.memory = InMemory()
+        self.load = Load(12.5, 50.0, 3, 1)
+        self.health = ProviderHealth((), changed=lambda: None)
         self.roster = Roster(lambda: self.view)
         self.neighbours = Neighbours(self.roster)
         self.peers = PeerCalls(self.roster) if linked else self.neighbours
-        self.models = Models(node=node, models_dir="/models", roster=self.roster, peers=self.peers, metrics=self.metrics)
+        self.models = Models(
+            node=node, models_dir="/models", roster=self.roster, peers=self.peers, metrics=self.metrics, random=Unshuffled()
+        )
         self.runtime = AgentRuntime(
-            node=node, models=self.models, peers=self.peers, roster=self.roster, metrics=self.metrics, traces=self.traces
+            node=node,
+            models=self.models,
+            peers=self.peers,
+            roster=self.roster,
+            metrics=self.metrics,
+            traces=self.traces,
+            random=Unshuffled(),
         )
 
     def sees(self, *others: MemberView) -> None:

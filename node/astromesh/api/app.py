@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from astromesh.api import agents, documentation, keys, member, mesh, mesh_events, openai, system
+from astromesh.api import agents, documentation, keys, member, mesh, mesh_events, openai, providers, system
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_media_type, check_origin
@@ -56,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
         body=openai.ChatBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
     ),
+    Route("GET", "/v1/providers", providers.listing, "The model servers behind the nodes of the mesh.", answer=providers.ProviderList),
     Route("GET", "/v1/nodes", mesh.nodes, "The nodes of the mesh and what each offers.", codes=(200, 503)),
     Route("GET", "/v1/mesh/state", mesh.state, "The mesh as this node sees it.", codes=(200, 503)),
     Route(

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from astromesh.fleet.keyrings import GivenKey, KeyCensus, KeyChange, KeyChoice, NamedKey
+from astromesh.fleet.loads import Load
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.engine import AgentRuntime
+from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import Models
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MeshEvent
@@ -74,6 +76,8 @@ class House:
     metrics: Metrics
     mesh: MeshControl | None  # None: the mesh is off
     model_rows: Callable[[], list[dict[str, Any]]]  # this node's own models: `{name, state, identity, created, progress?, error?}`
+    load: Callable[[], Load]  # how busy this node is
+    health: ProviderHealth  # of the model servers that it calls
     hosts_allowed: frozenset[str]  # names under which this node may be addressed, besides loopback
     warnings: tuple[str, ...] = ()  # of the configuration, as a person reads them
     not_ready: list[str] = field(default_factory=list)  # reasons; empty once everything is open

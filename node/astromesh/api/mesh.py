@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from time import time
 from typing import Any
 
-import psutil
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +14,8 @@ from astromesh.api.house import HOUSE, House, MeshControl
 from astromesh.api.replies import reply
 from astromesh.api.system import leader, services
 from astromesh.errors import MeshOff
+from astromesh.fleet import loads
+from astromesh.fleet.loads import Load
 from maia.view import MemberView, MeshView
 
 
@@ -41,10 +42,11 @@ async def nodes(request: web.Request) -> web.Response:
                 "name": house.roster.label(member.name),
                 "status": member.status,
                 "role": member.role,
-                "devices": [],
+                "devices": offer.devices.as_json() if offer.devices is not None else [],
+                "gpus_known": offer.devices is not None and offer.devices.gpus is not None,
                 "models": [{"name": model.name, "state": model.state} for model in offer.models],
                 "agents": [agent.name for agent in offer.agents],
-                "load": _load(house) if mine else {},
+                "load": _load(house.load() if mine else _told(member)),
                 "link": {"state": "self", "rtt_ms": None} if mine else dict(house.mesh.link(member.name)),
             }
         )
@@ -94,7 +96,7 @@ def _member(house: House, mesh: MeshControl, view: MeshView, member: MemberView)
         "services": services(house) if mine else {},
         "agents": [agent.name for agent in offer.agents] if offer else [],
         "models": [model.name for model in offer.models] if offer else [],
-        "load": _load(house) if mine else {},
+        "load": _load(house.load() if mine else _told(member)),
         "leader": member.node_id == leader(house),
         "joined_at": iso(now - (clock - member.since_s)),
         "last_heartbeat": iso(now if mine else now - (clock - member.heard_s)),
@@ -103,12 +105,19 @@ def _member(house: House, mesh: MeshControl, view: MeshView, member: MemberView)
     }
 
 
-def _load(house: House) -> dict[str, Any]:
-    """This node's own. What is unknown of others is absent, never 0."""
+def _told(member: MemberView) -> Load | None:
+    """What a member said last; None once that is fifteen seconds ago."""
+    return loads.read(member.load.value) if member.load is not None else None
+
+
+def _load(load: Load | None) -> dict[str, Any]:
+    """What is unknown is absent, never 0. Of others it is told in sixteen levels."""
+    if load is None:
+        return {}
     return {
-        "cpu_percent": psutil.cpu_percent(interval=None),
-        "memory_percent": psutil.virtual_memory().percent,
-        "active_requests": house.runtime.active_runs,
+        "cpu_percent": load.cpu_percent,
+        "memory_percent": load.memory_percent,
+        "active_requests": load.active_requests,
     }
 
 

@@ -16,6 +16,7 @@ from astromesh.cli.keys import keys
 from astromesh.cli.mesh import join, leave, members, status
 from astromesh.cli.models import models
 from astromesh.cli.options import examples
+from astromesh.cli.providers import providers
 from astromesh.cli.up import up
 from astromesh.cli.verbs import NoSuchVerb, Verbs, help_unless_verb
 from astromesh.errors import AstromeshError
@@ -71,5 +72,5 @@ def program(context: click.Context, url: str | None) -> None:
     help_unless_verb(context)
 
 
-for verb in (up, run, chat, status, members, join, leave, keys, agents, models, config):
+for verb in (up, run, chat, status, members, join, leave, keys, agents, models, providers, config):
     program.add_command(verb)

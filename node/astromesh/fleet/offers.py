@@ -7,16 +7,23 @@ mesh.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import msgpack
 
+from astromesh.fleet import devices
+from astromesh.fleet.devices import Devices
+
 ModelState = Literal["loaded", "loading", "on_disk", "remote"]
+# degraded: it answers, but not well; unknown: nobody has asked it yet, or ever will.
+Health = Literal["healthy", "degraded", "down", "unknown"]
 
 SLOT_BYTES_MAX = 900  # what a catalogue entry may hold on UDP
 MODEL_SLOTS = 8
 AGENT_SLOTS = 16
+PROVIDER_SLOTS = 8
+PORTION_BYTES = 400  # of model names in one row; a server with more has several rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +43,30 @@ class OfferedAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedProvider:
+    """A model server that a node calls; others use it through that node where it is `shared`. No address and no key travels."""
+
+    name: str
+    type: str
+    models: tuple[str, ...]
+    health: Health
+    shared: bool
+    breaker: str = ""  # closed, open or half_open; empty where there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     models: tuple[OfferedModel, ...] = ()
     agents: tuple[OfferedAgent, ...] = ()
+    providers: tuple[OfferedProvider, ...] = ()
+    devices: Devices | None = None
+
+    def answers(self, model: OfferedModel) -> bool:
+        """Whether the node can answer for one of its models now."""
+        if model.state == "loaded":
+            return True
+        behind = [provider for provider in self.providers if provider.shared and model.name in provider.models]
+        return model.state == "remote" and (not behind or any(provider.health != "down" for provider in behind))
 
 
 class OfferTooLarge(ValueError):
@@ -49,7 +77,17 @@ def slots(offer: Offer) -> dict[str, bytes]:
     """The entries to write, every slot included: an empty one withdraws what it held. Raises `OfferTooLarge`."""
     models = [[model.name, model.state, bytes.fromhex(model.identity)] for model in offer.models]
     agents = [[agent.name, agent.namespace, agent.version] for agent in offer.agents]
-    return {**_fill("models", models, MODEL_SLOTS), **_fill("agents", agents, AGENT_SLOTS)}
+    providers = [
+        [one.name, one.type, list(models), one.health, one.shared, one.breaker]
+        for one in offer.providers
+        for models in _portions(one.models)
+    ]
+    return {
+        **_fill("models", models, MODEL_SLOTS),
+        **_fill("agents", agents, AGENT_SLOTS),
+        **_fill("providers", providers, PROVIDER_SLOTS),
+        devices.SLOT: devices.write(offer.devices) if offer.devices is not None else b"",
+    }
 
 
 def read(entries: Mapping[str, bytes]) -> Offer:
@@ -57,6 +95,8 @@ def read(entries: Mapping[str, bytes]) -> Offer:
     return Offer(
         models=tuple(model for row in _rows(entries, "models", MODEL_SLOTS) if (model := _model(row)) is not None),
         agents=tuple(agent for row in _rows(entries, "agents", AGENT_SLOTS) if (agent := _agent(row)) is not None),
+        providers=_joined(one for row in _rows(entries, "providers", PROVIDER_SLOTS) if (one := _provider(row)) is not None),
+        devices=devices.read(entries),
     )
 
 
@@ -96,3 +136,33 @@ def _agent(row: Sequence[Any]) -> OfferedAgent | None:
         case [str(name), str(namespace), str(version), *_] if name:
             return OfferedAgent(name, namespace, version)
     return None
+
+
+def _provider(row: Sequence[Any]) -> OfferedProvider | None:
+    match row:
+        case [str(name), str(kind), list(models), str(health), bool(shared), str(breaker), *_] if name:
+            known = cast("Health", health) if health in get_args(Health) else "unknown"
+            return OfferedProvider(name, kind, tuple(model for model in models if isinstance(model, str)), known, shared, breaker)
+    return None
+
+
+def _portions(models: Sequence[str]) -> Iterable[Sequence[str]]:
+    """In order, each small enough for a row; one at least."""
+    portion: list[str] = []
+    size = 0
+    for model in models:
+        size += len(model.encode()) + 5
+        if portion and size > PORTION_BYTES:
+            yield portion
+            portion, size = [], len(model.encode()) + 5
+        portion.append(model)
+    yield portion
+
+
+def _joined(rows: Iterable[OfferedProvider]) -> tuple[OfferedProvider, ...]:
+    """Rows of one name as one."""
+    found: dict[str, OfferedProvider] = {}
+    for row in rows:
+        before = found.get(row.name)
+        found[row.name] = row if before is None else replace(before, models=(*before.models, *row.models))
+    return tuple(found.values())

@@ -105,7 +105,7 @@ class Roster:
         for member in view.peers:
             offer = known[member.name][1]
             for model in offer.models:
-                ready = member.usable and model.state in ("loaded", "remote")
+                ready = member.usable and offer.answers(model)
                 (models if ready else models_missed).setdefault(model.name, []).append(member)
             for agent in offer.agents:
                 (agents if member.usable else agents_missed).setdefault(agent.name, []).append(member)

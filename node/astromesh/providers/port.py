@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from astromesh.dialogue import ModelEvent, ModelRequest
 
@@ -17,3 +17,15 @@ class ModelProvider(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A model server that can be asked whether it is there without asking a model."""
+
+    async def check(self, *, path: str | None, timeout_s: float) -> int:
+        """The status that it answers with, at `path` of its host or where it lists its models.
+
+        Raises `ModelUnavailable` where nobody answers, `DeadlineExceeded` after `timeout_s`.
+        """
+        ...

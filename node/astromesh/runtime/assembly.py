@@ -9,6 +9,7 @@ from astromesh.errors import AgentUnusable
 from astromesh.memory.port import ConversationMemory
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
+from astromesh.providers.port import Checkable
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
 from astromesh.specs.agent import ModelTarget
@@ -47,6 +48,15 @@ class Providers:
                     server = server_of(target, self.configured)
                     if isinstance(server, Server):
                         yield provider, model, self.client(server)
+
+    def asker(self, provider: Provider) -> Checkable | None:
+        """What can ask that server whether it is there; None where this version does not call it, or nothing says where it is."""
+        if not provider.called:
+            return None
+        target = ModelTarget.model_validate({"provider": provider.name, "model": next(iter(provider.models), "any")})
+        server = server_of(target, self.configured)
+        client = self.client(server) if isinstance(server, Server) else None
+        return client if isinstance(client, Checkable) else None
 
     async def close(self) -> None:
         for provider in self._open.values():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, nullcontext
+from random import Random
 from time import perf_counter, time
 from typing import Any
 from uuid import uuid4
@@ -23,7 +25,7 @@ from astromesh.errors import (
 from astromesh.fleet.roster import Roster
 from astromesh.memory.port import Conversation
 from astromesh.orchestration.run import whole_run
-from astromesh.routing.rank import Candidate, rank
+from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.bodies import from_run_request, to_run_request
 from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
@@ -56,7 +58,17 @@ class Run:
 
 
 class AgentRuntime:
-    def __init__(self, *, node: str, models: Models, peers: PeerCalls, roster: Roster, metrics: Metrics, traces: Ring) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        models: Models,
+        peers: PeerCalls,
+        roster: Roster,
+        metrics: Metrics,
+        traces: Ring,
+        random: Shuffler | None = None,
+    ) -> None:
         self._node = node
         self._models = models
         self._peers = peers
@@ -65,6 +77,8 @@ class AgentRuntime:
         self.traces = traces
         self.agents: dict[str, Agent] = {}
         self.broken: dict[str, str] = {}  # agents whose document has mistakes, and the first of these
+        self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
+        self._in_flight: Counter[str] = Counter()  # runs that a peer conducts for us, by its wire name
         self._runs: set[asyncio.Task[None]] = set()
         self._sessions: dict[Conversation, _Turns] = {}
         self._draining = False
@@ -203,6 +217,7 @@ class AgentRuntime:
         failure: AstromeshError | None = None
         for host in hosts:
             began = False
+            self._in_flight[host.name] += 1
             try:
                 async with aclosing(self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S)) as stream:
                     async for event in stream:
@@ -213,14 +228,27 @@ class AgentRuntime:
                 if began or not error.definite:
                     raise
                 failure = error
+            finally:
+                self._in_flight[host.name] -= 1
+                if not self._in_flight[host.name]:
+                    del self._in_flight[host.name]
         assert failure is not None, "there was at least one host"
         raise failure
 
     def _hosts(self, name: str) -> tuple[MemberView, ...]:
         members = {member.name: member for member in self._roster.hosting(name)}
         order = rank(
-            Candidate(name, here=False, suspected=member.status == "suspect" or self._peers.doubts(member), in_flight=0)
-            for name, member in members.items()
+            (
+                Candidate(
+                    name,
+                    here=False,
+                    suspected=member.status == "suspect" or self._peers.doubts(member),
+                    in_flight=self._in_flight[name],
+                    load=self._peers.busy(member),
+                )
+                for name, member in members.items()
+            ),
+            self._random,
         )
         return tuple(members[candidate.node] for candidate in order)
 

@@ -18,6 +18,7 @@ from astromesh.errors import AstromeshError, ModelUnavailable
 from astromesh.fleet.offers import ModelState, OfferedModel
 from astromesh.inference.port import EngineState, InferenceEngine, ModelSpecification, Progress
 from astromesh.providers.port import ModelProvider
+from astromesh.runtime.health import Watched
 from astromesh.runtime.models import LocalModel
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,15 @@ class LocalModels:
         own = self._own[name] = OwnModel(name, find, engine=engine, changed=self.changed)
         return LocalModel(own, lambda: own.state == "loaded")
 
-    def add_shared(self, name: str, provider: ModelProvider) -> LocalModel:
+    def add_shared(self, name: str, provider: ModelProvider, *, watched: Watched) -> LocalModel:
+        """`watched` knows whether the server behind it answers."""
         self._shared[name] = provider
-        return LocalModel(provider, lambda: True)
+        return LocalModel(provider, lambda: watched.health != "down", watched.doubt)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a worker."""
+        return sum(own.engine.stats.queued for own in self._own.values() if own.engine is not None)
 
     def load(self) -> None:
         """Begins to load every model. Requests that come before are told to come back."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from random import Random
 from time import perf_counter
 from typing import Literal
 
@@ -19,7 +20,7 @@ from astromesh.errors import AstromeshError, CallersMistake, ModelFailed, ModelU
 from astromesh.fleet.roster import Roster
 from astromesh.inference import registry
 from astromesh.providers.port import ModelProvider
-from astromesh.routing.rank import Candidate, rank
+from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.runtime.peers import PeerCalls
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
@@ -42,20 +43,27 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model that this node answers for. `ready`: asked now, it would begin; a model that is being loaded is not."""
+    """A model that this node answers for. `ready`: asked now, it would begin; a model that is being loaded is not.
+
+    `doubt` is told when asking it failed.
+    """
 
     provider: ModelProvider
     ready: Callable[[], bool]
+    doubt: Callable[[], None] = lambda: None
 
 
 class Models:
-    def __init__(self, *, node: str, models_dir: str, roster: Roster, peers: PeerCalls, metrics: Metrics) -> None:
+    def __init__(
+        self, *, node: str, models_dir: str, roster: Roster, peers: PeerCalls, metrics: Metrics, random: Shuffler | None = None
+    ) -> None:
         """`node` is this node's own label, `models_dir` where its models are installed (for hints)."""
         self._node = node
         self._models_dir = models_dir
         self._roster = roster
         self._peers = peers
         self._metrics = metrics
+        self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
         self._in_flight: Counter[str] = Counter()
         self.local: dict[str, LocalModel] = {}
 
@@ -104,6 +112,8 @@ class Models:
                 if began or not failure.definite or isinstance(failure, CallersMistake):
                     raise
                 failures.append(failure)
+                if candidate.here and request.model in self.local:
+                    self.local[request.model].doubt()
             finally:
                 self._in_flight[candidate.node] -= 1
                 if not self._in_flight[candidate.node]:
@@ -117,6 +127,11 @@ class Models:
             async with asyncio.timeout(grace_s):
                 while self._in_flight:  # noqa: ASYNC110  once in a node's life; an event would cost every completion
                     await asyncio.sleep(DRAIN_LOOK_S)
+
+    @property
+    def completing(self) -> int:
+        """Completions that are made here now."""
+        return self._in_flight[self._node]
 
     def ready(self, model: str) -> bool:
         """Could it be asked now, here or on a peer?"""
@@ -135,8 +150,11 @@ class Models:
             for member in self._roster.serving(model):
                 opens[member.name] = self._peers.model_on(member)
                 suspected = member.status == "suspect" or self._peers.doubts(member)
-                candidates.append(Candidate(member.name, here=False, suspected=suspected, in_flight=self._in_flight[member.name]))
-        return [(candidate, opens[candidate.node]) for candidate in rank(candidates)]
+                in_flight = self._in_flight[member.name]
+                candidates.append(
+                    Candidate(member.name, here=False, suspected=suspected, in_flight=in_flight, load=self._peers.busy(member))
+                )
+        return [(candidate, opens[candidate.node]) for candidate in rank(candidates, self._random)]
 
     def _label(self, candidate: Candidate) -> str:
         return self._node if candidate.here else self._roster.label(candidate.node)

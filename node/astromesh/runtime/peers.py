@@ -13,10 +13,12 @@ from typing import Any, Protocol, TypeVar
 
 from astromesh.dialogue import ModelEvent, ModelRequest
 from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, MalformedBody, ModelUnavailable, PeerLost
+from astromesh.fleet.loads import read
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.bodies import from_error, from_event, from_request, from_run_event, to_error, to_event, to_request, to_run_event
 from astromesh.runtime.events import RunEvent
 from astromesh.telemetry.metrics import Metrics
+from maia.catalogue.loads import LOAD_KEPT_S
 from maia.drivers.link import IncomingCall
 from maia.drivers.switchboard import Peer, Switchboard
 from maia.errors import CallError, CallExpired, CallFailed, LinkLost, PeerUnreachable
@@ -44,6 +46,15 @@ class PeerCalls:
         """
         lost_s = self._lost_s.get(member.name)
         return lost_s is not None and member.heard_s <= lost_s
+
+    def busy(self, member: MemberView) -> float | None:
+        """How busy it is, in requests, by its last word, in gossip or at the end of a call; None where that is unknown or too old."""
+        told = self.board.load(member.name) if self.board is not None else None
+        last = max((seen for seen in (member.load, told) if seen is not None), key=lambda seen: seen.at_s, default=None)
+        if last is None or monotonic() > last.at_s + LOAD_KEPT_S:
+            return None
+        load = read(last.value)
+        return load.busy if load is not None else None
 
     def _doubt(self, member: MemberView) -> None:
         view = self._roster.view()

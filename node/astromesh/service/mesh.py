@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from astromesh.errors import ConfigurationError, JoinRefused
+from astromesh.fleet import devices
 from astromesh.fleet.offers import Offer, OfferTooLarge, slots
 from astromesh.fleet.roster import Roster
 from astromesh.service import mesh_figures
@@ -63,6 +64,7 @@ class MeshMembership:
         self._record = file.read()
         self._offer = offer
         self._offered: dict[str, bytes] = {}
+        self._too_large = ""  # the complaint that was made already
         self._driver: MeshDriver | None = None
         self._board: Switchboard | None = None
         self._unanswered = ""  # what to say while this node is alone although it has seeds
@@ -201,16 +203,24 @@ class MeshMembership:
         try:
             entries = slots(Offer() if self._retired else self._offer())
         except OfferTooLarge as mistake:
-            log.error("not everything here can be offered to the mesh: %s", mistake)
+            if str(mistake) != self._too_large:
+                self._too_large = str(mistake)
+                log.error("not everything here can be offered to the mesh: %s", mistake)
             return
+        self._too_large = ""
         for key, value in entries.items():
             if value == self._offered.get(key, b""):
                 continue
             if value:
-                self._driver.offer(key, value)
+                self._driver.offer(key, value, urgency="figures" if key == devices.SLOT else "at once")
             else:
                 self._driver.withdraw(key)
         self._offered = entries
+
+    def report_load(self, value: bytes) -> None:
+        """Tells the mesh how busy this node is, with the next acks."""
+        if self._driver is not None:
+            self._driver.report_load(value)
 
     def figures(self) -> Iterable[Metric]:
         """For Prometheus, read at the moment of the scrape."""

@@ -12,6 +12,7 @@ from astromesh.inference.port import DEFAULT_CONTEXT_TOKENS, DEFAULT_PARALLEL, I
 from astromesh.inference.store import ModelStore, StoredModel
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.builtins import lookup
+from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import Find, LocalModels
 from astromesh.runtime.models import Models
 from astromesh.service.settings import NodeSettings
@@ -20,7 +21,9 @@ from astromesh.specs.runtime import Runtime, ServedModel
 UNASKED_MEMORY_SHARE = 0.5  # models that nobody named may take this much of the memory that is free at the start
 
 
-def open_models(settings: NodeSettings, runtime: Runtime, *, providers: Providers, local: LocalModels, models: Models) -> list[str]:
+def open_models(
+    settings: NodeSettings, runtime: Runtime, *, providers: Providers, local: LocalModels, models: Models, health: ProviderHealth
+) -> list[str]:
     """Gives each model to `models`. What cannot be had is returned, a sentence each, and stops nothing."""
     problems: list[str] = []
 
@@ -36,7 +39,7 @@ def open_models(settings: NodeSettings, runtime: Runtime, *, providers: Provider
         if name in models.local:
             problems.append(f"{provider.place}: model {name} is served by this node already; the first one is used")
         else:
-            models.local[name] = local.add_shared(name, client)
+            models.local[name] = local.add_shared(name, client, watched=health.of(provider.name))
     return problems
 
 

@@ -22,11 +22,13 @@ from astromesh.fleet.offers import Offer, OfferedAgent
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.assembly import Assembly, Providers, assemble
 from astromesh.runtime.engine import AgentRuntime
+from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
 from astromesh.service.config_dir import Configuration
 from astromesh.service.mesh import MeshMembership, check_seeds
+from astromesh.service.meter import Meter
 from astromesh.service.models import open_models
 from astromesh.service.ports import check_loopback, taken
 from astromesh.service.record import RecordFile
@@ -57,6 +59,10 @@ class Node:
             node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
         )
         self.local = LocalModels(self._publish)
+        self.health = ProviderHealth(configuration.providers.values(), changed=self._publish)
+        self.meter = Meter(
+            active=lambda: max(self.runtime.active_runs, self.models.completing), queued=lambda: self.local.queued, changed=self._tell_load
+        )
         self.house = House(
             node=settings.name,
             version=version("astromesh-node"),
@@ -67,6 +73,8 @@ class Node:
             metrics=metrics,
             mesh=None,
             model_rows=self.local.rows,
+            load=lambda: self.meter.load,
+            health=self.health,
             hosts_allowed=frozenset({settings.name, socket.gethostname()}),
             not_ready=["the node is starting"],
         )
@@ -78,7 +86,7 @@ class Node:
         providers = Providers(configuration.providers)
         stack.push_async_callback(providers.close)
         problems = [str(warning) for warning in configuration.warnings]
-        problems += open_models(self.settings, runtime, providers=providers, local=self.local, models=self.models)
+        problems += open_models(self.settings, runtime, providers=providers, local=self.local, models=self.models, health=self.health)
         problems += [str(mistake) for mistake in configuration.mistakes]
         for broken in configuration.broken:
             if broken.kind == "Agent" and broken.name:
@@ -96,13 +104,15 @@ class Node:
         self.house.metrics.watch(self.local.figures)
         stack.push_async_callback(self.local.close)
         self.local.load()
+        stack.push_async_callback(self.health.close)
+        self.health.watch(providers.asker)
 
     async def open_mesh(self, stack: AsyncExitStack, file: RecordFile) -> None:
         """Links first, so that whoever hears of this node can call it."""
         membership = MeshMembership(self.settings, file, offer=self._offer)
         serving = PeerServing(models=self.models, start_run=self.runtime.serve, metrics=self.house.metrics)
         handlers = {COMPLETE: serving.complete, RUN: serving.run}
-        board = await stack.enter_async_context(Switchboard(me=membership.greeting, handlers=handlers))
+        board = await stack.enter_async_context(Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded))
         try:
             await board.serve(*self.settings.link)
         except OSError as failure:
@@ -112,6 +122,8 @@ class Node:
         stack.push_async_callback(membership.stop)
         await membership.start(board)
         self.house.metrics.watch(membership.figures)
+        stack.push_async_callback(self.meter.close)
+        self.meter.open()
 
     async def open_doors(self, stack: AsyncExitStack) -> None:
         # Whoever leaves in the middle has his handler cancelled, and with it what it does elsewhere.
@@ -137,7 +149,12 @@ class Node:
 
     def _offer(self) -> Offer:
         agents = tuple(OfferedAgent(agent.name, agent.namespace, agent.version) for agent in self.runtime.agents.values())
-        return Offer(self.local.offered(), tuple(sorted(agents, key=lambda agent: agent.name)))
+        return Offer(self.local.offered(), tuple(sorted(agents, key=lambda agent: agent.name)), self.health.offered(), self.meter.devices)
+
+    def _tell_load(self) -> None:
+        if self.membership is not None:
+            self.membership.report_load(self.meter.encoded())
+            self.membership.publish()
 
     def _publish(self) -> None:
         if self.membership is not None:

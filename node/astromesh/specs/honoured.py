@@ -23,6 +23,7 @@ _TARGET = (
     "parameters.seed", "parameters.presence_penalty", "parameters.frequency_penalty", "parameters.repeat_penalty",
 )  # fmt: skip
 _METADATA = ("metadata.name", "metadata.version", "metadata.namespace", "metadata.labels", "metadata.annotations")
+_HEALTH = ("health_check_interval", "health_check.interval", "health_check.timeout", "health_check.path")
 _ENVELOPE = ("api_version", "kind", *_METADATA)
 
 HONOURED: Mapping[str, tuple[str, ...]] = {
@@ -39,11 +40,13 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
     "ProviderConfig": (
         *_ENVELOPE,
         *(f"spec.providers.*.{key}" for key in ("type", "endpoint", "api_key", "api_key_env", "models", "share")),
+        *(f"spec.providers.*.{key}" for key in _HEALTH),
         "spec.providers.*.models[].name", "spec.providers.*.models[].cost_per_1k_tokens",
     ),
     "Provider": (
         *_ENVELOPE,
         "spec.type", "spec.endpoint", "spec.api_key", "spec.api_key_env", "spec.models", "spec.share",
+        *(f"spec.{key}" for key in _HEALTH),
         "spec.models[].name", "spec.models[].cost_per_1k_tokens",
     ),
     "RuntimeConfig": (
@@ -67,7 +70,6 @@ _ORCHESTRATION = {
 _SERVER = {
     "models[].capabilities": "is not used to choose a model", "models[].quality_score": "is not used to choose a model",
     "share.labels": "labels are not compared: this server is not shared. Write 'share: mesh' or 'share: none'",
-    "health_check_interval": "the server is not asked for its health", "health_check": "the server is not asked for its health",
     "circuit_breaker": "has no effect: there is no circuit breaker yet",
 }  # fmt: skip
 _MESH_TIMING = "is not read: the timing of the mesh comes from its profile. Write 'profile: lan' or 'profile: wan'"

@@ -17,7 +17,14 @@ from tests.rig.rooms import MODEL, Rooms, an_agent
 from astromesh.api.app import ROUTES
 from astromesh.api.route import Route
 from astromesh.errors import JoinRefused
+from astromesh.fleet import loads
+from astromesh.fleet.devices import Cpu, Devices, Memory
+from astromesh.fleet.loads import Load
+from astromesh.fleet.offers import OfferedProvider
 from astromesh.providers.backends.scripted import Scripted
+from astromesh.runtime.health import ProviderHealth
+from astromesh.specs.provider import Provider, ProviderSpec
+from maia.view import LoadSeen
 
 PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "hint"}
 
@@ -229,6 +236,43 @@ async def test_a_stock_agent_is_listed_and_leads_nobody(rooms: Rooms, membership
         _, body = await doors.get("/v1/mesh/state")
         assert {node["name"]: node["leader"] for node in body["nodes"]} == {"here": True, "stock": False}
         assert body["leader_id"] == "000000"
+
+
+async def test_how_busy_others_are_is_shown_as_they_said_it_and_unknown_is_absent(rooms: Rooms, meshed: Doors) -> None:
+    told = LoadSeen(loads.write(Load(20.0, 40.0, 6, 1)), 5.0)
+    devices = Devices(Cpu("A processor", 4, 8, "abc"), Memory(16, 8))
+    rooms.sees(member("b-000002", load=told, devices=devices), member("c-000003"))
+    for path in ("/v1/nodes", "/v1/mesh/state"):
+        _, body = await meshed.get(path)
+        shown = {node["name"]: node["load"] for node in body["nodes"]}
+        assert shown["b"] == {"cpu_percent": 20.0, "memory_percent": 40.0, "active_requests": 6}
+        assert shown["c"] == {}
+        assert shown["here"] == {"cpu_percent": 12.5, "memory_percent": 50.0, "active_requests": 3}
+    _, body = await meshed.get("/v1/nodes")
+    rows = {node["name"]: node for node in body["nodes"]}
+    assert rows["b"]["devices"] == devices.as_json()
+    assert (rows["c"]["devices"], rows["b"]["gpus_known"]) == ([], False)
+
+
+async def test_the_servers_of_all_nodes_are_listed_with_their_health(rooms: Rooms, meshed: Doors) -> None:
+    spec = {"type": "vllm", "models": ["m", {"name": "paid", "cost_per_1k_tokens": 0.5}]}
+    rooms.health = meshed.house.health = ProviderHealth(
+        [Provider("ours", ProviderSpec.model_validate(spec), "providers.yaml", 1)], changed=lambda: None
+    )
+    rooms.sees(
+        member("b-000002", providers=[OfferedProvider("theirs", "ollama", ("q",), "down", True, "open")]),
+        member("d-000004", status="dead", providers=[OfferedProvider("gone", "ollama", (), "healthy", True)]),
+    )
+    _, body = await meshed.get("/v1/providers")
+    shared = {"latency_ms": None}
+    assert body == {
+        "providers": [
+            {"name": "ours", "node": "here", "type": "vllm", "models": ["m", "paid"], "health": "unknown", "breaker": None, "shared": False}
+            | {"cost_per_1k_tokens": {"paid": 0.5}, **shared},
+            {"name": "theirs", "node": "b", "type": "ollama", "models": ["q"], "health": "down", "breaker": "open", "shared": True}
+            | {"cost_per_1k_tokens": {}, **shared},
+        ]
+    }
 
 
 async def test_joining_and_leaving_reach_the_mesh(meshed: Doors, membership: Membership) -> None:

@@ -14,7 +14,7 @@ from tests.astromesh.cli.conftest import Cli
 from astromesh.cli.program import program
 
 CONTRACT = {
-    "up", "run", "chat", "status", "members", "join", "leave", "agents list", "agents show", "models list", "models pull",
+    "up", "run", "chat", "status", "members", "join", "leave", "agents list", "agents show", "models list", "models pull", "providers list",
     "keys list", "keys install", "keys use", "keys remove", "config validate", "config show",
 }  # fmt: skip
 NEEDS_A_NODE = (

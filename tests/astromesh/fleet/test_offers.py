@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from astromesh.fleet.offers import (
     AGENT_SLOTS,
     MODEL_SLOTS,
+    PROVIDER_SLOTS,
     SLOT_BYTES_MAX,
     Offer,
     OfferedAgent,
     OfferedModel,
+    OfferedProvider,
     OfferTooLarge,
     read,
     slots,
@@ -22,8 +24,23 @@ from astromesh.fleet.offers import (
 names = st.text(min_size=1, max_size=40)
 models = st.builds(OfferedModel, names, st.sampled_from(["loaded", "loading", "on_disk", "remote"]), st.binary(max_size=32).map(bytes.hex))
 agents = st.builds(OfferedAgent, names, names, st.text(max_size=10))
-offers = st.builds(Offer, st.lists(models, max_size=12).map(tuple), st.lists(agents, max_size=24).map(tuple))
+providers = st.builds(
+    OfferedProvider,
+    names,
+    names,
+    st.lists(names, max_size=30).map(tuple),
+    st.sampled_from(["healthy", "degraded", "down", "unknown"]),
+    st.booleans(),
+    st.sampled_from(["", "open"]),
+)
+offers = st.builds(
+    Offer,
+    st.lists(models, max_size=12).map(tuple),
+    st.lists(agents, max_size=24).map(tuple),
+    st.lists(providers, max_size=4, unique_by=lambda provider: provider.name).map(tuple),
+)
 EVERY_SLOT = {f"models/{slot}" for slot in range(MODEL_SLOTS)} | {f"agents/{slot}" for slot in range(AGENT_SLOTS)}
+EVERY_SLOT |= {f"providers/{slot}" for slot in range(PROVIDER_SLOTS)} | {"devices"}
 
 
 @given(offers)
@@ -64,6 +81,18 @@ def test_whatever_is_malformed_offers_nothing_and_harms_nothing_beside_it(entrie
 def test_malformed_rows_are_left_out_one_by_one() -> None:
     rows = [["m", "flying", b""], ["", "loaded", b""], [7, "loaded", b""], ["m", "loaded", "text"], ["m"], ["good", "loaded", b""]]
     assert read({"models/0": msgpack.packb(rows)}) == Offer(models=(OfferedModel("good", "loaded"),))
+
+
+def test_a_health_that_only_newer_nodes_know_is_unknown_and_a_malformed_server_is_none() -> None:
+    rows = [["p", "vllm", ["m", 7], "dreaming", True, "", "more"], ["", "vllm", [], "down", True, ""], ["q", "vllm", "m", "down", 1, ""]]
+    assert read({"providers/0": msgpack.packb(rows)}).providers == (OfferedProvider("p", "vllm", ("m",), "unknown", True),)
+
+
+def test_a_server_of_very_many_models_is_one_all_the_same() -> None:
+    offer = Offer(
+        providers=(OfferedProvider("p", "openrouter", tuple(f"a model, number {number}" for number in range(200)), "healthy", False),)
+    )
+    assert read(slots(offer)) == offer
 
 
 def test_a_newer_nodes_further_columns_and_slots_are_ignored() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.rig.mesh_view import HERE, member, mesh_view
 
+from astromesh.fleet.offers import Health, OfferedProvider
 from astromesh.fleet.roster import Roster
 from maia.view import MemberView, MeshView
 
@@ -90,3 +91,31 @@ def test_without_a_mesh_there_is_nobody() -> None:
         {},
     )
     assert (found.missed_for_model("m"), found.missed_for_agent("desk"), found.label("here")) == ((), (), "here")
+
+
+def server(name: str, health: Health, *models: str, shared: bool = True) -> OfferedProvider:
+    return OfferedProvider(name, "vllm", models, health, shared)
+
+
+@pytest.mark.parametrize(
+    ("providers", "serves"),
+    [
+        ([], True),
+        ([server("p", "healthy", "m")], True),
+        ([server("p", "degraded", "m")], True),
+        ([server("p", "unknown", "m")], True),
+        ([server("p", "down", "m")], False),
+        ([server("p", "down", "other")], True),
+        ([server("p", "down", "m"), server("q", "healthy", "m")], True),
+        ([server("p", "down", "m"), server("q", "healthy", "m", shared=False)], False),
+    ],
+)
+def test_a_model_behind_servers_that_are_all_down_is_missed(providers: list[OfferedProvider], serves: bool) -> None:
+    found = roster(member("b-000002", models=[("m", "remote")], providers=providers))
+    assert names(found.serving("m")) == (["b-000002"] if serves else [])
+    assert names(found.missed_for_model("m")) == ([] if serves else ["b-000002"])
+
+
+def test_a_server_that_is_down_hides_no_model_of_the_node_itself() -> None:
+    found = roster(member("b-000002", models=[("m", "loaded")], providers=[server("p", "down", "m")]))
+    assert names(found.serving("m")) == ["b-000002"]

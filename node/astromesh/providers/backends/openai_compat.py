@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
+from urllib.parse import urljoin
 
 import aiohttp
 import orjson
@@ -26,7 +27,7 @@ from astromesh.dialogue import (
     ToolSchema,
     Usage,
 )
-from astromesh.errors import ModelFailed, ModelRefused, Overloaded
+from astromesh.errors import DeadlineExceeded, ModelFailed, ModelRefused, ModelUnavailable, Overloaded
 
 CONNECT_TIMEOUT_S = 5.0  # a server on a LAN or in a cloud answers a SYN in milliseconds; more is a dead host
 SILENCE_TIMEOUT_S = 120.0  # between two pieces of an answer: a long prompt on a slow machine takes this long before its first token
@@ -84,6 +85,25 @@ class OpenAICompat:
                             pass
         except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
             self._explain(failure, timeout_s)
+
+    async def check(self, *, path: str | None, timeout_s: float) -> int:
+        """The status that the server answers with, at `path` of its host or where it lists its models; its body is not read.
+
+        Raises `ModelUnavailable` where nobody answers, `DeadlineExceeded` after `timeout_s`.
+        """
+        url = f"{self._url}/models" if path is None else urljoin(self._url, path)
+        headers = {"Authorization": f"Bearer {key}"} if path is None and (key := self._key()) else {}
+        try:
+            async with self._open().get(
+                url, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s), allow_redirects=False
+            ) as response:
+                return response.status
+        except TimeoutError as failure:
+            raise DeadlineExceeded(f"provider {self._name} did not answer within {timeout_s:g} s", hint="is its machine busy?") from failure
+        except (aiohttp.ClientError, ValueError) as failure:
+            raise ModelUnavailable(
+                f"provider {self._name} does not answer: {type(failure).__name__}", hint=f"is a server running at {self._url}?"
+            ) from failure
 
     async def close(self) -> None:
         if self._session is not None:
