@@ -193,6 +193,19 @@ def test_a_stall_gives_every_suspect_another_interval() -> None:
     assert stalled.status(TWO) == "dead"
 
 
+def test_a_stall_counts_once_for_everything_that_waited_and_what_was_due_to_others_is_not_told_late() -> None:
+    talk = Talk(peers=3)
+    talk.silent[ONE] = None
+    talk.hear(IndirectPing(77, talk.address(ONE), ONE, True, talk.address(TWO), TWO, 80), sender=talk.address(TWO))
+    talk.forget()
+    talk.now += 5.0
+    for sequence in range(20):
+        talk.hear(Ping(sequence, ME), sender=talk.address(TWO))
+    talk.pass_time(talk.now + 0.1)
+    assert talk.mesh.counters.stalls == 1
+    assert talk.said(Nack) == []
+
+
 def test_a_lag_shorter_than_a_probe_timeout_is_no_stall() -> None:
     talk = Talk(peers=1)
     talk.mesh.stalled(0.079, now=0.0)
