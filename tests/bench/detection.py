@@ -283,7 +283,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", type=lambda text: [int(each) for each in text.split(",")], default=[3, 10, 20], metavar="N,N")
     parser.add_argument("--sides", type=str, nargs="*", default=list(SIDES), metavar="NAME")
     parser.add_argument("--deaths", type=int, default=8, help="a side and size, and more where several meshes run at once")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each trouble; 0 leaves them out")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each trouble; 0 leaves them out")
     parser.add_argument("--quiet", type=float, default=8.0, help="seconds in which bytes and CPU are counted")
     parser.add_argument("--troubled", type=int, default=10, help="the size at which packets are lost and members starved")
     parser.add_argument("--full", action="store_true", help="30 deaths, 60 s of each trouble, 30 s of quiet, and lan at every size")
