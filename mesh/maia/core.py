@@ -21,8 +21,8 @@ from maia.exchanges import PROMPTED_MAX, Exchange, Exchanges
 from maia.keyring import Keyring
 from maia.membership.awareness import Awareness
 from maia.membership.members import Member, MemberTable, pick
-from maia.membership.probing import Prober
-from maia.membership.reunion import Reunion
+from maia.membership.probing import Prober, StreamPing
+from maia.membership.reunion import KNOCK_INTERVALS, Reunion
 from maia.membership.rumours import Rumours
 from maia.membership.swim import Swim
 from maia.membership.viewing import Viewer
@@ -313,12 +313,14 @@ class Mesh:
         self._swim.expire(now)
         for seed in self._reunion.seeds_to_dial(now):
             self._exchanges.dial(seed, join=True)
-        lost = self._reunion.address_to_knock(now)
-        if lost is not None:
+        knock = self._reunion.knock(now)
+        if knock is not None:
             sequence = self._prober.next_sequence()
-            address, name = lost
-            self._reunion.knocked(sequence, address)
-            self._outbox.say(address, Ping(sequence, name, self.config.gossip, self.config.name))
+            self._reunion.knocked(sequence, knock.address)
+            ping = Ping(sequence, knock.name, self.config.gossip, self.config.name)
+            self._outbox.say(knock.address, ping)
+            if knock.by_stream:
+                self._exchanges.ping(StreamPing(knock.address, ping, KNOCK_INTERVALS * self.config.profile.probe_interval_s))
         if self._push_pull_s <= now:
             interval_s = push_pull_interval_s(self.config.profile, self._table.living_count)
             self._push_pull_s = now + interval_s * (0.75 + 0.5 * self._random.random())
@@ -461,9 +463,7 @@ class Mesh:
             if ack.root:
                 self._courier.compare(ack.root, member.address, now)
             return
-        lost = self._reunion.opened(ack.sequence)
-        if lost is not None and not self._swim.leaving and self._reunion.prompt(lost, now):
-            self._exchanges.dial(lost, join=False, most=PROMPTED_MAX)
+        self._exchanges.hear_lost(ack.sequence, now)
 
     def _hear_load(self, load: bytes | None, probed: Member | None, sender: Address, now: float) -> None:
         if load is None:

@@ -87,7 +87,7 @@ class Exchanges:
         self._due: list[Exchange] = []
         self._under_way: dict[int, Address] = {}
         self._numbered = 0
-        self._pings: dict[int, int] = {}  # the probe of each ping that is out over TCP; one at a time, and those that come late
+        self._pings: dict[int, int] = {}  # the sequence of each ping that is out over TCP: a probe, a knock, and those that come late
 
     # --- ours ---
 
@@ -126,6 +126,8 @@ class Exchanges:
                 if member.status == "suspect":
                     # It lives, and no datagram tells it that it has to say so.
                     self.dial(member.address, join=False)
+            else:
+                self.hear_lost(sequence, now)
             return
         peer = self._under_way.pop(number, None)
         if peer is None:
@@ -148,6 +150,12 @@ class Exchanges:
         if self._reunion.exchanged(peer):
             self._events.append(SeedAnswered(peer))
         self._settle(now)
+
+    def hear_lost(self, sequence: int, now: float) -> None:
+        """An ack that is for no probe: perhaps somebody lost answers a knock."""
+        address = self._reunion.opened(sequence)
+        if address is not None and not self._swim.leaving and self._reunion.prompt(address, now):
+            self.dial(address, join=False, most=PROMPTED_MAX)
 
     def failed(self, number: int) -> None:
         """Nobody answered. A seed is tried again by itself."""

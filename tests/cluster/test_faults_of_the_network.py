@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.cluster.five import EVERYBODY, FAST, OFFERED, PATIENT, WATCHED_S, everybody_lives, five_nodes, offered_everywhere, row, stays
+from tests.cluster.five import (
+    EVERYBODY,
+    FAST,
+    OFFERED,
+    PATIENT,
+    WATCHED_S,
+    Five,
+    everybody_lives,
+    five_nodes,
+    offered_everywhere,
+    row,
+    stays,
+)
 from tests.rig.documents import agent
 from tests.rig.eventually import eventually
 from tests.rig.nodes import node_process
@@ -14,19 +26,34 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 PARTED_GOAL_S = 10.0
 HEALED_GOAL_S = 5.0
+# One knock in ten goes over TCP, and each side knocks about once a second.
+HEALED_BY_TCP_GOAL_S = 20.0
 DEATH_GOAL_S = 5.0
 RETURN_GOAL_S = 5.0
 
 
+async def part(five: Five, one: str, other: str) -> None:
+    """Cut, and wait until each side has given up the other."""
+    five.loopback.part(five.hosts(one), five.hosts(other))
+    for side, lost in ((one, other), (other, one)):
+        wanted = {**dict.fromkeys(side, "alive"), **dict.fromkeys(lost, "dead")}
+        await five.all_see(wanted, by=side, goal_s=PARTED_GOAL_S, what=f"{side} give up {lost}")
+
+
 async def test_a_mesh_cut_in_two_gives_up_the_other_side_and_is_whole_again_once_healed() -> None:
     async with five_nodes() as five:
-        five.loopback.part(five.hosts("ab"), five.hosts("cde"))
-        for side, other in (("ab", "cde"), ("cde", "ab")):
-            wanted = {**dict.fromkeys(side, "alive"), **dict.fromkeys(other, "dead")}
-            await five.all_see(wanted, by=side, goal_s=PARTED_GOAL_S, what=f"{side} give up {other}")
+        await part(five, "ab", "cde")
         five.loopback.heal()
         await five.all_see(EVERYBODY, goal_s=HEALED_GOAL_S, what="both sides are one mesh again")
         await eventually(lambda: offered_everywhere(five), HEALED_GOAL_S, what="what e offers is known everywhere again")
+
+
+async def test_two_sides_that_lost_each_other_are_one_mesh_again_although_only_tcp_passes() -> None:
+    async with five_nodes() as five:
+        await part(five, "ab", "cde")
+        five.loopback.heal(protocol="tcp")
+        await five.all_see(EVERYBODY, goal_s=HEALED_BY_TCP_GOAL_S, what="both sides are one mesh again, by TCP")
+        await stays(lambda: everybody_lives(five), WATCHED_S)
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["in-one-direction", "both-ways"])

@@ -32,6 +32,7 @@ FIRST_GROUP = 47_000
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 IFREQ = "16sh22x"
+PROTOCOLS = ("udp", "tcp")
 NFT_S = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,15 +49,15 @@ def _rules() -> str:
     sources = ", ".join(f"{FIRST_GROUP + number} : {_address(number)}" for number in range(1, HOSTS_MAX + 1))
     return f"""
         table ip wire {{
-            set cut {{ type ipv4_addr . ipv4_addr; }}
-            set cut_by_protocol {{ type ipv4_addr . ipv4_addr . inet_proto; }}
+            set cut_udp {{ type ipv4_addr . ipv4_addr; }}
+            set cut_tcp {{ type ipv4_addr . ipv4_addr; }}
             chain source {{
                 type nat hook postrouting priority srcnat; policy accept;
                 ip saddr 127.0.0.1 snat to meta skgid map {{ {sources} }}
             }}
             chain lost {{
-                ip saddr . ip daddr @cut drop
-                ip saddr . ip daddr . meta l4proto @cut_by_protocol drop
+                meta l4proto udp ip saddr . ip daddr @cut_udp drop
+                meta l4proto tcp ip saddr . ip daddr @cut_tcp drop
             }}
             chain leaving {{ type filter hook output priority raw; policy accept; meta l4proto tcp jump lost; }}
             chain arriving {{ type filter hook prerouting priority raw; policy accept; jump lost; }}
@@ -114,8 +115,8 @@ class Loopback:
 
     def cut(self, sender: Host, receiver: Host, *, protocol: str = "") -> None:
         """Whatever `sender` sends to `receiver` is lost; of one protocol, "udp" or "tcp", where it is named."""
-        name, only = ("cut_by_protocol", f" . {protocol}") if protocol else ("cut", "")
-        self._nft(f"add element ip wire {name} {{ {sender.address} . {receiver.address}{only} }}")
+        pair = f"{sender.address} . {receiver.address}"
+        self._nft("\n".join(f"add element ip wire cut_{each} {{ {pair} }}" for each in PROTOCOLS if protocol in ("", each)))
 
     def part(self, these: Iterable[Host], those: Iterable[Host], *, protocol: str = "") -> None:
         """Nothing passes between the two sides, either way."""
@@ -125,8 +126,9 @@ class Loopback:
                 self.cut(one, other, protocol=protocol)
                 self.cut(other, one, protocol=protocol)
 
-    def heal(self) -> None:
-        self._nft("flush set ip wire cut\nflush set ip wire cut_by_protocol")
+    def heal(self, *, protocol: str = "") -> None:
+        """Everything passes again, of one protocol or of both."""
+        self._nft("\n".join(f"flush set ip wire cut_{each}" for each in PROTOCOLS if protocol in ("", each)))
 
     def _nft(self, rules: str) -> None:
         try:

@@ -9,7 +9,8 @@ from tests.maia.talk import ME, Talk, read_stream
 
 from maia.config import Address
 from maia.core import Mesh
-from maia.membership.reunion import BACKOFF_MAX_S
+from maia.exchanges import Exchange
+from maia.membership.reunion import BACKOFF_MAX_S, KNOCKS_PER_STREAM
 from maia.view import SeedAnswered
 from maia.wire.messages import STATE_ALIVE, Ack, Dead, NodeState, Ping, PushPull
 
@@ -73,9 +74,41 @@ def test_the_dead_are_pinged_now_and_then_and_whoever_answers_is_asked_for_every
     knocks = [message for message in talk.said(Ping, to=ONE) if isinstance(message, Ping)]
     assert 6 <= len(knocks) <= 20
     assert {knock.node for knock in knocks} == {ONE}
-    assert talk.exchanges == []
+    talk.exchanges.clear()  # pings by stream
     talk.hear(Ack(knocks[-1].sequence), sender=talk.address(ONE))
     assert [exchange.target for exchange in talk.exchanges] == [talk.address(ONE)]
+
+
+def knock_by_stream(talk: Talk) -> tuple[Exchange, Ping]:
+    """The next knock that goes over TCP."""
+    talk.forget()
+    found: list[tuple[Exchange, Ping]] = []
+
+    def knocked() -> bool:
+        for exchange in talk.exchanges:
+            message = talk.mesh.decoder().feed(exchange.request)
+            if isinstance(message, Ping):
+                found.append((exchange, message))
+        talk.exchanges.clear()
+        return bool(found)
+
+    talk.pass_time_until(knocked, limit_s=20.0)
+    return found[0]
+
+
+def test_every_tenth_knock_goes_over_tcp_as_well_and_whoever_answers_it_is_asked_for_everything() -> None:
+    talk = Talk(peers=2)
+    talk.silent[ONE] = None
+    talk.lose(ONE)
+    unanswered, _ = knock_by_stream(talk)
+    talk.mesh.exchange_failed(unanswered.number)
+    exchange, ping = knock_by_stream(talk)
+    assert len(talk.said(Ping, to=ONE)) == KNOCKS_PER_STREAM
+    assert (exchange.target, ping.node, ping.source_node) == (talk.address(ONE), ONE, ME)
+    talk.mesh.reply(exchange.number, Ack(ping.sequence), now=talk.now)
+    (asked,) = talk.mesh.exchanges()
+    assert asked.target == talk.address(ONE)
+    assert not read_stream(asked.request).join
 
 
 def test_those_who_left_are_left_alone() -> None:
