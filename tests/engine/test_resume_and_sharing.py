@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from random import Random
 
 import pytest
 
 from astromesh.dialogue import AnswerBegan, Message, ModelReply, ModelRequest, Resume, Sampling, TextDelta
+from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
+from astromesh.inference.port import ModelSpecification
 from astromesh.inference.warmth import longest
 
 pytestmark = pytest.mark.engine
@@ -116,3 +119,33 @@ async def test_what_is_cached_changes_no_answer(engine: LlamaCppEngine) -> None:
     for one in warm:
         assert one.reply is not None
         assert one.reply.usage.cached_tokens == one.reply.usage.tokens_in - 1
+
+
+async def test_a_session_taken_to_another_worker_is_not_read_again_there_and_goes_on_alike(
+    engine: LlamaCppEngine, specification: ModelSpecification
+) -> None:
+    conversation = (BOOK, Message("user", QUESTIONS[3]))
+    first = await answer(engine, *conversation)
+    asked = ModelRequest("smollm2", conversation)
+    pieces = [piece async for piece in engine.export_session(asked, timeout_s=60)]
+    other = LlamaCppEngine(specification)
+    stranger = LlamaCppEngine(replace(specification, identity="0" * 64))
+    await asyncio.gather(other.start(), stranger.start())
+    try:
+        known = await other.import_session(in_turn(pieces), timeout_s=60)
+        again = await answer(other, *conversation)
+        assert again.reply is not None
+        assert again.text == first.text
+        assert again.reply.usage.cached_tokens == again.reply.usage.tokens_in - 1 == known - 1
+        with pytest.raises(InvalidRequest, match="sha256"):
+            await stranger.import_session(in_turn(pieces), timeout_s=60)
+        with pytest.raises(InvalidRequest, match="changed or cut"):
+            await other.import_session(in_turn(pieces[:-1]), timeout_s=60)
+        assert (await answer(other, Message("user", QUESTIONS[1]), tokens_max=4)).text
+    finally:
+        await asyncio.gather(other.close(), stranger.close())
+
+
+async def in_turn(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece

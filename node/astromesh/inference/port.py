@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -107,6 +107,17 @@ class InferenceEngine(Protocol):
         loaded: all definite. `ModelFailed` (`model_provider_unavailable`) when the worker died under it, and `model_timeout` after
         `timeout_s`, definite only if it never began.
         """
+        ...
+
+    def export_session(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        """What is known of the request's conversation, in pieces, for `import_session` of an engine of the same identity.
+
+        Raises `ModelUnavailable`, and `InvalidRequest` as `complete` does.
+        """
+        ...
+
+    async def import_session(self, pieces: AsyncIterable[bytes], *, timeout_s: float) -> int:
+        """Keeps it; how many tokens of that conversation need not be read here. Raises `InvalidRequest` for another model's state."""
         ...
 
 

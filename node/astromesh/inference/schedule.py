@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from astromesh.dialogue import FinishReason
 from astromesh.errors import InvalidRequest
+from astromesh.inference import session_state
 from astromesh.inference.assembly import TextAssembler
 from astromesh.inference.chat import ChatTemplate
 from astromesh.inference.prefixes import TAIL_TOKENS_MIN, PrefixTree, State, shared_tokens
@@ -135,6 +136,20 @@ class Schedule(Generic[S]):
     def warmth(self) -> bytes:
         """What others may know of the conversations that are warm here (`warmth.longest`)."""
         return encode(self._prefixes.warm(), salt=self._salt) if self._prefixes is not None else b""
+
+    def export(self, frame: Mapping[str, Any], *, identity: str) -> Iterator[bytes]:
+        """What is known of a conversation, for another worker of this model. Raises `InvalidRequest` as `submit` does."""
+        tokens = self._tokens_of(self._template.render(transcript_of(frame), tools_of(frame)))
+        return session_state.encode(identity, tokens, self._prefixes.match(tokens) if self._prefixes is not None else ())
+
+    def take_in(self, data: bytes, *, identity: str) -> int:
+        """Keeps what another worker exported; how many tokens it makes known. Raises `InvalidRequest` for anything else."""
+        tokens, parts = session_state.decode(data, identity=identity)
+        if self._prefixes is None:
+            return 0
+        for state, end in parts:
+            self._prefixes.insert(tokens[:end], state, marks={})
+        return self._prefixes.known(tokens)
 
     def submit(self, frame: Mapping[str, Any], *, seed: int) -> None:
         """Takes a request in; `seed` is for a caller who gave none.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from astromesh.inference.backends.llama_cpp.process import COMMAND, WorkerProces
 from astromesh.inference.frames import FrameError, pack
 from astromesh.inference.port import EngineState, EngineStats, ModelSpecification
 from astromesh.inference.request import as_frame
+from astromesh.inference.session_state import STATE_BYTES_MAX
 
 EXTRA_HINT = "pip install 'astromesh-node[local]'"
 
@@ -92,6 +94,8 @@ class LlamaCppEngine:
         self._numbers = 0
         self._waiting: deque[_Request] = deque()
         self._running: dict[int, _Request] = {}
+        # Exports and imports under way. Bounded by what a state may have, in pieces of 1 MiB.
+        self._sessions: dict[int, asyncio.Queue[Mapping[str, Any] | AstromeshError]] = {}
         self._process: WorkerProcess | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._silent = False
@@ -249,6 +253,7 @@ class LlamaCppEngine:
         return {
             "kind": "load",
             "path": str(model.path),
+            "identity": model.identity,
             "context": model.context,
             "parallel": model.parallel,
             "gpu_layers": model.gpu_layers,
@@ -281,8 +286,14 @@ class LlamaCppEngine:
                 self._send_waiting()
             case "refused":
                 refused = InvalidRequest(frame["message"], hint=frame["hint"], param=frame["param"])
-                self._running.pop(frame["number"]).events.put_nowait(refused)
-                self._send_waiting()
+                if (session := self._sessions.get(frame["number"])) is not None:
+                    session.put_nowait(refused)
+                else:
+                    self._running.pop(frame["number"]).events.put_nowait(refused)
+                    self._send_waiting()
+            case "state" | "imported":
+                if (session := self._sessions.get(frame["number"])) is not None:
+                    session.put_nowait(frame)
             case "cancelled":
                 del self._running[frame["number"]]
                 self._send_waiting()
@@ -329,6 +340,8 @@ class LlamaCppEngine:
         running, self._running = self._running, {}
         for request in running.values():
             request.events.put_nowait(error)
+        for session in self._sessions.values():
+            session.put_nowait(error)
 
     def _fail_waiting(self, error: AstromeshError) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -359,6 +372,43 @@ class LlamaCppEngine:
                     return
         finally:
             self._abandon(entry)
+
+    async def export_session(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        frame = {**as_frame(request, number=self._numbers), "kind": "export"}
+        async with self._session(timeout_s) as (process, answers):
+            process.send(pack(frame))
+            while (answer := await _frame_of(answers))["last"] is False:
+                yield answer["data"]
+
+    async def import_session(self, pieces: AsyncIterable[bytes], *, timeout_s: float) -> int:
+        async with self._session(timeout_s) as (process, answers):
+            number = self._numbers - 1
+            size = 0
+            async for piece in pieces:
+                size += len(piece)
+                if size > STATE_BYTES_MAX:
+                    raise InvalidRequest(f"a session state of over {STATE_BYTES_MAX} bytes", param="session")
+                process.send(pack({"kind": "import", "number": number, "data": piece, "last": False}))
+            process.send(pack({"kind": "import", "number": number, "data": b"", "last": True}))
+            tokens: int = (await _frame_of(answers))["tokens"]
+            return tokens
+
+    @asynccontextmanager
+    async def _session(self, timeout_s: float) -> AsyncGenerator[tuple[WorkerProcess, asyncio.Queue[Mapping[str, Any] | AstromeshError]]]:
+        if self._state != "loaded" or self._process is None:
+            raise ModelUnavailable(f"model {self.name} is {self._state} on this node", hint="astromesh-node models list shows its state")
+        number = self._numbers
+        self._numbers += 1
+        answers = self._sessions[number] = asyncio.Queue()
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield self._process, answers
+        except TimeoutError:
+            raise ModelFailed(
+                f"model {self.name} did not hand a session over within {timeout_s:g} s", code="model_timeout", hint="raise the timeout"
+            ) from None
+        finally:
+            del self._sessions[number]
 
     def _enqueue(self, request: ModelRequest, *, now: float) -> _Request:
         if self._state == "unloaded" or self._state == "failed":
@@ -418,3 +468,10 @@ class LlamaCppEngine:
             entry.abandoned = True
             if self._process is not None:
                 self._process.send(pack({"kind": "cancel", "number": entry.number}))
+
+
+async def _frame_of(answers: asyncio.Queue[Mapping[str, Any] | AstromeshError]) -> Mapping[str, Any]:
+    answer = await answers.get()
+    if isinstance(answer, AstromeshError):
+        raise answer
+    return answer

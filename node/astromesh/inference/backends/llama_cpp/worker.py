@@ -4,8 +4,8 @@ Frames come in on stdin and go out on what stdout was: llama.cpp and the librari
 before any of them is loaded. The end of stdin means that the node is gone or done, and ends the process at once, whatever it is doing:
 there is nothing in it to save.
 
-In:   load (first, once) · complete · cancel
-Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth
+In:   load (first, once) · complete · cancel · export · import (in pieces)
+Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth · state (in pieces) · imported
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> None:
         salt=secrets.token_bytes(SALT_BYTES),
     )
     send("loaded", context=context, takes_tools=template.takes_tools, kernel=kernel)
-    warmth, looked_s = b"", 0.0
+    warmth, looked_s, incoming = b"", 0.0, b""
 
     while True:
         # Everything that has arrived, then one step; with nothing to do, sleep until something arrives.
@@ -124,6 +124,21 @@ def main() -> None:
                 case "cancel":
                     if schedule.cancel(frame["number"]):
                         send("cancelled", number=frame["number"])
+                case "export":
+                    try:
+                        for piece in schedule.export(frame, identity=load["identity"]):
+                            send("state", number=frame["number"], data=piece, last=False)
+                        send("state", number=frame["number"], data=b"", last=True)
+                    except InvalidRequest as error:
+                        send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
+                case "import":
+                    incoming += frame["data"]
+                    if frame["last"]:
+                        data, incoming = incoming, b""
+                        try:
+                            send("imported", number=frame["number"], tokens=schedule.take_in(data, identity=load["identity"]))
+                        except InvalidRequest as error:
+                            send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
                 case other:
                     raise AssertionError(f"the node sent a frame of kind {other!r}")
         step = schedule.step()
