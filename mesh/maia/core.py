@@ -267,7 +267,7 @@ class Mesh:
         """When `tick` has something to do: perhaps at once, never at infinity."""
         gossip_s = self._gossip_s if self._anything_to_tell and self._table.living else math.inf
         if self._swim.leaving:
-            return min(gossip_s, self._courier.due_s(), self._serf.due_s(), self._housekeeping_s)
+            return min(gossip_s, self._courier.due_s(), self._serf.questions.due_s, self._housekeeping_s)
         return min(
             self._prober.due_s(),
             self._swim.due_s,
@@ -276,7 +276,7 @@ class Mesh:
             self._reunion.due_s(),
             self._push_pull_s,
             self._housekeeping_s,
-            self._serf.due_s(),
+            self._serf.questions.due_s,
             self._farewell_s,
         )
 
@@ -289,7 +289,8 @@ class Mesh:
         if not self._swim.leaving:
             self._watch(now)
         self._note_offers(self._courier.tick(now), now)
-        self._serf.tick(now)
+        if self._serf.questions.due_s <= now:
+            self._serf.tick(now)
         for peer in self._courier.streams:
             self._exchanges.dial(peer, join=False)
         self._courier.streams.clear()
@@ -521,7 +522,7 @@ class Mesh:
 
     @property
     def _anything_to_tell(self) -> bool:
-        return len(self._rumours) > 0 or len(self._serf.broadcasts) > 0
+        return len(self._rumours) > 0 or bool(self._serf.broadcasts.waiting)
 
     def _is_known_at(self, address: Address) -> bool:
         return self._table.knows(address)
@@ -532,7 +533,7 @@ class Mesh:
 
     def _tell(self, budget_bytes: int, most: int) -> list[bytes]:
         broadcasts = self._serf.broadcasts
-        if not len(broadcasts):
+        if not broadcasts.waiting:
             return self._rumours.take(budget_bytes, most, overhead_bytes=PART_OVERHEAD, living_count=self._table.living_count)
         first, second = (broadcasts, self._rumours) if broadcasts.urgent else (self._rumours, broadcasts)
         told: list[bytes] = []

@@ -29,16 +29,13 @@ class Broadcasts:
     """The queue. What is newer about a subject replaces what is older."""
 
     def __init__(self) -> None:
-        self._by_subject: dict[object, Broadcast] = {}
+        self.waiting: dict[object, Broadcast] = {}  # by subject; looked at before every packet, so no call stands before it
         self._size = 0
         self._numbered = 0
         self._passed_over = 0
 
-    def __len__(self) -> int:
-        return len(self._by_subject)
-
     def __contains__(self, subject: object) -> bool:
-        return subject in self._by_subject
+        return subject in self.waiting
 
     @property
     def urgent(self) -> bool:
@@ -49,10 +46,10 @@ class Broadcasts:
         """Tell this, a whole message, from now on."""
         self._drop(subject)
         self._numbered += 1
-        self._by_subject[subject] = Broadcast(subject, encoded, self._numbered)
+        self.waiting[subject] = Broadcast(subject, encoded, self._numbered)
         self._size += len(encoded)
-        while self._size > BYTES_MAX or len(self._by_subject) > COUNT_MAX:
-            self._drop(max(self._by_subject.values(), key=lambda broadcast: (broadcast.told, -broadcast.number)).subject)
+        while self._size > BYTES_MAX or len(self.waiting) > COUNT_MAX:
+            self._drop(max(self.waiting.values(), key=lambda broadcast: (broadcast.told, -broadcast.number)).subject)
 
     def take(self, budget_bytes: int, most: int, *, overhead_bytes: int, living_count: int) -> list[bytes]:
         """Those that fit the budget with `overhead_bytes` each, at most `most`, counted as told once more.
@@ -61,7 +58,7 @@ class Broadcasts:
         """
         tellings = TELLINGS * math.ceil(math.log10(living_count + 1))
         taken: list[bytes] = []
-        waiting = sorted(self._by_subject.values(), key=lambda broadcast: (broadcast.told, -len(broadcast.encoded), -broadcast.number))
+        waiting = sorted(self.waiting.values(), key=lambda broadcast: (broadcast.told, -len(broadcast.encoded), -broadcast.number))
         for place, broadcast in enumerate(waiting):
             size = len(broadcast.encoded) + overhead_bytes
             if size > budget_bytes or len(taken) >= most:
@@ -78,6 +75,6 @@ class Broadcasts:
         return taken
 
     def _drop(self, subject: object) -> None:
-        gone = self._by_subject.pop(subject, None)
+        gone = self.waiting.pop(subject, None)
         if gone is not None:
             self._size -= len(gone.encoded)

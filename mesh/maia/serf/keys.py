@@ -64,15 +64,14 @@ class Questions:
     def __init__(self, me: str) -> None:
         self._me = me
         self._by_number: dict[int, Question] = {}
-
-    def due_s(self) -> float:
-        return min((question.ends_s for question in self._by_number.values()), default=math.inf) if self._by_number else math.inf
+        self.due_s = math.inf  # when the first of them ends at the latest
 
     def ask(self, question: Question) -> None:
         """Raises `MisuseError` where too many are under way."""
         if len(self._by_number) >= QUESTIONS_MAX:
             raise MisuseError(f"{QUESTIONS_MAX} queries about keys are under way: wait for their answers")
         self._by_number[question.number] = question
+        self.due_s = min(self.due_s, question.ends_s)
 
     def reply(self, number: int, time: int, *, node: str, answer: KeyAnswer) -> bool:
         """Somebody answers; False for what nobody asked it, or what it said before."""
@@ -94,6 +93,7 @@ class Questions:
         ]
         for question in over:
             del self._by_number[question.number]
+        self.due_s = min((question.ends_s for question in self._by_number.values()), default=math.inf)
         return over
 
 

@@ -62,6 +62,7 @@ QUERY_MULTIPLIER: Final = 16  # of the gossip interval and the logarithm of the 
 RELAYS: Final = 2  # other ways that an answer to us takes: it is one packet, and one that is lost looks like a member that refused
 RELAYS_MAX: Final = 5  # other ways that we take for an answer, whatever is asked; Serf's own limit
 NUMBER_MODULUS: Final = 2**32
+JUST_HEARD_MAX: Final = 256  # messages that need not be read again; what matters is remembered for longer, by its time
 _USER: Final = b"\x08"
 # A query must cross members of any profile.
 _QUERY_GOSSIP_S: Final = LAN.gossip_interval_s
@@ -100,7 +101,8 @@ class Serf:
         self._intents = Intents(config.name)
         self._user_events = Heard()
         self._queries = Heard()
-        self._questions = Questions(config.name)
+        self.questions = Questions(config.name)
+        self._just_heard: dict[bytes, None] = {}
 
     # --- what the owner of the node wants ---
 
@@ -129,7 +131,7 @@ class Serf:
         timeout_s = QUERY_MULTIPLIER * max(_QUERY_GOSSIP_S, self._config.profile.gossip_interval_s)
         timeout_s *= math.ceil(math.log10(self._roll.living_count + 1))
         time = self._queries.clock.tick()
-        self._questions.ask(Question(number, time, operation, key or b"", names, now + timeout_s))
+        self.questions.ask(Question(number, time, operation, key or b"", names, now + timeout_s))
         body = encode_query(
             Query(
                 time,
@@ -150,11 +152,8 @@ class Serf:
 
     # --- time ---
 
-    def due_s(self) -> float:
-        return self._questions.due_s()
-
     def tick(self, now: float) -> None:
-        for question in self._questions.complete(now):
+        for question in self.questions.complete(now):
             answer = self._carry_out(question.operation, question.key)
             question.replies[self._me] = KeyReply(self._me, answer.ok, answer.message, answer.keys, answer.primary)
             self._events.append(ended(question))
@@ -225,6 +224,11 @@ class Serf:
 
     def hear(self, body: bytes, now: float) -> None:
         """One of Serf's user messages, from whomever: whoever can seal may speak."""
+        if body in self._just_heard:
+            return  # every broadcast comes a dozen times, byte for byte
+        if len(self._just_heard) >= JUST_HEARD_MAX:
+            del self._just_heard[next(iter(self._just_heard))]
+        self._just_heard[body] = None
         try:
             message = decode_serf(body)
         except DatagramRejected as error:
@@ -336,14 +340,14 @@ class Serf:
             self._outbox.say(target, User(body))
 
     def _hear_response(self, response: Response, now: float) -> None:
-        if response.ack or not self._questions.awaited(response.number):
+        if response.ack or not self.questions.awaited(response.number):
             return  # to a question that is over
         try:
             answer = decode_key_answer(response.payload)
         except DatagramRejected as error:
             self._counters.reject(error.reason)
             return
-        if self._questions.reply(response.number, response.time, node=response.node, answer=answer):
+        if self.questions.reply(response.number, response.time, node=response.node, answer=answer):
             self.tick(now)
 
     def _hand_on(self, relay: Relay, now: float) -> None:
