@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 30.0  # of servers that others use through this node, where nobody says how often
 TIMEOUT_S = 5.0
-RECHECK_S = 1.0  # between two questions, however many calls fail meanwhile
+RECHECK_S = 0.5  # between two questions, however many calls fail meanwhile
 DOWN_INTERVAL_S = 5.0  # a server that is down is missed: it is asked at least this often
 
 # A status, or why there is none.
