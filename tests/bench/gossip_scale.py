@@ -1,6 +1,6 @@
 """What the mesh promises at three nodes and at a thousand: deaths known, changes known, bytes sent, and nobody given up by mistake.
 
-    python -m tests.bench.gossip_scale [--sizes 3 10 100] [--quick] [--jobs 2] [--out FILE] [--plots docs/plots]
+    python -m tests.bench.gossip_scale [--sizes 3 10 100] [--profiles lan-fast] [--quick] [--jobs 2] [--out FILE] [--plots docs/plots]
     python -m tests.bench.gossip_scale --read FILE… [--plots docs/plots]      the tables and curves of earlier runs together
 
 The shipped `Mesh` and codec in virtual time, under 2 % loss, which streams suffer as TCP's timeouts. Prints each table beside its goals and
@@ -61,10 +61,10 @@ class Finding:
 Results = Sequence[tuple[Trial, Reading]]
 
 
-def plan(sizes: Sequence[int], *, share: float = 1.0) -> list[Trial]:
+def plan(sizes: Sequence[int], *, profiles: Sequence[str] = PROFILE_NAMES, share: float = 1.0) -> list[Trial]:
     """Everything to carry out, the longest first, so that two processes end together; `share` of the worlds, at least one of each."""
     trials: list[Trial] = []
-    for profile in PROFILE_NAMES:
+    for profile in profiles:
         for nodes in sorted(sizes, reverse=True):
             worlds, each = CRASHES[nodes]
             trials += [Crashes(profile=profile, nodes=nodes, seed=seed, crashes=each) for seed in _seeds(worlds, share)]
@@ -208,7 +208,7 @@ def tables(results: Results) -> str:
         "| profile | nodes | changes/s | pings | acks | asking others | offers | datagrams together | streams | busiest node, a second |"
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for trial, reading in results:
+    for trial, reading in sorted(results, key=lambda result: (PROFILE_NAMES.index(result[0].profile), result[0].nodes)):
         if isinstance(trial, Traffic):
             out = {kind: kbit(count) for kind, count in reading.bytes_out.items()}
             asking = out.get("indirect-ping", 0.0) + out.get("nack", 0.0)
@@ -232,7 +232,7 @@ def tables(results: Results) -> str:
 def measure(options: argparse.Namespace) -> Results:
     document, began_s = facts(), time.perf_counter()
     print(in_one_line(document))
-    trials = plan(options.sizes, share=0.1 if options.quick else options.share)
+    trials = plan(options.sizes, profiles=options.profiles, share=0.1 if options.quick else options.share)
     with ProcessPoolExecutor(options.jobs) as pool:
         results = list(zip(trials, pool.map(carry_out, trials), strict=True))
     packets, took_s = sum(reading.packets for _, reading in results), sum(reading.boot_s + reading.ran_s for _, reading in results)
@@ -252,6 +252,7 @@ def read(paths: Sequence[Path]) -> Results:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=SIZES, metavar="N", help=f"of {', '.join(map(str, SIZES))}")
+    parser.add_argument("--profiles", nargs="+", choices=PROFILE_NAMES, default=PROFILE_NAMES)
     parser.add_argument("--quick", action="store_true", help="a tenth of the worlds")
     parser.add_argument("--share", type=float, default=1.0, help="of the worlds, at least one of each")
     parser.add_argument("--jobs", type=int, default=2, help="processes to share the worlds among")
