@@ -70,7 +70,9 @@ def test_trusted_again_sees_who_stays_dead_though_nothing_is_wrong() -> None:
 def test_own_word_sees_an_incarnation_that_its_owner_never_had() -> None:
     watched = Watched()
     watched.two.incarnation = 1
-    watched.broken(Invariant.OWN_WORD, saying=r"knows generation and incarnation \(2, 2\) of node001-000001, which is at \(2, 1\)")
+    watched.broken(
+        Invariant.OWN_WORD, saying=r"knows generation and incarnation \(2, 2\) of node001-000001, which is at \(2, 1\)", seconds=1.0
+    )
 
 
 def test_monotone_sees_an_incarnation_fall() -> None:
@@ -83,7 +85,7 @@ def test_monotone_sees_an_incarnation_fall() -> None:
 def test_monotone_sees_what_is_known_of_others_fall() -> None:
     watched = Watched()
     watched.oracle._known[watched.one.name, watched.two.name] = (2, 7)
-    watched.broken(Invariant.MONOTONE, saying=r"went back from \(2, 7\) to \(2, 2\)")
+    watched.broken(Invariant.MONOTONE, saying=r"went back from \(2, 7\) to \(2, 2\)", seconds=1.0)
 
 
 def test_monotone_sees_an_offer_go_back() -> None:

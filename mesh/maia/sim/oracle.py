@@ -64,6 +64,7 @@ class Oracle:
         self._returned_s: dict[tuple[str, str], float] = {}
         self._own: dict[str, int] = {}
         self._stamps: dict[tuple[str, str, str], int] = {}
+        self._seen: dict[str, dict[str, MemberView]] = {}  # checked already, by observer
         self._spent: dict[str, tuple[float, int, int, int]] = {}
 
     # --- on every event ---
@@ -109,6 +110,7 @@ class Oracle:
         self._left.pop(node.name, None)
         self._own[node.name] = 0
         self._spent.pop(node.name, None)
+        self._seen.pop(node.name, None)
         for other in world.nodes:
             self._known.pop((node.name, other.name), None)
         for key in [key for key in self._stamps if key[0] == node.name]:
@@ -164,25 +166,27 @@ class Oracle:
 
     def check(self, world: World) -> None:
         """What holds at every moment, in full. Raises `InvariantBroken`."""
-        notice = notice_s(world)
-        reunited = {
-            node.name: None
-            for node in world.nodes
-            if self._well(world, node) and world.now > self._well_from_s.get(node.name, 0.0) + reunion_s(world)
-        }
+        overdue_s = world.now - notice_s(world)
+        overdue = {name: crashed_s for name, crashed_s in self.crashed_s.items() if crashed_s < overdue_s}
+        apart_s = world.now - reunion_s(world)
+        reunited = {node.name: None for node in world.nodes if self._well(world, node) and self._well_from_s.get(node.name, 0.0) < apart_s}
         limbo_s = 2 * longest_doubt_s(world) + SLACK_S
         for observer in world.running():
             self._check_bounds(world, observer)
             well, settled = self._well(world, observer), observer.name in reunited
-            overdue_s = world.now - notice
             informed = well and self._well_from_s.get(observer.name, 0.0) < overdue_s
             suspect_since_s = observer.clock_s - limbo_s
+            seen = self._seen.setdefault(observer.name, {})
             for name, member in world.view(observer).members.items():
-                self._check_word(world, observer, member)
-                if informed and member.usable and self.crashed_s.get(name, math.inf) < overdue_s:
+                if member is not seen.get(name):  # the view keeps what did not change
+                    self._check_word(world, observer, member)
+                    seen[name] = member
+                if informed and overdue and name in overdue and member.usable:
                     raise InvariantBroken(
-                        world, observer, Invariant.NOTICED, f"still sees {name} as living, which crashed at {self.crashed_s[name]:.3f} s"
+                        world, observer, Invariant.NOTICED, f"still sees {name} as living, which crashed at {overdue[name]:.3f} s"
                     )
+                if member.status == "alive":
+                    continue
                 if settled and name in reunited and not member.usable:
                     raise InvariantBroken(world, observer, Invariant.TRUSTED, f"still sees {name} as {member.status}, which is well")
                 if member.status == "suspect" and member.since_s < suspect_since_s and well:
