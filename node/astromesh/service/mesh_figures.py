@@ -41,6 +41,8 @@ def figures(counters: Counters, view: MeshView) -> Iterator[Metric]:
     probes_text = "Probes of a member: answered, answered late or through another, failed, or voided because this node stood still."
     yield _by("maia_probes", probes_text, "outcome", probes)
     yield _by("maia_exchanges", "Exchanges of the whole state with one other member.", "outcome", exchanges)
+    serf = {"intent": counters.intents, "event": counters.user_events, "query": counters.queries}
+    yield _by("maia_serf_messages", "Broadcasts of Serf's layer, each heard the first time.", "kind", serf)
     yield _by("maia_datagrams_rejected", "Messages that were refused, by reason.", "reason", counters.rejected)
     yield _by("maia_datagrams_sent", "Datagrams sent, by the kind of their first message.", "kind", counters.datagrams_out)
     yield _by("maia_received_bytes", "Bytes that arrived, by the kind of the first message.", "kind", received)
