@@ -30,6 +30,7 @@ from maia.drivers.streams import StreamServer, Turns, dial
 from maia.errors import DatagramRejected, JoinFailed, MaiaError, MisuseError
 from maia.exchanges import Exchange
 from maia.keyring import Keyring
+from maia.serf.keys import QUESTIONS_MAX
 from maia.view import Counters, KeyOperation, KeyQueryEnded, MeshEvent, MeshView, SeedAnswered
 from maia.wire.frames import StreamMessage
 from maia.wire.messages import PushPull
@@ -180,6 +181,8 @@ class MeshDriver:
         """
         answered: Future[KeyQueryEnded] = Future()
         with self._lock:
+            if len(self._wishes.questions) >= QUESTIONS_MAX:
+                raise MisuseError(f"{QUESTIONS_MAX} queries about keys wait for the mesh of {self.config.name} to wake: ask again later")
             self._wishes.questions.append((operation, key, answered))
         self._wake()
         async with asyncio.timeout(timeout_s):
