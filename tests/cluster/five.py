@@ -16,7 +16,7 @@ from tests.cluster.conftest import FAST, sees
 from tests.rig.documents import agent
 from tests.rig.eventually import eventually
 from tests.rig.loopback import Host, Loopback, own_loopback
-from tests.rig.nodes import Node, node_process
+from tests.rig.nodes import READY_S, Node, node_process
 
 from astromesh.cli.why import why
 
@@ -25,6 +25,8 @@ EVERYBODY = dict.fromkeys(NAMES, "alive")
 # How long a mesh is watched in which nothing should happen: a sample in every run, a minute for the proof.
 WATCHED_S = float(os.environ.get("FAULTS_SECONDS", "5"))
 POLL_S = 0.25
+# Five that start at once share what one alone has for itself.
+START_S = 5 * READY_S
 MEET_GOAL_S = 3.0
 # For a node that is to be back before it is given up, however long it takes to start: such a one is suspected for half a minute.
 PATIENT = ("--profile", "wan")
@@ -147,12 +149,14 @@ async def five_nodes(**each: Mapping[str, Any]) -> AsyncIterator[Five]:
                     "join": [] if name == "a" else [seed],
                     "config": agent(OFFERED, model="lamp", provider_name=None) if name == "e" else None,
                     "arguments": FAST,
+                    "ready_s": START_S,
                     **each.get(name, {}),
                 }
                 return await stack.enter_async_context(node_process(name, host=hosts[name], **how))
 
-            nodes = await asyncio.gather(*(start(name) for name in NAMES))
-            five = Five(loopback, dict(zip(NAMES, nodes, strict=True)))
+            async with asyncio.TaskGroup() as starting:  # whoever fails ends the others, too, before the stack closes what did start
+                tasks = {name: starting.create_task(start(name)) for name in NAMES}
+            five = Five(loopback, {name: task.result() for name, task in tasks.items()})
             await five.all_see(EVERYBODY, goal_s=MEET_GOAL_S, what="five nodes have met")
             await eventually(lambda: offered_everywhere(five), MEET_GOAL_S, what="what e offers is known everywhere")
             yield five

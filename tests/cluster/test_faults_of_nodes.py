@@ -14,7 +14,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.cluster.conftest import ready_for, sees
-from tests.cluster.five import EVERYBODY, NAMES, WATCHED_S, Five, everybody_lives, five_nodes, offered_everywhere, row, stays
+from tests.cluster.five import EVERYBODY, NAMES, START_S, WATCHED_S, Five, everybody_lives, five_nodes, offered_everywhere, row, stays
 from tests.rig.eventually import eventually
 from tests.rig.nodes import Node
 
@@ -54,7 +54,9 @@ async def test_when_all_five_lose_power_and_start_again_there_are_five_and_no_gh
         if not remembered:
             for folder in data.values():
                 shutil.rmtree(folder)
-        await asyncio.gather(*(node.start() for node in five.nodes.values()))
+        async with asyncio.TaskGroup() as starting:
+            for node in five.nodes.values():
+                starting.create_task(node.start(ready_s=START_S))
         await five.all_see(EVERYBODY, goal_s=MEET_GOAL_S, what="five nodes have met again")
         await eventually(lambda: offered_everywhere(five), RETURN_GOAL_S, what="what e offers is known everywhere again")
         after = {name: await row(five["b"], name) for name in NAMES}
