@@ -81,6 +81,16 @@ def test_models_list_shows_each_model_with_its_state_and_leaves_agents_out(cli: 
     assert [model["id"] for model in document["models"]] == ["slow", "stub"]
 
 
+def test_providers_list_says_who_calls_each_server_and_shows_no_key(cli: Cli, node: RunningNode) -> None:
+    answer = cli("providers", "list", "--url", node.url)
+    head, row = answer.stdout.splitlines()
+    assert columns(head) == ["NAME", "NODE", "TYPE", "HEALTH", "FOR", "MODELS"]
+    assert columns(row) == ["stub", "solo", "openai_compat", "healthy", "mesh", "stub, slow"]
+    document = cli("providers", "list", "--json", "--url", node.url).stdout
+    assert json.loads(document)["providers"][0]["health"] == "healthy"
+    assert "sk-secret" not in answer.stdout + document
+
+
 def test_a_join_to_another_machine_is_a_mistake_of_configuration(cli: Cli, node: RunningNode) -> None:
     answer = cli("join", "192.0.2.1", "--url", node.url)
     assert answer.exit_code == 78
