@@ -20,7 +20,7 @@ from tests.rig.server_process import ROOT
 from maia.config import LAN, LAN_FAST, Address, Profile
 from maia.core import Mesh
 from maia.drivers.driver import MeshDriver
-from maia.drivers.streams import StreamServer, dial
+from maia.drivers.streams import StreamServer, Turns, dial
 from maia.errors import JoinFailed
 from maia.keyring import Keyring
 from maia.view import Counters
@@ -123,7 +123,7 @@ async def test_open_and_sealed_members_do_not_hear_each_other(agents: Agents) ->
             friend.join([stock.address], now=0.0)
             friend.tick(now=1.0)
             (exchange,) = friend.exchanges()
-            await dial(stock.address, exchange.request, timeout_s=5.0, decoder=decoder, counters=Counters())
+            await dial(stock.address, exchange.request, timeout_s=5.0, decoder=decoder, counters=Counters(), turns=Turns())
 
             async def refused(driver: MeshDriver = driver, reason: str = reason) -> bool:
                 return driver.counters().rejected.get(reason, 0) > 0
@@ -147,6 +147,7 @@ async def test_a_stock_agent_answers_our_ping_by_stream(agents: Agents, key: byt
         timeout_s=5.0,
         decoder=StreamDecoder(sealer),
         counters=Counters(),
+        turns=Turns(),
     )
     assert reply == Ack(7)
     assert stock.complaints() == []
@@ -156,13 +157,20 @@ async def test_a_stock_agent_that_hears_no_datagram_of_ours_finds_us_alive_by_st
     stock = await agents.start("stock")
     config = replace(config_of(A, number=1), gossip=free_address(1), serf=True)
     mesh = Mesh(config, random=SystemRandom(), now=0.0)
-    server = StreamServer(lambda request: mesh.answer(request, now=0.0), decoder=mesh.decoder, counters=mesh.counters, streams_max=8)
+    server = StreamServer(
+        lambda request: mesh.answer(request, now=0.0),
+        decoder=mesh.decoder,
+        is_member=lambda _: True,
+        counters=mesh.counters,
+        turns=Turns(),
+        streams_max=8,
+    )
     await server.open(config.gossip)
     try:
         mesh.join([stock.address], now=0.0)
         mesh.tick(now=1.0)
         (exchange,) = mesh.exchanges()
-        reply = await dial(stock.address, exchange.request, timeout_s=5.0, decoder=mesh.decoder(), counters=mesh.counters)
+        reply = await dial(stock.address, exchange.request, timeout_s=5.0, decoder=mesh.decoder(), counters=mesh.counters, turns=Turns())
         assert isinstance(reply, PushPull)
 
         async def found() -> bool:
