@@ -51,6 +51,8 @@ class Sampling:
     repeat_penalty: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit)
+    logprobs: int | None = None  # tell every token's log-probability, and those of so many others in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One completion. `model` is the name under which the mesh offers it."""
+    """One completion. `model` is the name under which the mesh offers it. A `prompt` stands instead of a transcript: text to go on with."""
 
     model: str
     transcript: Transcript
@@ -73,6 +75,7 @@ class ModelRequest:
     response_format: Mapping[str, Any] | None = None  # OpenAI's values
     stream: bool = True  # False: nobody watches, so a server may send the whole reply in one piece
     resume: Resume | None = None  # to a local model of the same identity: go on behind these tokens, and stream what follows them
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,28 @@ class AnswerBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and its natural logarithm of probability, as the model itself saw it: before penalties, biases, grammar and temperature.
+
+    `piece` are its bytes, which need not be whole characters. `top` are the likeliest tokens in that place, best first.
+    """
+
+    piece: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.piece.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """The next piece of a model's text: a token as the model made it. A local model also says which tokens it took since the last piece."""
 
     text: str
     tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()  # where they were asked for: of the tokens that this text is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +133,7 @@ class ToolCallDelta:
     id: str = ""
     name: str = ""
     arguments: str = ""
+    tokens: tuple[int, ...] = ()  # as in `TextDelta`
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +146,7 @@ class ModelReply:
     usage: Usage = field(default_factory=Usage)
     model: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)  # queue_ms, prefill_ms, decode_tok_s, where the server tells
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     def as_message(self) -> Message:
         return Message("assistant", self.text, self.tool_calls)

@@ -13,6 +13,7 @@ from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_media_type, check_origin
 from astromesh.api.house import HOUSE, House
+from astromesh.api.openai_bodies import ChatBody, CompletionBody
 from astromesh.api.replies import REQUEST_ID
 from astromesh.api.route import Handler, Route
 from astromesh.errors import AstromeshError, CallersMistake
@@ -53,7 +54,15 @@ ROUTES: tuple[Route, ...] = (
         "/v1/chat/completions",
         openai.chat,
         "OpenAI's chat completions, streaming and tools included.",
-        body=openai.ChatBody,
+        body=ChatBody,
+        codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/completions",
+        openai.completions,
+        "OpenAI's completions of a prompt, without roles or template.",
+        body=CompletionBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
     ),
     Route("GET", "/v1/providers", providers.listing, "The model servers behind the nodes of the mesh.", answer=providers.ProviderList),

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from astromesh.inference.sampling import SamplingPlan
+from astromesh.dialogue import Sampling
+from astromesh.inference.sampling import plan
 from astromesh.inference.schedule import Decoder, Piece
 from astromesh.inference.stream import CHUNK_TOKENS
 
@@ -18,7 +19,7 @@ PROMPT_TOKENS = 48  # wide enough for the kernels of prompts
 ANSWER_TOKENS = 8
 COMPANY = 3
 
-_GREEDY = SamplingPlan(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, None, None, ())
+_GREEDY = plan(Sampling(temperature=0.0))
 _TEXT = "The keeper of the lighthouse counted the ships, wrote their names into a book and lit the lamp before the night came. "
 
 
@@ -44,7 +45,7 @@ def kernel_identity(decoder: CheckedDecoder, *, threads: int, sequences: int) ->
 
 def _answer(decoder: CheckedDecoder, prompt: Sequence[int], *, resumed: Sequence[int], company: int) -> list[int]:
     """The greedy answer of the first of `company` equal streams, `resumed` being its beginning."""
-    samplers = [decoder.sampler(_GREEDY, seed=0, window=len(prompt) + ANSWER_TOKENS) for _ in range(company)]
+    samplers = [decoder.sampler(_GREEDY, seed=0, window=len(prompt) + ANSWER_TOKENS, grammar=None) for _ in range(company)]
     answers = [list(resumed) for _ in range(company)]
     for sequence, sampler in enumerate(samplers):
         (output,) = decoder.decode([Piece(sequence, 0, prompt, output=True)])

@@ -17,7 +17,7 @@ from astromesh.inference.sampling import SamplingPlan, plan
 
 def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
     """The request as its worker gets it. Raises `InvalidRequest`."""
-    if not request.transcript:
+    if not request.transcript and request.prompt is None:
         raise InvalidRequest("there are no messages", param="messages")
     kind = (request.response_format or {}).get("type", "text")
     if kind != "text":
@@ -34,8 +34,10 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
     return {
         "kind": "complete",
         "number": number,
+        "prompt": request.prompt,
         "transcript": [_message(message) for message in request.transcript],
         "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools],
+        "grammar": None,
         "sampling": asdict(plan(request.sampling)),
         "resume": None if request.resume is None else asdict(request.resume),
     }
@@ -73,4 +75,5 @@ def resume_of(frame: Mapping[str, Any]) -> Resume | None:
 
 def sampling_of(frame: Mapping[str, Any]) -> SamplingPlan:
     values = dict(frame["sampling"])
-    return SamplingPlan(**(values | {"stop": tuple(values["stop"])}))
+    biases = tuple((token, bias) for token, bias in values["logit_bias"])
+    return SamplingPlan(**(values | {"stop": tuple(values["stop"]), "logit_bias": biases}))

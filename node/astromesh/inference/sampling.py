@@ -1,7 +1,7 @@
 """Which token to take: from a caller's wishes to a fixed order of sampler stages. Pure.
 
 What the caller leaves open is filled with llama.cpp's own defaults, so that a model behaves here as it does in its other homes. The order
-is llama.cpp's too: penalties, top-k, top-p, min-p, temperature, then the draw.
+is llama.cpp's too: biases, penalties, top-k, top-p, min-p, temperature, then the draw.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ TOP_P = 0.95
 MIN_P = 0.05
 
 STOPS_MAX = 16  # each is searched for in every piece of text
+LOGIT_BIASES_MAX = 1024  # looked through for each token; OpenAI's own clients send a few
+LOGIT_BIAS_MAX = 100.0  # beyond any difference of logits: always or never
+LOGPROBS_MAX = 20
 STOP_CHARACTERS_MAX = 256  # text is held back while it could be the beginning of a stop string
 
 
@@ -35,6 +38,8 @@ class SamplingPlan:
     seed: int | None  # None: another one each time
     max_tokens: int | None  # None: what the context has room for
     stop: tuple[str, ...]
+    logit_bias: tuple[tuple[int, float], ...]
+    logprobs: int | None  # None: not told
 
     @property
     def greedy(self) -> bool:
@@ -59,6 +64,12 @@ def plan(sampling: Sampling) -> SamplingPlan:
         raise InvalidRequest(f"max_tokens is {s.max_tokens}, and at least 1 is needed", param="max_tokens")
     if s.seed is not None and not -(2**63) <= s.seed < 2**64:
         raise InvalidRequest(f"seed is {s.seed}, which has more than 64 bits", param="seed")
+    if len(s.logit_bias) > LOGIT_BIASES_MAX:
+        raise InvalidRequest(
+            f"logit_bias names {len(s.logit_bias)} tokens, and at most {LOGIT_BIASES_MAX} are possible", param="logit_bias"
+        )
+    if s.logprobs is not None and not 0 <= s.logprobs <= LOGPROBS_MAX:
+        raise InvalidRequest(f"top_logprobs is {s.logprobs}, and it must lie between 0 and {LOGPROBS_MAX}", param="top_logprobs")
     repeat_penalty = 1.0 if s.repeat_penalty is None else _within("repeat_penalty", s.repeat_penalty, low=0.0, high=10.0)
     if repeat_penalty == 0.0:
         raise InvalidRequest("repeat_penalty is 0, and it divides: 1 turns it off", param="repeat_penalty")
@@ -74,4 +85,6 @@ def plan(sampling: Sampling) -> SamplingPlan:
         seed=None if s.seed is None else (s.seed ^ (s.seed >> 32)) & 0xFFFFFFFF,
         max_tokens=s.max_tokens,
         stop=s.stop,
+        logit_bias=tuple((token, _within("logit_bias", bias, low=-LOGIT_BIAS_MAX, high=LOGIT_BIAS_MAX)) for token, bias in s.logit_bias),
+        logprobs=s.logprobs,
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from astromesh.dialogue import FinishReason
+from astromesh.dialogue import FinishReason, Message
 from astromesh.errors import InvalidRequest
 from astromesh.inference import session_state
 from astromesh.inference.assembly import TextAssembler
@@ -35,6 +35,10 @@ CONTEXT_HINT = "shorten the conversation, or raise spec.inference.models[].conte
 S = TypeVar("S")
 
 
+TokenChances = tuple[float, list[tuple[int, float]]]
+"""A token's logarithm of probability, and (token, the same) for the likeliest ones, best first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Tokens of one sequence for one decode. `output` asks for what comes after its last token."""
@@ -50,7 +54,9 @@ class Decoder(Protocol[S]):
 
     def tokenize(self, prompt: str) -> list[int]: ...
 
-    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> S: ...
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int, grammar: str | None) -> S:
+        """Raises `InvalidRequest` for biases of tokens that there are not, and for a grammar that cannot be held to."""
+        ...
 
     def release(self, sampler: S) -> None: ...
 
@@ -60,8 +66,12 @@ class Decoder(Protocol[S]):
 
     def sample(self, sampler: S, output: int) -> int: ...
 
+    def logprobs(self, output: int, token: int, *, top: int) -> TokenChances:
+        """How likely this token and the `top` likeliest ones were in the model's own eyes."""
+        ...
+
     def replay(self, sampler: S, tokens: Sequence[int]) -> None:
-        """Brings a new sampler to where one is that took these tokens."""
+        """Brings a new sampler to where one is that took these tokens. Raises `InvalidRequest` where its grammar forbids one."""
         ...
 
     def piece(self, token: int) -> bytes: ...
@@ -92,7 +102,7 @@ class Step:
     """What one decode brought: text by stream, and the streams that ended with it."""
 
     began: list[dict[str, Any]] = field(default_factory=list)  # number, borders, seed
-    pieces: list[list[Any]] = field(default_factory=list)  # [number, text, its tokens]
+    pieces: list[list[Any]] = field(default_factory=list)  # [number, text, its tokens, their logprobs, part of a tool call or None]
     ended: list[dict[str, Any]] = field(default_factory=list)
 
     def as_frame(self) -> dict[str, Any]:
@@ -157,7 +167,10 @@ class Schedule(Generic[S]):
         Raises `InvalidRequest` where the prompt does not fit or the template refuses it; nothing is kept then.
         """
         transcript, tools = transcript_of(frame), tools_of(frame)
-        prompt = self._tokens_of(self._template.render(transcript, tools))
+        if frame["prompt"] is not None:
+            prompt, transcript = self._tokens_of(frame["prompt"]), (Message("user", frame["prompt"]),)
+        else:
+            prompt = self._tokens_of(self._template.render(transcript, tools))
         plan = sampling_of(frame)
         room = self._context - len(prompt)
         tokens_max = room if plan.max_tokens is None else min(room, plan.max_tokens)
@@ -183,7 +196,18 @@ class Schedule(Generic[S]):
         stream.text += [stream.assembler.feed(self._decoder.piece(token)) for token in answer]
         if answer and (stream.assembler.stopped_by is not None or self._decoder.ends(answer[-1]) or len(answer) >= tokens_max):
             raise InvalidRequest("the answer to go on with has come to its end", param="resume")
+        stream.sampler = self._sampler(stream, frame["grammar"])
         self._waiting.append(stream)
+
+    def _sampler(self, stream: Stream[S], grammar: str | None) -> S:
+        """Where the answer is gone on with, it has gone as far as the answer."""
+        sampler = self._decoder.sampler(stream.plan, seed=stream.seed, window=self._context, grammar=grammar)
+        try:
+            self._decoder.replay(sampler, stream.tokens[stream.prompt_tokens :])
+        except InvalidRequest:
+            self._decoder.release(sampler)
+            raise
+        return sampler
 
     def _tokens_of(self, text: str) -> list[int]:
         if len(text) > self._context * TOKEN_CHARACTERS_MAX:
@@ -208,6 +232,7 @@ class Schedule(Generic[S]):
         for stream in self._waiting:
             if stream.number == number:
                 self._waiting.remove(stream)
+                self._free_sampler(stream)
                 return True
         for stream in self._running:
             if stream.number == number:
@@ -238,9 +263,6 @@ class Schedule(Generic[S]):
             self._free_cells -= stream.cells
             stream.sequence = self._free_sequences.pop()
             stream.admitted_s = self._clock()
-            stream.sampler = self._decoder.sampler(stream.plan, seed=stream.seed, window=self._context)
-            if stream.tokens_out:
-                self._decoder.replay(stream.sampler, stream.tokens[stream.prompt_tokens :])
             self._running.append(stream)
 
     def _read(self, stream: Stream[S], step: Step) -> None:
@@ -288,6 +310,8 @@ class Schedule(Generic[S]):
         if self._decoder.ends(token):
             reason = "stop"
         else:
+            if stream.plan.logprobs is not None:
+                stream.untold_logprobs.append(self._chances(output, token, stream.plan.logprobs))
             text = stream.assembler.feed(self._decoder.piece(token))
             if stream.assembler.stopped_by is not None:
                 reason = "stop"
@@ -297,11 +321,15 @@ class Schedule(Generic[S]):
             text += stream.assembler.finish()
         if text:
             stream.text.append(text)
-            step.pieces.append([stream.number, text, stream.untold])
-            stream.untold = []
+            step.pieces.append([stream.number, text, stream.untold, stream.untold_logprobs, None])
+            stream.untold, stream.untold_logprobs = [], []
         if reason is not None:
             step.ended.append(self._account(stream, reason))
             self._release(stream)
+
+    def _chances(self, output: int, token: int, top: int) -> list[Any]:
+        logprob, others = self._decoder.logprobs(output, token, top=top)
+        return [self._decoder.piece(token), logprob, [[self._decoder.piece(other), chance] for other, chance in others]]
 
     def _account(self, stream: Stream[S], reason: FinishReason) -> dict[str, Any]:
         now = self._clock()
@@ -328,6 +356,9 @@ class Schedule(Generic[S]):
         self._free_cells += stream.cells
         self._free_sequences.append(stream.sequence)
         self._decoder.forget(stream.sequence)
+        self._free_sampler(stream)
+
+    def _free_sampler(self, stream: Stream[S]) -> None:
         if stream.sampler is not None:
             self._decoder.release(stream.sampler)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from astromesh.dialogue import Message, Resume, ToolSchema, Transcript
 from astromesh.errors import InvalidRequest
@@ -42,6 +42,7 @@ class Stream(Generic[S]):
     cached: int = 0  # tokens that were not computed again
     text: list[str] = field(default_factory=list)
     untold: list[int] = field(default_factory=list)  # tokens taken since the last text that was told
+    untold_logprobs: list[list[Any]] = field(default_factory=list)
     admitted_s: float = 0.0
     first_token_s: float = 0.0
 

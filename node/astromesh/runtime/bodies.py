@@ -23,6 +23,7 @@ from astromesh.dialogue import (
     Role,
     Sampling,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolSchema,
@@ -44,6 +45,7 @@ def from_request(request: ModelRequest) -> dict[str, Any]:
         "response_format": request.response_format,
         "stream": request.stream,
         "resume": None if request.resume is None else [list(request.resume.tokens), list(request.resume.borders)],
+        "prompt": request.prompt,
     }
 
 
@@ -61,6 +63,7 @@ def to_request(body: Body) -> ModelRequest:
             response_format=None if response_format is None else _object(response_format),
             stream=bool(body.get("stream", True)),
             resume=_to_resume(body.get("resume")),
+            prompt=_text_or_none(body.get("prompt")),
         )
 
 
@@ -106,12 +109,12 @@ def to_run_event(body: Body) -> RunEvent:
 
 def from_event(event: ModelEvent) -> dict[str, Any]:
     match event:
-        case TextDelta(text, tokens):
-            return {"t": text, "ids": list(tokens)} if tokens else {"t": text}
+        case TextDelta():
+            return {"t": event.text, **_from_tokens(event.tokens), **_from_logprobs(event.logprobs)}
         case AnswerBegan():
             return {"began": [event.identity, event.kernel, list(event.borders), event.seed]}
         case ToolCallDelta():
-            return {"call": [event.index, event.id, event.name, event.arguments]}
+            return {"call": [event.index, event.id, event.name, event.arguments], **_from_tokens(event.tokens)}
         case ModelReply():
             return {
                 "reply": {
@@ -121,6 +124,7 @@ def from_event(event: ModelEvent) -> dict[str, Any]:
                     "usage": [event.usage.tokens_in, event.usage.tokens_out, event.usage.cached_tokens],
                     "model": event.model,
                     "timings": dict(event.timings),
+                    **_from_logprobs(event.logprobs),
                 }
             }
 
@@ -128,13 +132,13 @@ def from_event(event: ModelEvent) -> dict[str, Any]:
 def to_event(body: Body) -> ModelEvent:
     with _Reading("a piece of a completion"):
         if (text := body.get("t")) is not None:
-            return TextDelta(_text(text), _numbers(body.get("ids", [])))
+            return TextDelta(_text(text), _numbers(body.get("ids", [])), _to_logprobs(body.get("lp", [])))
         if (began := body.get("began")) is not None:
             identity, kernel, borders, seed, *_ = began
             return AnswerBegan(_text(identity), _text(kernel), _numbers(borders), _number(seed))
         if (call := body.get("call")) is not None:
             index, id, name, arguments = call  # noqa: A001
-            return ToolCallDelta(_number(index), _text(id), _text(name), _text(arguments))
+            return ToolCallDelta(_number(index), _text(id), _text(name), _text(arguments), _numbers(body.get("ids", [])))
         reply = body["reply"]
         tokens_in, tokens_out, cached, *_ = reply["usage"]
         return ModelReply(
@@ -144,7 +148,23 @@ def to_event(body: Body) -> ModelEvent:
             usage=Usage(_number(tokens_in), _number(tokens_out), _number(cached)),
             model=_text(reply["model"]),
             timings={_text(key): float(value) for key, value in _object(reply.get("timings", {})).items()},
+            logprobs=_to_logprobs(reply.get("lp", [])),
         )
+
+
+def _from_tokens(tokens: tuple[int, ...]) -> dict[str, Any]:
+    return {"ids": list(tokens)} if tokens else {}
+
+
+def _from_logprobs(logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any]:
+    return {"lp": [[one.piece, one.logprob, [[other.piece, other.logprob] for other in one.top]] for one in logprobs]} if logprobs else {}
+
+
+def _to_logprobs(rows: Any) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(_bytes(piece), float(logprob), tuple(TokenLogprob(_bytes(other), float(chance)) for other, chance in top))
+        for piece, logprob, top in rows
+    )
 
 
 def from_error(error: AstromeshError) -> dict[str, Any]:
@@ -211,14 +231,19 @@ def _to_calls(rows: Any) -> tuple[ToolCall, ...]:
 def _to_sampling(body: Body) -> Sampling:
     known: dict[str, Any] = {key: value for key, value in body.items() if key in Sampling.__dataclass_fields__ and value is not None}
     stop = tuple(_text(one) for one in known.pop("stop", ()))
+    logit_bias = tuple((_number(token), float(bias)) for token, bias in known.pop("logit_bias", ()))
     for key, value in known.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             _wrong(f"{key} is no number")
-    return Sampling(**known, stop=stop)
+    return Sampling(**known, stop=stop, logit_bias=logit_bias)
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else _wrong("no text")
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else _wrong("no bytes")
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -162,6 +162,9 @@ async def test_every_parameter_that_is_honoured_reaches_the_model(rooms: Rooms, 
         max_tokens=99,
         stop=["END", "STOP"],
         response_format={"type": "json_object"},
+        logit_bias={"50256": -100, "7": 1.5},
+        logprobs=True,
+        top_logprobs=2,
         extra_body={"top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1},
     )
     await client.chat.completions.create(model="m", messages=HELLO, stop="END", max_tokens=99, response_format={"type": "text"})
@@ -169,7 +172,7 @@ async def test_every_parameter_that_is_honoured_reaches_the_model(rooms: Rooms, 
         ModelRequest(
             "m",
             (Message("user", "Hello"),),
-            sampling=Sampling(0.5, 0.9, 40, 0.05, 7, 0.1, 0.2, 1.1, 9, ("END", "STOP")),
+            sampling=Sampling(0.5, 0.9, 40, 0.05, 7, 0.1, 0.2, 1.1, 9, ("END", "STOP"), ((7, 1.5), (50256, -100.0)), 2),
             response_format={"type": "json_object"},
             stream=False,
         ),
@@ -208,10 +211,11 @@ async def test_a_key_that_no_header_may_repeat_is_named_as_far_as_it_may(rooms: 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("n", 2),
-        ("logprobs", True),
+        ("n", 17),
+        ("n", 0),
         ("top_logprobs", 3),
-        ("logit_bias", {"50256": -100}),
+        ("logit_bias", {"50256": -101}),
+        ("logit_bias", {"the": 1}),
         ("modalities", ["audio"]),
         ("functions", []),
         ("audio", {}),

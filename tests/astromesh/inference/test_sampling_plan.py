@@ -23,11 +23,11 @@ def test_temperature_zero_is_greedy() -> None:
 
 
 def test_every_wish_is_kept() -> None:
-    wish = Sampling(0.5, 0.9, 12, 0.1, 42, 0.25, -0.5, 1.1, 99, ("a", "b"))
+    wish = Sampling(0.5, 0.9, 12, 0.1, 42, 0.25, -0.5, 1.1, 99, ("a", "b"), ((5, -100.0),), 20)
     made = plan(wish)
     assert (made.temperature, made.top_p, made.top_k, made.min_p, made.seed) == (0.5, 0.9, 12, 0.1, 42)
     assert (made.presence_penalty, made.frequency_penalty, made.repeat_penalty) == (0.25, -0.5, 1.1)
-    assert (made.max_tokens, made.stop) == (99, ("a", "b"))
+    assert (made.max_tokens, made.stop, made.logit_bias, made.logprobs) == (99, ("a", "b"), ((5, -100.0),), 20)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,11 @@ def test_every_wish_is_kept() -> None:
         (Sampling(frequency_penalty=math.inf), "frequency_penalty"),
         (Sampling(repeat_penalty=0), "repeat_penalty"),
         (Sampling(max_tokens=0), "max_tokens"),
+        (Sampling(logit_bias=((1, 100.5),)), "logit_bias"),
+        (Sampling(logit_bias=((1, math.nan),)), "logit_bias"),
+        (Sampling(logit_bias=((1, 1.0),) * 1025), "logit_bias"),
+        (Sampling(logprobs=21), "top_logprobs"),
+        (Sampling(logprobs=-1), "top_logprobs"),
         (Sampling(seed=2**64), "seed"),
         (Sampling(stop=("",)), "stop"),
         (Sampling(stop=("x" * 300,)), "stop"),

@@ -16,7 +16,7 @@ from astromesh.inference.chat import ChatTemplate
 from astromesh.inference.prefixes import PrefixTree
 from astromesh.inference.request import as_frame
 from astromesh.inference.sampling import SamplingPlan
-from astromesh.inference.schedule import Piece, Schedule
+from astromesh.inference.schedule import Piece, Schedule, TokenChances
 from astromesh.inference.stream import CHUNK_TOKENS
 
 PLAIN = ChatTemplate("{% for message in messages %}{{ message.content }}{% endfor %}")
@@ -40,9 +40,12 @@ class Counting:
     def tokenize(self, prompt: str) -> list[int]:
         return [1000 + ord(character) for character in prompt]
 
-    def sampler(self, plan: SamplingPlan, *, seed: int, window: int) -> list[int]:
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int, grammar: str | None) -> list[int]:
         self.samplers += 1
         return []
+
+    def logprobs(self, output: int, token: int, *, top: int) -> TokenChances:
+        return -token / 10, [(token - other, -other / 10) for other in range(top)]
 
     def replay(self, sampler: list[int], tokens: Sequence[int]) -> None:
         sampler.extend(tokens)
@@ -128,7 +131,7 @@ def run(schedule: Schedule[Any]) -> tuple[dict[int, str], dict[int, dict[str, An
         if schedule.idle:
             return texts, ends
         step = schedule.step()
-        for number, text, _ in step.pieces:
+        for number, text, *_ in step.pieces:
             assert number not in ends
             texts[number] = texts.get(number, "") + text
         ends |= {account["number"]: account for account in step.ended}
@@ -319,7 +322,7 @@ def test_the_beginning_of_an_answer_says_what_a_resume_needs_and_its_pieces_thei
     while not schedule.idle:
         step = schedule.step()
         began += step.began
-        tokens += [token for _, _, taken in step.pieces for token in taken]
+        tokens += [token for _, _, taken, *_ in step.pieces for token in taken]
     assert began == [{"number": 7, "borders": [60, 120, 130], "seed": 42}]
     assert tokens == [130, 129, 128]
 
@@ -389,7 +392,7 @@ def test_whatever_comes_and_goes_every_stream_ends_alone_and_right(
             if at == turn and schedule.cancel(number):
                 cancelled.add(number)
         step = schedule.step() if not schedule.idle else None
-        for number, text, _ in step.pieces if step else ():
+        for number, text, *_ in step.pieces if step else ():
             assert number not in cancelled
             texts[number] = texts.get(number, "") + text
         ended |= {account["number"] for account in step.ended} if step else set()

@@ -25,7 +25,7 @@ def send(kind: str, **values: Any) -> None:
 
 
 def step(number: int, text: str) -> None:
-    send("step", began=[], pieces=[[number, text, [1]]], ended=[])
+    send("step", began=[], pieces=[[number, text, [1], [], None]], ended=[])
 
 
 def end(number: int, words: int) -> None:

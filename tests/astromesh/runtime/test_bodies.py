@@ -20,6 +20,7 @@ from astromesh.dialogue import (
     Role,
     Sampling,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolSchema,
@@ -58,6 +59,8 @@ sampling = st.builds(
     seed=st.none() | numbers,
     max_tokens=st.none() | numbers,
     stop=st.lists(text, max_size=2).map(tuple),
+    logit_bias=st.lists(st.tuples(numbers, st.floats(-100, 100)), max_size=2).map(tuple),
+    logprobs=st.none() | st.integers(0, 20),
 )
 requests = st.builds(
     ModelRequest,
@@ -68,7 +71,13 @@ requests = st.builds(
     sampling=sampling,
     response_format=st.none() | objects,
     stream=st.booleans(),
+    prompt=st.none() | text,
 )
+chances = st.builds(TokenLogprob, st.binary(max_size=4), st.floats(allow_nan=False))
+logprobs = st.lists(
+    st.builds(TokenLogprob, st.binary(max_size=4), st.floats(max_value=0), st.lists(chances, max_size=2).map(tuple)), max_size=2
+)
+taken = st.lists(numbers, max_size=3).map(tuple)
 run_requests = st.builds(
     RunRequest, text, text, session_id=st.none() | text, context=objects, watched=st.booleans(), history=st.none() | transcripts
 )
@@ -80,8 +89,9 @@ replies = st.builds(
     st.builds(Usage, numbers, numbers, numbers),
     text,
     st.dictionaries(text, st.floats(allow_nan=False), max_size=2),
+    logprobs.map(tuple),
 )
-events = st.builds(TextDelta, text) | st.builds(ToolCallDelta, numbers, text, text, text) | replies
+events = st.builds(TextDelta, text, taken, logprobs.map(tuple)) | st.builds(ToolCallDelta, numbers, text, text, text, taken) | replies
 KINDS = sorted(
     (kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, AstromeshError)), key=lambda kind: kind.__name__
 )

@@ -22,12 +22,13 @@ from astromesh.dialogue import (
     ModelReply,
     ModelRequest,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolSchema,
     Usage,
 )
-from astromesh.errors import DeadlineExceeded, ModelFailed, ModelRefused, ModelUnavailable, Overloaded
+from astromesh.errors import DeadlineExceeded, InvalidRequest, ModelFailed, ModelRefused, ModelUnavailable, Overloaded
 
 CONNECT_TIMEOUT_S = 5.0  # a server on a LAN or in a cloud answers a SYN in milliseconds; more is a dead host
 SILENCE_TIMEOUT_S = 120.0  # between two pieces of an answer: a long prompt on a slow machine takes this long before its first token
@@ -36,6 +37,7 @@ KEEP_ALIVE_S = 4.0  # uvicorn and Node.js hang up after 5 s of silence: whoever 
 REPLY_BYTES_MAX = 10 * 2**20
 EVENT_BYTES_MAX = 2**20  # one line of an event stream
 TOOL_CALLS_MAX = 128
+LOGPROBS_MAX = 20  # alternatives to one token, as many as may be asked for
 ERROR_TEXT_MAX = 500
 RETRY_AFTER_MAX_S = 3600  # a server that says more has misread its own clock
 LAST_BYTES_S = 0.2  # from [DONE] to the end of the body, which commonly come together
@@ -58,6 +60,10 @@ class OpenAICompat:
     async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
         if self._timeout_s is not None:
             timeout_s = min(timeout_s, self._timeout_s)
+        if request.prompt is not None:
+            raise InvalidRequest(
+                f"provider {self._name} is asked for chats only, and this is a prompt", hint="POST /v1/chat/completions", param="prompt"
+            )
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S)
         try:
             async with self._open().post(
@@ -219,6 +225,7 @@ class _Stream:
         self._provider = provider
         self._model = model
         self._said: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
         self._length = 0
         self._calls: list[tuple[str, str, list[str]]] = []
         self._finish: FinishReason | None = None
@@ -241,7 +248,9 @@ class _Stream:
                 if text := _text(delta.get("content")):
                     self._grow(text)
                     self._said.append(text)
-                    events.append(TextDelta(text))
+                    logprobs = _logprobs(choice.get("logprobs"))
+                    self._logprobs += logprobs
+                    events.append(TextDelta(text, logprobs=logprobs))
                 events += [self._call(piece) for piece in delta.get("tool_calls") or ()]
                 if reason := choice.get("finish_reason"):
                     self._finish = _FINISH.get(reason, "stop")
@@ -278,7 +287,7 @@ class _Stream:
                 hint="look at the model server's log",
             )
         calls = tuple(ToolCall(id, name, "".join(arguments)) for id, name, arguments in self._calls)  # noqa: A001
-        return ModelReply("".join(self._said), calls, self._finish, self._usage, self._model)
+        return ModelReply("".join(self._said), calls, self._finish, self._usage, self._model, logprobs=tuple(self._logprobs))
 
 
 def _whole(answer: Mapping[str, Any], model: str) -> ModelReply:
@@ -296,6 +305,7 @@ def _whole(answer: Mapping[str, Any], model: str) -> ModelReply:
             finish_reason=_FINISH.get(choice.get("finish_reason") or "stop", "stop"),
             usage=_usage(answer.get("usage")) or Usage(),
             model=str(answer.get("model") or model),
+            logprobs=_logprobs(choice.get("logprobs")),
         )
     except (KeyError, IndexError, TypeError, AttributeError) as mistake:
         raise ValueError("not a completion") from mistake
@@ -306,6 +316,17 @@ def _text(said: Any) -> str:
     if said is not None and not isinstance(said, str):
         raise ValueError("not a text")
     return said or ""
+
+
+def _logprobs(said: Any) -> tuple[TokenLogprob, ...]:
+    """In OpenAI's shape; absent ones are none. Raises `TypeError`, `KeyError`, `ValueError` or `AttributeError` for another shape."""
+    rows = (said or {}).get("content") or ()
+    return tuple(_logprob(row, tuple(_logprob(other) for other in (row.get("top_logprobs") or ())[:LOGPROBS_MAX])) for row in rows)
+
+
+def _logprob(row: Mapping[str, Any], top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    piece = row.get("bytes")
+    return TokenLogprob(str(row["token"]).encode() if piece is None else bytes(piece), float(row["logprob"]), top)
 
 
 def _seconds(said: str) -> int:
@@ -335,6 +356,10 @@ def _body(request: ModelRequest) -> dict[str, Any]:
         value = getattr(sampling, key)
         if value is not None:
             body[key] = value
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    if sampling.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if request.tool_choice is not None:

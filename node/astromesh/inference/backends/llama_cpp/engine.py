@@ -17,8 +17,9 @@ from typing import Any
 
 import psutil
 
-from astromesh.dialogue import AnswerBegan, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
+from astromesh.dialogue import AnswerBegan, ModelEvent, ModelReply, ModelRequest
 from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
+from astromesh.inference.answer import Answer
 from astromesh.inference.backends.llama_cpp.process import COMMAND, WorkerProcess
 from astromesh.inference.frames import FrameError, pack
 from astromesh.inference.port import EngineState, EngineStats, ModelSpecification
@@ -64,7 +65,7 @@ class _Request:
     arrived_s: float
     # Bounded by the request itself: one event for each token, and those by the context.
     events: asyncio.Queue[ModelEvent | AstromeshError] = field(default_factory=asyncio.Queue)
-    texts: list[str] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)
     sent_s: float | None = None  # when the worker got it
     abandoned: bool = False
 
@@ -277,10 +278,9 @@ class LlamaCppEngine:
                 for began in frame["began"]:
                     event = AnswerBegan(self.identity, self._kernel, tuple(began["borders"]), began["seed"])
                     self._running[began["number"]].events.put_nowait(event)
-                for number, text, tokens in frame["pieces"]:
+                for number, *piece in frame["pieces"]:
                     request = self._running[number]
-                    request.texts.append(text)
-                    request.events.put_nowait(TextDelta(text, tuple(tokens)))
+                    request.events.put_nowait(request.answer.receive(*piece))
                 for account in frame["ended"]:
                     self._finish(self._running.pop(account["number"]), account)
                 self._send_waiting()
@@ -303,7 +303,6 @@ class LlamaCppEngine:
         self._listen_for_silence()
 
     def _finish(self, request: _Request, account: Mapping[str, Any]) -> None:
-        usage = Usage(account["tokens_in"], account["tokens_out"], account["cached_tokens"])
         timings: dict[str, float] = dict(account["timings"])
         assert request.sent_s is not None
         timings["queue_ms"] += (request.sent_s - request.arrived_s) * 1e3
@@ -311,13 +310,12 @@ class LlamaCppEngine:
         self._stats = replace(
             self._stats,
             finished=self._stats.finished + 1,
-            tokens_in=self._stats.tokens_in + usage.tokens_in,
-            tokens_cached=self._stats.tokens_cached + usage.cached_tokens,
-            tokens_out=self._stats.tokens_out + usage.tokens_out,
+            tokens_in=self._stats.tokens_in + account["tokens_in"],
+            tokens_cached=self._stats.tokens_cached + account["cached_tokens"],
+            tokens_out=self._stats.tokens_out + account["tokens_out"],
             decode_tok_s=timings.get("decode_tok_s", self._stats.decode_tok_s),
         )
-        reply = ModelReply("".join(request.texts), finish_reason=account["finish_reason"], usage=usage, model=self.name, timings=timings)
-        request.events.put_nowait(reply)
+        request.events.put_nowait(request.answer.reply(account, model=self.name, timings=timings))
 
     def _listen_for_silence(self) -> None:
         """A sign of life came, or work was given: the worker has this long for the next one. Idle, it may be silent for ever."""
