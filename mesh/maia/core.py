@@ -522,7 +522,7 @@ class Mesh:
 
     @property
     def _anything_to_tell(self) -> bool:
-        return len(self._rumours) > 0 or bool(self._serf.broadcasts.waiting)
+        return bool(self._rumours.waiting or self._serf.broadcasts.waiting)
 
     def _is_known_at(self, address: Address) -> bool:
         return self._table.knows(address)

@@ -23,32 +23,32 @@ class Rumours:
     """The queue. The newest rumour about a member replaces the older one: it says more."""
 
     def __init__(self) -> None:
-        self._by_subject: dict[str, Rumour] = {}
+        self.waiting: dict[str, Rumour] = {}  # by subject; looked at before every packet, so no call stands before it
         self._numbered = 0
 
     def __len__(self) -> int:
-        return len(self._by_subject)
+        return len(self.waiting)
 
     def __contains__(self, subject: str) -> bool:
-        return subject in self._by_subject
+        return subject in self.waiting
 
     def add(self, subject: str, encoded: bytes) -> None:
         self._numbered += 1
-        if subject not in self._by_subject and len(self._by_subject) >= RUMOURS_MAX:
-            most_told = max(self._by_subject.values(), key=lambda rumour: (rumour.told, -rumour.number))
-            del self._by_subject[most_told.subject]
-        self._by_subject[subject] = Rumour(subject, encoded, self._numbered)
+        if subject not in self.waiting and len(self.waiting) >= RUMOURS_MAX:
+            most_told = max(self.waiting.values(), key=lambda rumour: (rumour.told, -rumour.number))
+            del self.waiting[most_told.subject]
+        self.waiting[subject] = Rumour(subject, encoded, self._numbered)
 
     def take(self, budget_bytes: int, most: int, *, overhead_bytes: int, living_count: int) -> list[bytes]:
         """Encoded rumours that fit the budget with `overhead_bytes` each, at most `most`, counted as told once more.
 
         Least told first, then longest, then newest; what does not fit is skipped for what does.
         """
-        if not self._by_subject:
+        if not self.waiting:
             return []
         limit = transmit_limit(living_count)
         taken: list[bytes] = []
-        for rumour in sorted(self._by_subject.values(), key=lambda rumour: (rumour.told, -len(rumour.encoded), -rumour.number)):
+        for rumour in sorted(self.waiting.values(), key=lambda rumour: (rumour.told, -len(rumour.encoded), -rumour.number)):
             size = len(rumour.encoded) + overhead_bytes
             if size > budget_bytes:
                 continue
@@ -56,7 +56,7 @@ class Rumours:
             taken.append(rumour.encoded)
             rumour.told += 1
             if rumour.told >= limit:
-                del self._by_subject[rumour.subject]
+                del self.waiting[rumour.subject]
             if len(taken) >= most:
                 break
         return taken
