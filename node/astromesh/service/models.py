@@ -8,7 +8,14 @@ from functools import partial
 import psutil
 
 from astromesh.inference.backends.packages import PythonPackages
-from astromesh.inference.port import DEFAULT_CONTEXT_TOKENS, DEFAULT_PARALLEL, InferenceEngine, ModelSpecification, Progress
+from astromesh.inference.port import (
+    DEFAULT_CONTEXT_TOKENS,
+    DEFAULT_PARALLEL,
+    DEFAULT_PREFIX_CACHE_BYTES,
+    InferenceEngine,
+    ModelSpecification,
+    Progress,
+)
 from astromesh.inference.store import ModelStore, StoredModel
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.builtins import lookup
@@ -58,6 +65,7 @@ def _named(store: ModelStore, model: ServedModel, progress: Progress) -> ModelSp
         context=model.context or _context(found),
         parallel=model.parallel or DEFAULT_PARALLEL,
         gpu_layers=-1 if model.gpu_layers is None else model.gpu_layers,
+        prefix_cache_bytes=DEFAULT_PREFIX_CACHE_BYTES if model.prefix_cache_mb is None else model.prefix_cache_mb << 20,
     )
 
 

@@ -64,6 +64,7 @@ class ServedModel(Section):
     context: int | None = Field(default=None, ge=1, examples=[4096])
     gpu_layers: int | None = Field(default=None, ge=-1, examples=[-1])  # -1: all of them
     parallel: int | None = Field(default=None, ge=1, le=60, examples=[2])  # as many as one decode takes
+    prefix_cache_mb: int | None = Field(default=None, ge=0, examples=[512])  # 0: every prompt is read anew
 
     @model_validator(mode="after")
     def _from_one_place(self) -> Self:
