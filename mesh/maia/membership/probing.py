@@ -138,7 +138,7 @@ class Prober:
             if relay.nack_at_s <= now:
                 relay.nack_at_s = math.inf
             if relay.expires_s <= now:
-                del self._relays[sequence]
+                self._end_relay(sequence)
         self._relay_due_s = min((min(relay.nack_at_s, relay.expires_s) for relay in self._relays.values()), default=math.inf)
         probe, self._probe = self._probe, None
         if probe is not None:

@@ -151,6 +151,19 @@ def test_relays_are_bounded_in_all_and_for_each_member_that_asks() -> None:
     assert talk.said(Ping, to=ONE), "their time is over, and there is room again"
 
 
+def test_a_stall_frees_the_places_of_the_relays_that_it_ends() -> None:
+    talk = Talk(peers=3)
+    talk.silent[ONE] = None
+    for sequence in range(20):
+        talk.forget()
+        talk.hear(IndirectPing(sequence, talk.address(ONE), ONE, True, talk.address(TWO), TWO, 80), sender=talk.address(TWO))
+        assert talk.said(Ping, to=ONE)
+        talk.now += 5.0
+        talk.mesh.tick(now=talk.now)
+    assert talk.mesh.counters.stalls == 20
+    assert talk.mesh.counters.rejected == {}
+
+
 def test_nobody_is_pinged_for_a_stranger_and_no_stranger_for_a_member() -> None:
     talk = Talk(peers=2)
     talk.hear(IndirectPing(1, talk.address(ONE), ONE, True, STRANGER, "x"), sender=STRANGER)
