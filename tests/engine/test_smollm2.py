@@ -17,8 +17,8 @@ from tests.rig.eventually import eventually
 from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, Sampling, TextDelta, ToolSchema
 from astromesh.errors import InvalidRequest, ModelFailed
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
+from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import ModelSpecification
-from astromesh.inference.store import StoredModel
 
 pytestmark = pytest.mark.engine
 

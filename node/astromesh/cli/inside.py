@@ -106,12 +106,11 @@ class NodeInside:
 
     def _missing(self, model: str, agent: str, *, problem: str) -> AstromeshError:
         """Why the model does not load, and what brings it: the model itself, or the engine."""
+        from astromesh.inference.backends.folder import open_store
         from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, engine_is_installed
-        from astromesh.inference.backends.packages import PythonPackages
-        from astromesh.inference.store import ModelStore
 
         try:
-            ModelStore(self._settings.models_dir, packages=PythonPackages()).resolve(model)
+            open_store(self._settings.models_dir).resolve(model)
         except StoreError as missing:
             if not problem or registry.find(model) is not None:
                 said = f"agent {agent} uses the model {model}: {missing.message}"

@@ -16,7 +16,8 @@ from astromesh.cli.terminal import ProgressLine, dim, size, table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
 
 if TYPE_CHECKING:
-    from astromesh.inference.store import ModelStore, StoredModel
+    from astromesh.inference.manifest import StoredModel
+    from astromesh.inference.store import ModelStore
 
 AGENT_PREFIX = "agent:"  # agents stand among the models for OpenAI's clients; 'agents list' shows them here
 
@@ -52,16 +53,26 @@ def list_models(*, node: Chosen, config: str | None, as_json: bool) -> None:
                 click.echo(f"\n{row['id']} on {holder['name']}: {holder['error']}")
 
 
-@models.command(epilog=examples("models pull smollm2", "models pull ~/models/qwen3.gguf --name qwen3"))
-@click.argument("model", metavar="NAME|PATH")
-@click.option("--name", help="What a file of your own is called here; otherwise as the file.")
+@models.command(
+    epilog=examples(
+        "models pull smollm2",
+        "models pull ~/models/qwen3.gguf --name qwen3",
+        "models pull hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q4_k_m.gguf",
+    )
+)
+@click.argument("model", metavar="NAME|hf:OWNER/REPO:FILE|URL|PATH")
+@click.option("--name", help="What it is called here; otherwise as its file.")
+@click.option("--sha256", metavar="HEX", default="", help="What the file has to be; anything else is refused.")
 @click.option("--models", "models_dir", metavar="DIR", help="The folder of the models, instead of the node's own.")
 @config_option
 @json_option
-def pull(*, model: str, name: str | None, models_dir: str | None, config: str | None, as_json: bool) -> None:
-    """Install a model: a registered one by its name, or a .gguf file of your own, which stays where it is."""
+def pull(*, model: str, name: str | None, sha256: str, models_dir: str | None, config: str | None, as_json: bool) -> None:
+    """Install a model: a registered one, a file of a hub or of a web server, or a file of your own, which stays where it is.
+
+    A download that was cut is gone on with. HF_ENDPOINT and HF_TOKEN are honoured.
+    """
     store = installed_models(config, models_dir, quiet=as_json)
-    installed = install(store, model, name=name, quiet=as_json)
+    installed = install(store, model, name=name, sha256=sha256, quiet=as_json)
     if as_json:
         print_json(_installed_row(installed))
         return
@@ -78,8 +89,7 @@ def pull(*, model: str, name: str | None, models_dir: str | None, config: str | 
 
 def installed_models(config: str | None, models_dir: str | None, *, quiet: bool = False) -> ModelStore:
     """The store of this machine's node. `models_dir` is a folder that was named instead. `quiet`: its warnings are for another verb."""
-    from astromesh.inference.backends.packages import PythonPackages
-    from astromesh.inference.store import ModelStore
+    from astromesh.inference.backends.folder import open_store
 
     if models_dir is not None:
         root = Path(models_dir).expanduser()
@@ -88,15 +98,14 @@ def installed_models(config: str | None, models_dir: str | None, *, quiet: bool 
         root = settings.values.models_dir
         if not quiet:
             warn(settings.warnings)
-    # Absolute, because its manifests outlive this directory.
-    return ModelStore(root.absolute(), packages=PythonPackages())
+    return open_store(root)
 
 
-def install(store: ModelStore, model: str, *, name: str | None = None, quiet: bool = False) -> StoredModel:
+def install(store: ModelStore, model: str, *, name: str | None = None, sha256: str = "", quiet: bool = False) -> StoredModel:
     """Pulls with a progress line on stderr, unless `quiet`. Ctrl-C leaves nothing half-installed."""
     line = ProgressLine(shown=not quiet)
     try:
-        return store.pull(model, name=name, progress=line.report)
+        return store.pull(model, name=name, sha256=sha256, progress=line.report)
     finally:
         line.end()
 

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from astromesh.dialogue import ModelEvent, ModelRequest
+from astromesh.inference.sources import Remote
 
 EngineState = Literal["unloaded", "loading", "loaded", "failed"]
+
+# gguf: one file, for llama.cpp. onnx: a model, its tokenizer, and `encoder.json` where neither says what it is for.
+ModelKind = Literal["gguf", "onnx"]
+FileRole = Literal["model", "tokenizer", "encoder"]
 
 # Tokens of context where nobody says. Most models were trained on more, but cells of the KV cache are paid for when the model is loaded:
 # 4,096 cells are 94 MB with SmolLM2-135M and 512 MB with an 8B model of grouped attention.
@@ -123,6 +128,29 @@ class InferenceEngine(Protocol):
 
 Progress = Callable[[int, int, str], None]
 """Called with (bytes done, bytes in total or 0 where unknown, what is going on). May be called from another thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole file that came from elsewhere, and what was learned of it on the way."""
+
+    path: Path
+    sha256: str  # of its bytes, computed here
+    size_bytes: int
+    verified: bool  # whether the digest was known before, from the user or from the hub
+    source: str  # where it came from, pinned where that is possible
+
+
+class RemoteSource(Protocol):
+    """Files of a model hub or of any web server."""
+
+    def fetch(self, source: Remote, *, folder: Path, sha256: str, need_room: Callable[[int], None], progress: Progress) -> Fetched:
+        """Blocks. Goes on where an earlier call with the same `folder` was cut, if the source is still the same.
+
+        `sha256`: what it has to be, or empty. `need_room` is asked before so many bytes are written, and raises where there is no room.
+        Raises `StoreError`; what came so far is in `folder` then, unless it is worth nothing.
+        """
+        ...
 
 
 class PackageSource(Protocol):

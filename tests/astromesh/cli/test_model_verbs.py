@@ -50,5 +50,5 @@ def test_a_model_that_is_registered_nowhere_exits_1_and_says_which_are(cli: Cli,
     assert json.loads(answer.stderr) == {
         "code": "model_store",
         "message": "'gpt-17' is neither a file nor a registered model",
-        "hint": "registered models: smollm2",
+        "hint": "registered models: smollm2, gemma3-270m, minilm; others by hf:OWNER/REPO:FILE.gguf, an address or a path",
     }

