@@ -13,8 +13,8 @@ from tests.rig.eventually import eventually
 
 from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
-from astromesh.inference.backends.llama_cpp import engine as engine_module
-from astromesh.inference.backends.llama_cpp.engine import EngineLimits, LlamaCppEngine
+from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
+from astromesh.inference.backends.supervised import EngineLimits
 from astromesh.inference.frames import FRAME_BYTES_MAX
 from astromesh.inference.port import InferenceEngine, ModelSpecification
 
@@ -268,7 +268,7 @@ async def test_a_closed_engine_can_be_started_again() -> None:
 
 
 async def test_without_an_engine_the_error_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "engine_is_installed", lambda: False)
+    monkeypatch.setattr(LlamaCppEngine, "needs", ("no_such_engine",))
     with pytest.raises(MissingExtra) as missing:
         await LlamaCppEngine(ModelSpecification("tiny", Path("/x.gguf"), "")).start()
     assert "astromesh-node[local]" in missing.value.hint

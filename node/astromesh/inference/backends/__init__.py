@@ -1,1 +1,5 @@
-"""What inference touches of the world: the llama.cpp worker processes (`llama_cpp/`) and the packages that carry models (`packages`)."""
+"""What inference touches of the world: the worker processes of models, and where the files of models come from.
+
+`supervised` is the node's side of any worker, `encoding` and `completing` what one may be asked, `process` its pipes and `child` the
+worker's side of them. Each engine has a folder: `llama_cpp`, `onnx_runtime`.
+"""

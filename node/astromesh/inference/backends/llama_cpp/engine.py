@@ -1,375 +1,56 @@
-"""The node's side of a loaded model: its queue, its streams, and what happens when the worker process dies.
-
-A worker gets no more requests at a time than it can decode side by side; the others wait here. So when it dies, only those that it had
-are lost (they may have been half done, so their error is indefinite), and the others never notice more than a pause. It is started again
-with growing pauses. One that dies again and again before the model is loaded is given up: the file or the engine is at fault.
-"""
+"""llama.cpp as this project drives it: what it has beyond answering, which is the state of conversations."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from collections import deque
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
-import psutil
-
-from astromesh.dialogue import AnswerBegan, ModelEvent, ModelReply, ModelRequest
-from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
-from astromesh.inference.answer import Answer
-from astromesh.inference.backends.llama_cpp.process import COMMAND, WorkerProcess
-from astromesh.inference.frames import FrameError, pack
-from astromesh.inference.port import EngineState, EngineStats, ModelSpecification
+from astromesh.dialogue import ModelRequest
+from astromesh.errors import AstromeshError, InvalidRequest, ModelFailed, ModelUnavailable
+from astromesh.inference.backends.completing import CompletingEngine
+from astromesh.inference.backends.process import WorkerProcess
+from astromesh.inference.backends.supervised import EngineLimits, nobody
+from astromesh.inference.frames import pack
+from astromesh.inference.port import ModelSpecification
 from astromesh.inference.request import as_frame
 from astromesh.inference.session_state import STATE_BYTES_MAX
 
 EXTRA_HINT = "pip install 'astromesh-node[local]'"
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """Each with its reason; tests shorten them."""
-
-    # Four streams of 200 tokens take 6 s together on a small machine, so the last of 32 waits about a minute. Who would wait longer is
-    # better told so at once: another node may be free.
-    waiting: int = 32
-    # One `llama_decode` of a chunk takes 0.4 s with a small model here and some 20 s with a 7B model on a slow machine. A worker that has
-    # work and says nothing for longer than this is stuck, and nothing but its end frees its callers.
-    silence_s: float = 60.0
-    # Weights come from disk at 100 MB/s in bad cases and a sign of life at each hundredth of them; allocating a large cache is silent.
-    load_silence_s: float = 180.0
-    # A restart after a crash takes half a second with a small model: worth waiting for. A large one takes minutes, and then the caller
-    # is told to come back.
-    loading_patience_s: float = 10.0
-    restart_pause_s: float = 0.1
-    restart_pause_max_s: float = 30.0
-    starts_without_success: int = 5
-
-
-def _nobody() -> None:
-    """Who listens where nobody does."""
-
-
 def engine_is_installed() -> bool:
     """Without importing it."""
-    return importlib.util.find_spec("llama_cpp") is not None
+    return LlamaCppEngine.installed()
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    number: int
-    frame: bytes
-    arrived_s: float
-    # Bounded by the request itself: one event for each token, and those by the context.
-    events: asyncio.Queue[ModelEvent | AstromeshError] = field(default_factory=asyncio.Queue)
-    answer: Answer = field(default_factory=Answer)
-    sent_s: float | None = None  # when the worker got it
-    abandoned: bool = False
+class LlamaCppEngine(CompletingEngine):
+    """An `InferenceEngine` over the low-level functions of llama-cpp-python."""
 
-
-class LlamaCppEngine:
-    """An `InferenceEngine` whose model lives in a worker process."""
+    command: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "astromesh.inference.backends.llama_cpp.worker")
+    needs: ClassVar[tuple[str, ...]] = ("llama_cpp",)
+    absent: ClassVar[str] = "no inference engine is installed, so this node cannot run models itself"
+    extra_hint: ClassVar[str] = EXTRA_HINT
 
     def __init__(
         self,
         model: ModelSpecification,
         *,
         limits: EngineLimits | None = None,
-        command: Sequence[str] = COMMAND,
-        on_change: Callable[[], None] = _nobody,
+        command: Sequence[str] = (),
+        on_change: Callable[[], None] = nobody,
     ) -> None:
-        """`on_change` is called whenever `state` has become another one."""
-        self._on_change = on_change
-        self._model = model
-        self._limits = limits or EngineLimits()
-        self._command = command
-        self._state: EngineState = "unloaded"
-        self._progress = 0.0
-        self._problem = ""
-        self._kernel = ""
+        """`on_change` is called whenever `state` or `warmth` has become another one."""
+        super().__init__(model, limits=limits, command=command, on_change=on_change)
         self._warmth = b""
-        self._stats = EngineStats()
-        self._numbers = 0
-        self._waiting: deque[_Request] = deque()
-        self._running: dict[int, _Request] = {}
         # Exports and imports under way. Bounded by what a state may have, in pieces of 1 MiB.
         self._sessions: dict[int, asyncio.Queue[Mapping[str, Any] | AstromeshError]] = {}
-        self._process: WorkerProcess | None = None
-        self._silence: asyncio.TimerHandle | None = None
-        self._silent = False
-        self._deaths_in_a_row = 0
-        self._supervisor: asyncio.Task[None] | None = None
-        self._settled: asyncio.Future[AstromeshError | None] | None = None
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def identity(self) -> str:
-        return self._model.identity
-
-    @property
-    def state(self) -> EngineState:
-        return self._state
-
-    @property
-    def load_progress(self) -> float:
-        return self._progress
-
-    @property
-    def problem(self) -> str:
-        return self._problem
-
-    @property
-    def kernel(self) -> str:
-        return self._kernel
 
     @property
     def warmth(self) -> bytes:
         return self._warmth
-
-    @property
-    def stats(self) -> EngineStats:
-        return replace(self._stats, queued=len(self._waiting), running=len(self._running))
-
-    @property
-    def worker_pid(self) -> int | None:
-        """For whoever wants to see how a node takes the end of it."""
-        return None if self._process is None else self._process.pid
-
-    # Life.
-
-    async def start(self) -> None:
-        if self._command is COMMAND and not engine_is_installed():
-            raise MissingExtra("no inference engine is installed, so this node cannot run models itself", hint=EXTRA_HINT)
-        if self._supervisor is None:
-            self._problem, self._progress = "", 0.0
-            self._become("loading")
-            self._deaths_in_a_row = 0
-            self._settled = asyncio.get_running_loop().create_future()
-            self._supervisor = asyncio.create_task(self._supervise(), name=f"inference-{self.name}")
-        assert self._settled is not None
-        error = await asyncio.shield(self._settled)
-        if error is not None:
-            raise error
-
-    async def close(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            await asyncio.wait([supervisor])
-        self._progress = 0.0
-        self._become("unloaded")
-        gone = ModelUnavailable(f"model {self.name} was unloaded on this node")
-        self._fail_running(ModelFailed(gone.message, code="model_provider_unavailable"))
-        self._fail_waiting(gone)
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(gone)
-
-    def _become(self, state: EngineState) -> None:
-        if state != self._state:
-            self._state = state
-            self._on_change()
-
-    async def _supervise(self) -> None:
-        try:
-            await self._keep_running()
-        except Exception as error:
-            # A mistake of ours, or of a worker of another version. Nobody may be left waiting for it.
-            self._give_up(f"its supervision broke: {error!r}")
-            self._fail_running(ModelFailed(f"model {self.name} broke off: {self._problem}", code="model_provider_unavailable"))
-            raise
-
-    async def _keep_running(self) -> None:
-        limits = self._limits
-        starts_without_success = 0
-        while True:
-            refusal = await self._run_worker()
-            starts_without_success = starts_without_success + 1 if self._state == "loading" else 0
-            if refusal is not None or starts_without_success >= limits.starts_without_success:
-                self._give_up(refusal or self._problem)
-                return
-            self._progress = 0.0
-            self._become("loading")
-            self._stats = replace(self._stats, restarts=self._stats.restarts + 1)
-            doublings = min(self._deaths_in_a_row - 1, 16)  # far past the longest pause, and no overflow
-            await asyncio.sleep(min(limits.restart_pause_max_s, limits.restart_pause_s * 2**doublings))
-
-    def _give_up(self, why: str) -> None:
-        self._problem = why
-        self._become("failed")
-        failure = ModelFailed(
-            f"model {self.name} cannot be loaded: {why}",
-            code="model_provider_unavailable",
-            definite=True,
-            hint="astromesh-node models pull fetches the file again; then start the node again",
-        )
-        self._fail_waiting(failure)
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(failure)
-
-    async def _run_worker(self) -> str | None:
-        """One worker from its start to its end. Why the model will never load, where the worker says so; None when it just ended."""
-        self._silent = False
-        refusal: str | None = None
-        try:
-            process = await WorkerProcess.spawn(self._command)
-        except OSError as error:
-            return f"no worker process could be started: {error}"
-        self._process = process
-        ending = "was ended"
-        try:
-            process.send(pack(self._load_frame()))
-            self._listen_for_silence()
-            async for frame in process.frames():
-                if frame["kind"] == "unusable":
-                    refusal = f"{frame['message']} ({process.last_words()})" if process.last_words() else str(frame["message"])
-                    break
-                self._hear(frame)
-        finally:
-            self._process = None
-            self._warmth = b""
-            self._stop_listening_for_silence()
-            ending = await process.end()
-        if self._silent:
-            ending = f"said nothing for {self._limits.silence_s:g} s and was killed"
-        self._deaths_in_a_row += 1
-        words = process.last_words()
-        self._problem = f"its worker (pid {process.pid}) {ending}" + (f"; its last words: {words}" if words else "")
-        self._fail_running(
-            ModelFailed(
-                f"model {self.name} broke off: {self._problem}",
-                code="model_provider_unavailable",
-                hint="the worker is being restarted; the same request may be sent again",
-            )
-        )
-        return refusal
-
-    def _load_frame(self) -> dict[str, Any]:
-        model = self._model
-        return {
-            "kind": "load",
-            "path": str(model.path),
-            "identity": model.identity,
-            "context": model.context,
-            "parallel": model.parallel,
-            "gpu_layers": model.gpu_layers,
-            "prefix_cache_bytes": model.prefix_cache_bytes,
-            "threads": model.threads or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
-        }
-
-    # What the worker says.
-
-    def _hear(self, frame: Mapping[str, Any]) -> None:
-        match frame["kind"]:
-            case "progress":
-                self._progress = float(frame["fraction"])
-            case "loaded":
-                self._progress, self._problem, self._kernel = 1.0, "", frame["kernel"]
-                self._become("loaded")
-                if self._settled is not None and not self._settled.done():
-                    self._settled.set_result(None)
-                self._send_waiting()
-            case "step":
-                for began in frame["began"]:
-                    event = AnswerBegan(self.identity, self._kernel, tuple(began["borders"]), began["seed"])
-                    self._running[began["number"]].events.put_nowait(event)
-                for number, *piece in frame["pieces"]:
-                    request = self._running[number]
-                    request.events.put_nowait(request.answer.receive(*piece))
-                for account in frame["ended"]:
-                    self._finish(self._running.pop(account["number"]), account)
-                self._send_waiting()
-            case "refused":
-                refused = InvalidRequest(frame["message"], hint=frame["hint"], param=frame["param"])
-                if (session := self._sessions.get(frame["number"])) is not None:
-                    session.put_nowait(refused)
-                else:
-                    self._running.pop(frame["number"]).events.put_nowait(refused)
-                    self._send_waiting()
-            case "state" | "imported":
-                if (session := self._sessions.get(frame["number"])) is not None:
-                    session.put_nowait(frame)
-            case "cancelled":
-                del self._running[frame["number"]]
-                self._send_waiting()
-            case "warmth":
-                self._warmth = frame["digests"]
-                self._on_change()
-        self._listen_for_silence()
-
-    def _finish(self, request: _Request, account: Mapping[str, Any]) -> None:
-        timings: dict[str, float] = dict(account["timings"])
-        assert request.sent_s is not None
-        timings["queue_ms"] += (request.sent_s - request.arrived_s) * 1e3
-        self._deaths_in_a_row = 0
-        self._stats = replace(
-            self._stats,
-            finished=self._stats.finished + 1,
-            tokens_in=self._stats.tokens_in + account["tokens_in"],
-            tokens_cached=self._stats.tokens_cached + account["cached_tokens"],
-            tokens_out=self._stats.tokens_out + account["tokens_out"],
-            decode_tok_s=timings.get("decode_tok_s", self._stats.decode_tok_s),
-        )
-        request.events.put_nowait(request.answer.reply(account, model=self.name, timings=timings))
-
-    def _listen_for_silence(self) -> None:
-        """A sign of life came, or work was given: the worker has this long for the next one. Idle, it may be silent for ever."""
-        self._stop_listening_for_silence()
-        if self._state == "loading" or self._running:
-            allowed = self._limits.load_silence_s if self._state == "loading" else self._limits.silence_s
-            self._silence = asyncio.get_running_loop().call_later(allowed, self._end_silence)
-
-    def _stop_listening_for_silence(self) -> None:
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
-
-    def _end_silence(self) -> None:
-        self._silent = True
-        if self._process is not None:
-            self._process.kill()
-
-    def _fail_running(self, error: AstromeshError) -> None:
-        running, self._running = self._running, {}
-        for request in running.values():
-            request.events.put_nowait(error)
-        for session in self._sessions.values():
-            session.put_nowait(error)
-
-    def _fail_waiting(self, error: AstromeshError) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for request in waiting:
-            request.events.put_nowait(error)
-
-    # What callers ask.
-
-    async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
-        loop = asyncio.get_running_loop()
-        entry = self._enqueue(request, now=loop.time())
-        deadline = entry.arrived_s + timeout_s
-        patience = entry.arrived_s + self._limits.loading_patience_s
-        try:
-            while True:
-                impatient = self._state == "loading" and entry.sent_s is None
-                try:
-                    async with asyncio.timeout_at(min(deadline, patience) if impatient else deadline):
-                        event = await entry.events.get()
-                except TimeoutError:
-                    if loop.time() < deadline and self._state != "loading":
-                        continue  # it was loaded in the meantime
-                    raise self._too_late(entry, timeout_s, expired=loop.time() >= deadline) from None
-                if isinstance(event, AstromeshError):
-                    raise event
-                yield event
-                if isinstance(event, ModelReply):
-                    return
-        finally:
-            self._abandon(entry)
 
     async def export_session(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[bytes, None]:
         frame = {**as_frame(request, number=self._numbers), "kind": "export"}
@@ -408,64 +89,30 @@ class LlamaCppEngine:
         finally:
             del self._sessions[number]
 
-    def _enqueue(self, request: ModelRequest, *, now: float) -> _Request:
-        if self._state == "unloaded" or self._state == "failed":
-            why = f": {self._problem}" if self._problem else ""
-            raise ModelUnavailable(
-                f"model {self.name} is {self._state} on this node{why}", hint="astromesh-node models list shows its state"
-            )
-        frame = self._packed(request)
-        if len(self._waiting) >= self._limits.waiting:
-            raise Overloaded(
-                f"{len(self._waiting)} requests are already waiting for model {self.name} on this node",
-                hint="try again, or load the model on one more node",
-            )
-        entry = _Request(self._numbers, frame, now)
-        self._numbers += 1
-        self._waiting.append(entry)
-        self._send_waiting()
-        return entry
+    def _forget_worker(self) -> None:
+        self._warmth = b""
 
-    def _packed(self, request: ModelRequest) -> bytes:
-        """Packed before it is queued: what cannot be packed is this caller's mistake, and must not reach the supervision."""
-        try:
-            return pack(as_frame(request, number=self._numbers))
-        except UnicodeEncodeError:
-            raise InvalidRequest("a text holds half of a surrogate pair, which is no character", param="messages") from None
-        except (FrameError, OverflowError, TypeError, ValueError) as error:
-            raise InvalidRequest(f"the request cannot be handed to the model: {error}", param="messages") from error
+    def _fail_running(self, error: AstromeshError) -> None:
+        super()._fail_running(error)
+        for session in self._sessions.values():
+            session.put_nowait(error)
 
-    def _send_waiting(self) -> None:
-        if self._state != "loaded" or self._process is None:
-            return
-        while self._waiting and len(self._running) < self._model.parallel:
-            entry = self._waiting.popleft()
-            entry.sent_s = asyncio.get_running_loop().time()
-            self._running[entry.number] = entry
-            self._process.send(entry.frame)
-            if len(self._running) == 1:
-                self._listen_for_silence()
+    def _hear_refused(self, number: int, refused: InvalidRequest) -> None:
+        if (session := self._sessions.get(number)) is not None:
+            session.put_nowait(refused)
+        else:
+            super()._hear_refused(number, refused)
 
-    def _too_late(self, entry: _Request, timeout_s: float, *, expired: bool) -> AstromeshError:
-        if entry.sent_s is not None:
-            return ModelFailed(f"model {self.name} did not finish within {timeout_s:g} s", code="model_timeout", hint="raise the timeout")
-        if self._state == "loading" and not expired:
-            return ModelUnavailable(f"model {self.name} is still loading on this node ({self._progress:.0%})")
-        return ModelFailed(
-            f"model {self.name} had no room for this request within {timeout_s:g} s: it never began",
-            code="model_timeout",
-            definite=True,
-            hint="load the model on one more node, or raise the timeout",
-        )
-
-    def _abandon(self, entry: _Request) -> None:
-        """The caller reads no more. Of a request that has ended there is nothing left to do."""
-        if entry in self._waiting:
-            self._waiting.remove(entry)
-        elif entry.number in self._running and not entry.abandoned:
-            entry.abandoned = True
-            if self._process is not None:
-                self._process.send(pack({"kind": "cancel", "number": entry.number}))
+    def _hear_work(self, frame: Mapping[str, Any]) -> None:
+        match frame["kind"]:
+            case "state" | "imported":
+                if (session := self._sessions.get(frame["number"])) is not None:
+                    session.put_nowait(frame)
+            case "warmth":
+                self._warmth = frame["digests"]
+                self._on_change()
+            case _:
+                super()._hear_work(frame)
 
 
 async def _frame_of(answers: asyncio.Queue[Mapping[str, Any] | AstromeshError]) -> Mapping[str, Any]:

@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from astromesh.inference.frames import FrameDecoder, FrameError
-
-COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "astromesh.inference.backends.llama_cpp.worker")
 
 # llama.cpp's threads wait for each other a thousand times a token, and libgomp lets them spin for it as good as for ever: where something
 # else wants a core, a niced thread that spins burns the time that the one it waits for would need. Measured with SmolLM2 on two cores, one

@@ -1,0 +1,59 @@
+"""The node's side of an encoder: what it is asked, and what its numbers mean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from astromesh.dialogue import Usage
+from astromesh.inference.backends.encoding import EncodingEngine
+from astromesh.inference.backends.supervised import EngineLimits, nobody
+from astromesh.inference.encoder import DEFAULT_LENGTH_TOKENS, EncoderFiles
+from astromesh.inference.encoding import Classification, Label, Ranking, Task
+from astromesh.inference.port import ModelSpecification
+
+
+class OnnxEncoder(EncodingEngine):
+    """A `TextEncoder` over ONNX Runtime. Its one task is the one of its manifest."""
+
+    command: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "astromesh.inference.backends.onnx_runtime.worker")
+    needs: ClassVar[tuple[str, ...]] = ("onnxruntime", "tokenizers")
+    absent: ClassVar[str] = "this node has no ONNX Runtime, so it cannot run encoders itself"
+    extra_hint: ClassVar[str] = "pip install 'astromesh-node[onnx]'"
+
+    def __init__(
+        self,
+        model: ModelSpecification,
+        files: EncoderFiles,
+        *,
+        limits: EngineLimits | None = None,
+        command: Sequence[str] = (),
+        on_change: Callable[[], None] = nobody,
+    ) -> None:
+        super().__init__(model, limits=limits, command=command, on_change=on_change)
+        self._files = files
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return (self._files.manifest.task,)
+
+    async def classify(self, texts: tuple[str, ...], *, timeout_s: float) -> Classification:
+        rows = await self._encode("classify", texts, timeout_s=timeout_s)
+        names = self._files.manifest.labels
+        labels = tuple(
+            tuple(sorted((Label(*pair) for pair in zip(names, row, strict=True)), key=lambda label: (-label.score, label.name)))
+            for row in rows.vectors.numbers()
+        )
+        return Classification(labels, Usage(rows.tokens), rows.truncated)
+
+    async def rerank(self, query: str, documents: tuple[str, ...], *, timeout_s: float) -> Ranking:
+        rows = await self._encode("rerank", documents, query=query, timeout_s=timeout_s)
+        return Ranking(tuple(score for (score,) in rows.vectors.numbers()), Usage(rows.tokens), rows.truncated)
+
+    def _load_frame(self) -> dict[str, Any]:
+        manifest = self._files.manifest
+        length = manifest.max_length or min(self._model.context, DEFAULT_LENGTH_TOKENS)
+        files = {"path": str(self._files.model), "tokenizer": str(self._files.tokenizer), "manifest": asdict(manifest)}
+        return {**super()._load_frame(), **files, "context": length}

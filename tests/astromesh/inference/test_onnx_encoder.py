@@ -1,0 +1,164 @@
+"""An encoder in its worker process, with models that one can compute in one's head."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.rig.eventually import eventually
+from tests.rig.small_encoders import small_encoder
+
+from astromesh.errors import InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable
+from astromesh.inference.backends.onnx_runtime.engine import OnnxEncoder
+from astromesh.inference.backends.supervised import EngineLimits
+from astromesh.inference.batches import ROWS_MAX
+from astromesh.inference.encoder import EncoderFiles
+from astromesh.inference.encoding import TEXTS_MAX, EmbeddingRequest, TextEncoder
+from astromesh.inference.port import ModelSpecification
+
+COMPASS: Mapping[str, Sequence[float]] = {"east": (1.0, 0.0), "north": (0.0, 1.0), "west": (-1.0, 0.0)}
+
+
+def an_encoder(files: EncoderFiles, *, context: int = 64) -> OnnxEncoder:
+    model = ModelSpecification("small", files.model, "0" * 64, context=context, parallel=2, threads=1)
+    return OnnxEncoder(model, files, limits=EngineLimits(restart_pause_s=0.001, restart_pause_max_s=0.01, starts_without_success=3))
+
+
+@asynccontextmanager
+async def started(files: EncoderFiles, *, context: int = 64) -> AsyncIterator[OnnxEncoder]:
+    encoder = an_encoder(files, context=context)
+    try:
+        await encoder.start()
+        yield encoder
+    finally:
+        await encoder.close()
+
+
+async def vectors(encoder: TextEncoder, *texts: str) -> list[list[float]]:
+    return list((await encoder.embed(EmbeddingRequest("small", texts), timeout_s=20)).vectors.numbers())
+
+
+async def test_an_embedding_is_the_mean_of_its_own_tokens_with_the_length_one(tmp_path: Path) -> None:
+    """Beside a longer text it is padded, and the padding counts for nothing."""
+    async with started(small_encoder(tmp_path, COMPASS)) as encoder:
+        east, between, long = await vectors(encoder, "east", "east north", "north north north north west")
+    half = math.sqrt(0.5)
+    assert east == [1.0, 0.0]
+    assert between == pytest.approx([half, half])
+    assert long == pytest.approx([-1 / math.sqrt(17), 4 / math.sqrt(17)])
+
+
+async def test_usage_counts_tokens_and_texts_that_were_cut_are_named(tmp_path: Path) -> None:
+    async with started(small_encoder(tmp_path, COMPASS), context=4) as encoder:
+        told = await encoder.embed(EmbeddingRequest("small", ("east", "east north", "west " * 9 + "north")), timeout_s=20)
+        assert (told.usage.tokens_in, told.usage.tokens_out, told.truncated) == (1 + 2 + 4, 0, (2,))
+        assert list(told.vectors.numbers())[2] == [-1.0, 0.0]
+        assert (encoder.stats.finished, encoder.stats.tokens_in) == (1, 7)
+
+
+async def test_many_texts_come_back_in_their_order_whatever_batches_they_went_in(tmp_path: Path) -> None:
+    words = [("east ", "north ", "west ")[n % 3] * (1 + n % 5) for n in range(3 * ROWS_MAX + 1)]
+    expected = {"e": [1.0, 0.0], "n": [0.0, 1.0], "w": [-1.0, 0.0]}
+    async with started(small_encoder(tmp_path, COMPASS)) as encoder:
+        both = await asyncio.gather(vectors(encoder, *words), vectors(encoder, *reversed(words)))
+    assert both[0] == [expected[word[0]] for word in words]
+    assert both[1] == both[0][::-1]
+
+
+async def test_a_classifier_tells_every_label_best_first(tmp_path: Path) -> None:
+    files = small_encoder(
+        tmp_path,
+        {"thanks": (0.0, 3.0), "idiot": (5.0, 0.0)},
+        nodes="sums",
+        manifest={"task": "classify", "labels": ["rude", "kind"]},
+    )
+    async with started(files) as encoder:
+        told = await encoder.classify(("thanks", "idiot thanks"), timeout_s=20)
+    kind, rude = told.labels
+    assert [label.name for label in kind] == ["kind", "rude"]
+    assert [label.name for label in rude] == ["rude", "kind"]
+    assert rude[0].score == pytest.approx(1 / (1 + math.exp(-2)))
+    assert sum(label.score for label in rude) == pytest.approx(1)
+    assert told.usage.tokens_in == 3
+
+
+async def test_a_cross_encoder_scores_each_document_beside_the_query(tmp_path: Path) -> None:
+    """The graph counts the second text of a pair only, so a query that is taken for a document shows."""
+    files = small_encoder(tmp_path, {"sea": (2.0,), "tax": (-1.0,)}, nodes="second", manifest={"task": "rerank", "activation": "sigmoid"})
+    async with started(files) as encoder:
+        told = await encoder.rerank("tax tax", ("sea", "tax", "sea sea"), timeout_s=20)
+    assert told.scores == pytest.approx([1 / (1 + math.exp(-x)) for x in (2, -1, 4)])
+
+
+@pytest.mark.parametrize(
+    ("manifest", "nodes", "words", "said"),
+    [
+        ({"task": "classify", "labels": ["one"]}, "sums", COMPASS, "2 numbers a text, and its manifest names 1 labels"),
+        ({"task": "rerank"}, "sums", COMPASS, "2 numbers a pair"),
+        ({"pooling": "mean"}, "sums", COMPASS, "a mean is made of rows of tokens"),
+        ({"output": "dreams"}, "rows", COMPASS, "no output 'dreams' but told"),
+        ({"inputs": {"mask": "m"}}, "rows", COMPASS, "its graph takes input_ids, attention_mask"),
+    ],
+)
+async def test_a_model_that_is_not_what_its_manifest_says_is_not_loaded(
+    tmp_path: Path, manifest: dict[str, Any], nodes: str, words: Mapping[str, Sequence[float]], said: str
+) -> None:
+    encoder = an_encoder(small_encoder(tmp_path, words, nodes=nodes, manifest=manifest))
+    try:
+        with pytest.raises(ModelFailed, match=said) as failure:
+            await encoder.start()
+        assert failure.value.definite
+        assert encoder.state == "failed"
+    finally:
+        await encoder.close()
+
+
+async def test_a_file_that_is_no_model_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    files = small_encoder(tmp_path, COMPASS)
+    files.model.write_bytes(b"no protobuf at all")
+    encoder = an_encoder(files)
+    with pytest.raises(ModelFailed, match="cannot be loaded"):
+        await encoder.start()
+    assert encoder.stats.restarts == 0
+    await encoder.close()
+
+
+async def test_what_it_cannot_do_is_refused_by_name(tmp_path: Path) -> None:
+    async with started(small_encoder(tmp_path, COMPASS)) as encoder:
+        with pytest.raises(InvalidRequest, match="cannot classify; it can embed"):
+            await encoder.classify(("east",), timeout_s=20)
+        with pytest.raises(InvalidRequest, match="2 dimensions, not 3") as refused:
+            await encoder.embed(EmbeddingRequest("small", ("east",), dimensions=3), timeout_s=20)
+        assert refused.value.param == "dimensions"
+        with pytest.raises(InvalidRequest, match="0 texts"):
+            await vectors(encoder)
+        with pytest.raises(InvalidRequest, match=f"from 1 to {TEXTS_MAX}"):
+            await vectors(encoder, *["east"] * (TEXTS_MAX + 1))
+        assert await vectors(encoder, "east") == [[1.0, 0.0]]
+
+
+async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
+    async with started(small_encoder(tmp_path, COMPASS)) as encoder:
+        assert encoder.worker_pid is not None
+        psutil.Process(encoder.worker_pid).kill()
+
+        async def again() -> bool:
+            return encoder.stats.restarts == 1
+
+        await eventually(again, 5.0)
+        assert await vectors(encoder, "north") == [[0.0, 1.0]]
+    with pytest.raises(ModelUnavailable, match="unloaded"):
+        await vectors(encoder, "north")
+
+
+async def test_where_onnx_runtime_is_missing_the_command_that_brings_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxEncoder, "needs", ("no_such_runtime",))
+    with pytest.raises(MissingExtra) as missing:
+        await an_encoder(small_encoder(tmp_path, COMPASS)).start()
+    assert "astromesh-node[onnx]" in missing.value.hint
