@@ -12,6 +12,7 @@ from typing import Any
 
 from astromesh.dialogue import Message, ModelRequest, Resume, ToolCall, ToolSchema, Transcript
 from astromesh.errors import InvalidRequest
+from astromesh.inference.grammar import json_grammar, object_grammar
 from astromesh.inference.sampling import SamplingPlan, plan
 
 
@@ -19,13 +20,6 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
     """The request as its worker gets it. Raises `InvalidRequest`."""
     if not request.transcript and request.prompt is None:
         raise InvalidRequest("there are no messages", param="messages")
-    kind = (request.response_format or {}).get("type", "text")
-    if kind != "text":
-        raise InvalidRequest(
-            f"response_format {kind!r} is not possible with a model of this mesh yet",
-            param="response_format",
-            hint="leave it out and ask for JSON in the prompt, or name a provider that has it",
-        )
     if request.tool_choice not in (None, "auto", "none"):
         raise InvalidRequest(
             "a model of this mesh cannot be made to call a tool yet: tool_choice may be 'auto' or 'none'", param="tool_choice"
@@ -37,10 +31,35 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
         "prompt": request.prompt,
         "transcript": [_message(message) for message in request.transcript],
         "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools],
-        "grammar": None,
+        "grammar": _grammar(request.response_format),
         "sampling": asdict(plan(request.sampling)),
         "resume": None if request.resume is None else asdict(request.resume),
     }
+
+
+def _grammar(response_format: Mapping[str, Any] | None) -> str | None:
+    """What the answer is to obey, in OpenAI's words for it."""
+    wish = response_format or {}
+    match wish.get("type", "text"):
+        case "text":
+            return None
+        case "json_object":
+            return object_grammar()
+        case "json_schema":
+            described = wish.get("json_schema")
+            if not isinstance(described, Mapping) or not isinstance(described.get("schema"), Mapping):
+                raise InvalidRequest(
+                    "response_format of type json_schema needs json_schema.schema",
+                    hint='send {"type": "json_schema", "json_schema": {"name": …, "schema": {…}}}',
+                    param="response_format",
+                )
+            return json_grammar(described["schema"], param="response_format", strict=described.get("strict") is True)
+        case kind:
+            raise InvalidRequest(
+                f"response_format {kind!r} is not possible with a model of this mesh",
+                hint="text, json_object and json_schema are",
+                param="response_format",
+            )
 
 
 def _message(message: Message) -> dict[str, Any]:
