@@ -1,7 +1,8 @@
 """`Mesh`: the one object that a driver or a simulator holds. Datagrams, streams and `now` in; datagrams, exchanges and events out.
 
 It does nothing by itself: whoever holds it calls `tick` no later than `deadline`, and after every call drains `datagrams`, `exchanges` and
-`events`. Rules live in `membership` and `catalogue`; here they are wired, and packets are filled.
+`events`. Rules live in `membership`, `catalogue` and `serf`, what comes in is brought to them by `reception` and `exchanges`; here all of
+them are wired, do what is due, follow each other's events, and packets are filled.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from maia.catalogue.courier import Courier
 from maia.catalogue.loads import Loads
 from maia.catalogue.pacing import Urgency
 from maia.config import Address, MeshConfig, Profile, Random
-from maia.errors import DatagramRejected, MisuseError
-from maia.exchanges import PROMPTED_MAX, Exchange, Exchanges
+from maia.errors import MisuseError
+from maia.exchanges import Exchange, Exchanges
 from maia.keyring import Keyring
 from maia.membership.awareness import Awareness
+from maia.membership.hearing import Hearing
 from maia.membership.members import Member, MemberTable, pick
 from maia.membership.probing import Prober, StreamPing
 from maia.membership.reunion import KNOCK_INTERVALS, Reunion
 from maia.membership.rumours import Rumours
 from maia.membership.swim import Swim
 from maia.membership.viewing import Viewer
+from maia.reception import Reception
 from maia.serf.layer import Serf
 from maia.view import (
     Counters,
@@ -49,23 +52,16 @@ from maia.view import (
     OffersChanged,
     SeedAnswered,
 )
-from maia.wire.codec import CHECKSUM_PROTOCOL, DATAGRAM_BYTES_MAX, PART_OVERHEAD, decode, kind_of
+from maia.wire.codec import CHECKSUM_PROTOCOL, PART_OVERHEAD
 from maia.wire.frames import StreamDecoder, StreamMessage
-from maia.wire.hearing import Hearing
 from maia.wire.messages import (
-    Ack,
     Alive,
-    Dead,
-    IndirectPing,
-    Message,
-    Nack,
     Ping,
     Suspect,
-    User,
 )
-from maia.wire.offers import PRIVATE_FROM, Entry, decode_offers
+from maia.wire.offers import Entry
 from maia.wire.outbox import Datagram, Outbox
-from maia.wire.seal import Sealer, seems_sealed
+from maia.wire.seal import Sealer
 from maia.wire.tags import decode_tags, encode_tags
 
 HOUSEKEEPING_S: Final = 5.0
@@ -79,8 +75,8 @@ class Mesh:
         self.config = config
         self.counters = Counters()
         self._random = random
-        self._sealer = Sealer(config.keyring, random=random) if config.keyring is not None else None
-        self._outbox = Outbox(self.counters, sealer=self._sealer, reads_checksums=self._reads_checksums, tells=self._is_known_at)
+        sealer = Sealer(config.keyring, random=random) if config.keyring is not None else None
+        self._outbox = Outbox(self.counters, sealer=sealer, reads_checksums=self._reads_checksums, tells=self._is_known_at)
         self._events: list[MeshEvent] = []
         self._settled = 0
 
@@ -149,6 +145,26 @@ class Mesh:
             note_offers=self._note_offers,
         )
         self._loads = Loads()
+        self._reception = Reception(
+            config,
+            self._table,
+            serf=self._serf,
+            hearing=self._hearing,
+            swim=self._swim,
+            prober=self._prober,
+            reunion=self._reunion,
+            catalogue=self._catalogue,
+            courier=self._courier,
+            loads=self._loads,
+            exchanges=self._exchanges,
+            outbox=self._outbox,
+            events=self._events,
+            counters=self.counters,
+            random=random,
+            notice_stall=self._notice_stall,
+            settle=self._settle,
+            note_offers=self._note_offers,
+        )
         self._viewer = Viewer(self._table, offers=self._catalogue.offers, load=self._loads.seen)
         self._swim.announce()
 
@@ -200,9 +216,9 @@ class Mesh:
 
     def use_keyring(self, keyring: Keyring) -> None:
         """Seal and open with these keys from now on. Raises `MisuseError` where there were none at the start."""
-        if self._sealer is None:
+        if self._outbox.sealer is None:
             raise MisuseError(f"{self.config.name} gossips in the clear: keys are given at the start, to all members")
-        self._sealer = self._outbox.sealer = Sealer(keyring, random=self._random)
+        self._outbox.sealer = Sealer(keyring, random=self._random)
         self.config = replace(self.config, keyring=keyring)
         self._events.append(KeyringChanged())
 
@@ -359,138 +375,9 @@ class Mesh:
         """Take one datagram from the network, whatever it holds; what cannot be read is counted and changes nothing."""
         self.counters.hearing = sender
         try:
-            self._receive(datagram, sender, now)
+            self._reception.take(datagram, sender, now)
         finally:
             self.counters.hearing = None
-
-    def _receive(self, datagram: bytes, sender: Address, now: float) -> None:
-        counters = self.counters
-        if len(datagram) > DATAGRAM_BYTES_MAX:
-            counters.received("rejected", len(datagram))
-            counters.reject("too-long")
-            return
-        try:
-            packet = decode(self._sealer.open(datagram) if self._sealer is not None else datagram)
-        except DatagramRejected as error:
-            counters.received("rejected", len(datagram))
-            counters.reject("sealed" if self._sealer is None and seems_sealed(datagram) else error.reason)
-            if error.reason == "undecryptable" and (self._table.knows(sender) or self._reunion.is_seed(sender)):
-                self._miss_a_key(now)
-            return
-        if self._hearing.unread:
-            self._hearing.opened()
-        counters.received(kind_of(packet.messages[0]) if packet.messages else "rejected", len(datagram))
-        for reason in packet.rejected:
-            counters.reject(reason)
-        self._notice_stall(now)
-        messages = packet.messages
-        if len(messages) > 1:
-            # News that somebody lives comes first, as in memberlist: an accusation beside it may already be refuted.
-            messages.sort(key=lambda message: not isinstance(message, Alive))
-        for message in messages:
-            self._hear(message, sender, now)
-            if len(self._events) > self._settled:
-                self._settle(now)  # at once: the next message may bring the offers of whom this one introduced
-
-    def _miss_a_key(self, now: float) -> None:
-        if self._hearing.unreadable(now) and not self._exchanges.alone:
-            for peer in pick([member for member in self._table.living if member.tags is not None], 1, self._random):
-                self._exchanges.dial(peer.address, join=False)  # it will name the key
-            self._settle(now)
-
-    def _hear(self, message: Message, sender: Address, now: float) -> None:
-        match message:
-            case Ping():
-                self._hear_ping(message, sender, now)
-            case Ack():
-                self._hear_ack(message, sender, now)
-            case Alive() if self._exchanges.alone and message.node not in self._table.by_name:
-                self.counters.reject("alone")
-            case Alive():
-                # A newcomer introduces itself or is introduced by a member. What else is told at an address is meant for whoever had it
-                # before: a node that is given the address of somebody lately dead must not be drawn into his mesh.
-                if self._table.get(message.node) is None and sender != message.address and self._table.at(sender) is None:
-                    self.counters.reject("stranger")
-                else:
-                    self._swim.hear_alive(message, sender, now)
-            case Suspect():
-                self._swim.hear_suspect(message, sender, now)
-            case Dead():
-                self._swim.hear_dead(message, sender, now)
-            case Nack():
-                self._prober.nacked(message.sequence)
-            case IndirectPing():
-                self._hear_indirect_ping(message, message.source or sender, now)
-            case User():
-                self._hear_user(message, sender, now)
-            case _:
-                assert_never(message)
-
-    def _hear_ping(self, ping: Ping, sender: Address, now: float) -> None:
-        if ping.node and ping.node != self.config.name:
-            self.counters.reject("ping-for-another")
-            return
-        answer_to = ping.source or sender
-        if not self.config.admits(answer_to):
-            self.counters.reject("beyond-loopback")
-            return
-        member = self._table.get(ping.source_node)
-        ours = member is not None and member.tags is not None
-        ack = Ack(ping.sequence, b"", self._catalogue.root, self._loads.own) if ours else Ack(ping.sequence)
-        self._outbox.say(answer_to, ack)
-        if member is None or member.address != answer_to:
-            # It counts us among the living and we do not know it: we lost our state, or its side of a partition comes back.
-            if ping.source_node and not self._swim.leaving and not self._exchanges.alone and self._reunion.prompt(answer_to, now):
-                self._exchanges.dial(answer_to, join=False, most=PROMPTED_MAX)
-        elif member.status != "alive":
-            self._outbox.say(answer_to, member.as_known(teller=self.config.name))
-
-    def _hear_indirect_ping(self, request: IndirectPing, requester: Address, now: float) -> None:
-        if self._table.at(requester) is None:
-            self.counters.reject("stranger")
-            return
-        # Only members are pinged for others: anybody else's address would be a third party, at whom we were pointed.
-        target = self._table.get(request.node)
-        if target is not None and target.address == request.target:
-            self._prober.relay(request, requester, now)
-        elif request.wants_nack:
-            self._outbox.say(requester, Nack(request.sequence))
-
-    def _hear_ack(self, ack: Ack, sender: Address, now: float) -> None:
-        member = self._prober.acked(ack.sequence, now)
-        if ack.load != b"":
-            self._hear_load(ack.load, member, sender, now)
-        if member is not None:
-            if ack.root:
-                self._courier.compare(ack.root, member.address, now)
-            return
-        self._exchanges.hear_lost(ack.sequence, now)
-
-    def _hear_load(self, load: bytes | None, probed: Member | None, sender: Address, now: float) -> None:
-        if load is None:
-            self.counters.reject("bad-load")
-        elif self._table.at(sender) is None:
-            self.counters.reject("stranger")
-        elif probed is not None and probed.living and probed.address == sender:  # otherwise too late, or nobody's answer
-            self._loads.hear(probed.name, load, now)
-
-    def _hear_user(self, message: User, sender: Address, now: float) -> None:
-        if not message.body or message.body[0] < PRIVATE_FROM:
-            if not self._exchanges.alone:
-                self._serf.hear(message.body, now)
-                self._settle(now)
-            return
-        member = self._table.at(sender)
-        if member is None or member.tags is None:
-            self.counters.reject("stranger")
-            return
-        try:
-            offers = decode_offers(message.body)
-        except DatagramRejected as error:
-            self.counters.reject(error.reason)
-            return
-        self._note_offers(self._courier.hear(offers, sender, now), now)
-        self._settle(now)
 
     # --- streams ---
 

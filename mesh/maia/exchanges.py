@@ -13,6 +13,7 @@ from maia.catalogue.courier import Courier
 from maia.config import Address, MeshConfig
 from maia.errors import DatagramRejected
 from maia.keyring import FINGERPRINT_BYTES
+from maia.membership.hearing import Hearing
 from maia.membership.members import Member, MemberTable
 from maia.membership.probing import Prober, StreamPing
 from maia.membership.reunion import Reunion
@@ -21,7 +22,6 @@ from maia.serf.layer import Serf
 from maia.view import Counters, MeshEvent, SeedAnswered
 from maia.wire.codec import encode
 from maia.wire.frames import StreamDecoder, StreamMessage, encode_push_pull
-from maia.wire.hearing import Hearing
 from maia.wire.messages import STATE_ALIVE, STATE_DEAD, STATE_LEFT, STATE_SUSPECT, Ack, Dead, NodeState, Ping, PushPull
 from maia.wire.offers import KEYS_MAX, Entry, decode_exchange
 from maia.wire.outbox import Outbox
