@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,7 +59,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """An answer that broke off: its tokens so far, and the ends of the batches by which its prompt was read. Its seed is in the sampling."""
+    """An answer that broke off: its tokens so far, and the ends of the batches that read its prompt. Its seed is in the sampling."""
 
     tokens: tuple[int, ...]
     borders: tuple[int, ...]
@@ -154,3 +156,55 @@ class ModelReply:
 
 ModelEvent = AnswerBegan | TextDelta | ToolCallDelta | ModelReply
 """What a completion streams: perhaps `AnswerBegan`, any number of deltas, then exactly one `ModelReply`."""
+
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """`(texts, dimensions)` float32, little-endian, row after row; of embeddings every row has the length 1.
+
+    Bytes, because a node only passes them on: it has no use for an array library, and an idle one may not load it.
+    """
+
+    dimensions: int
+    data: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1 or len(self.data) % (_FLOAT_BYTES * self.dimensions):
+            raise ValueError(f"{len(self.data)} bytes are no rows of {self.dimensions} numbers")
+
+    def __len__(self) -> int:
+        return len(self.data) // (_FLOAT_BYTES * self.dimensions)
+
+    def rows(self) -> Iterator[bytes]:
+        size = _FLOAT_BYTES * self.dimensions
+        return (self.data[start : start + size] for start in range(0, len(self.data), size))
+
+    def numbers(self) -> Iterator[list[float]]:
+        """Row by row: a large answer holds a million, and making them all at once would hold the interpreter."""
+        for row in self.rows():
+            numbers = array("f", row)
+            if sys.byteorder == "big":
+                numbers.byteswap()
+            yield numbers.tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """`dimensions`: how many numbers each vector must have; None takes what the model makes."""
+
+    model: str
+    texts: tuple[str, ...] = field(repr=False)
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One row for each text, in their order. `truncated`: the places of those that were longer than the model reads, and were cut."""
+
+    vectors: Vectors
+    usage: Usage
+    model: str
+    truncated: tuple[int, ...] = ()

@@ -143,7 +143,9 @@ spec:
   mesh: {enabled: true, cluster_id: home, serf: true, node_name: kitchen, bind: "127.0.0.1:7946", advertise: 192.168.1.20,
     seeds: [http://gateway:8000, gateway, "gateway:7946"], profile: lan, keyring_file: /etc/astromesh/keys, mdns: true,
     heartbeat_interval: 5, gossip_interval: 2, gossip_fanout: 3, failure_timeout: 15, dead_timeout: 30}
-  inference: {models_dir: models, models: [{name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 9}, {name: b, pull: b}]}
+  inference:
+    models_dir: models
+    models: [{name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 512}, {name: b, pull: b}]
   tools: {modules: [my.tools]}
   observability: {otlp: http://collector:4317}
   auth: {keys: []}
