@@ -16,9 +16,9 @@ from maia.catalogue.catalogue import Catalogue
 from maia.catalogue.courier import Courier
 from maia.catalogue.loads import Loads
 from maia.catalogue.pacing import Urgency
-from maia.config import Address, MeshConfig, Profile, Random
+from maia.config import Address, MeshConfig, Random
 from maia.errors import MisuseError
-from maia.exchanges import Exchange, Exchanges
+from maia.exchanges import Exchange, Exchanges, push_pull_interval_s
 from maia.keyring import Keyring
 from maia.membership.awareness import Awareness
 from maia.membership.hearing import Hearing
@@ -65,7 +65,6 @@ from maia.wire.seal import Sealer
 from maia.wire.tags import decode_tags, encode_tags
 
 HOUSEKEEPING_S: Final = 5.0
-PUSH_PULL_SCALE_FROM: Final = 32  # members; above it memberlist makes exchanges rarer by the logarithm
 
 
 class Mesh:
@@ -181,23 +180,11 @@ class Mesh:
         It is known "at once", unless this node changes more than its share; mere "figures" are offered once a second. Until then the value
         before stays on offer, and only the last one is offered after it.
         """
-        if not self._courier.ready(urgency, now):
-            self._catalogue.hold(key, value, urgency)
-            self._courier.held(now)
-            return
-        entry = self._catalogue.offer(key, value)
-        if entry is not None:
-            self._changed_own([entry], now, urgency=urgency)
+        self._note_offers(self._courier.offer(key, value, now, urgency=urgency), now)
 
     def withdraw(self, key: str, *, now: float) -> None:
         """Empty a slot; one that is empty stays so."""
-        if not self._courier.ready("at once", now):
-            self._catalogue.hold(key, None, "at once")
-            self._courier.held(now)
-            return
-        entry = self._catalogue.withdraw(key)
-        if entry is not None:
-            self._changed_own([entry], now)
+        self._note_offers(self._courier.offer(key, None, now), now)
 
     def report_load(self, value: bytes) -> None:
         """Say from now on with every ack to a Maia node how busy this one is. Raises `MisuseError` for more than 24 bytes."""
@@ -485,10 +472,6 @@ class Mesh:
         self._events.append(GenerationRaised(self.config.generation))
         self._settled = len(self._events)
 
-    def _changed_own(self, entries: list[Entry], now: float, *, urgency: Urgency = "at once") -> None:
-        self._courier.changed(entries, now, urgency=urgency)
-        self._note_offers(entries, now)
-
     def _note_offers(self, news: list[Entry], now: float) -> None:
         for name, generation in {entry.node: entry.generation for entry in news}.items():
             member = self._table.get(name)
@@ -508,11 +491,3 @@ class Mesh:
         self.counters.health = self._awareness.score
         self.counters.rumours = len(self._rumours)
         return self._viewer.view(now)
-
-
-def push_pull_interval_s(profile: Profile, living_count: int) -> float:
-    """How long between two exchanges of one node, on average."""
-    scale = 1
-    if living_count > PUSH_PULL_SCALE_FROM:
-        scale += math.ceil(math.log2(living_count / PUSH_PULL_SCALE_FROM))
-    return profile.push_pull_interval_s * scale

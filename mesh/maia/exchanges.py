@@ -6,11 +6,12 @@ its number comes back, with an answer or without one. A ping by stream is one of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from maia.catalogue.courier import Courier
-from maia.config import Address, MeshConfig
+from maia.config import Address, MeshConfig, Profile
 from maia.errors import DatagramRejected
 from maia.keyring import FINGERPRINT_BYTES
 from maia.membership.hearing import Hearing
@@ -28,6 +29,7 @@ from maia.wire.outbox import Outbox
 from maia.wire.tags import decode_tags
 
 EXCHANGE_TIMEOUT_S: Final = 10.0  # memberlist's TCP timeout on a LAN, for the whole of it
+PUSH_PULL_SCALE_FROM: Final = 32  # members; above it memberlist makes exchanges rarer by the logarithm
 EXCHANGES_MAX: Final = 16  # dialled at once; a node that joins needs one, and sixteen seeds that hang must not take all streams
 PROMPTED_MAX: Final = 8  # of them at the word of somebody whom we do not know, who may have named an address where nobody answers
 INTRODUCED_MAX: Final = (
@@ -273,6 +275,14 @@ class Exchanges:
             self._outbox.say(newcomer.address, self._table.me.as_alive())
             if newcomer.tags is not None:
                 self._courier.introduce(newcomer.address)
+
+
+def push_pull_interval_s(profile: Profile, living_count: int) -> float:
+    """How long between two exchanges of one node, on average."""
+    scale = 1
+    if living_count > PUSH_PULL_SCALE_FROM:
+        scale += math.ceil(math.log2(living_count / PUSH_PULL_SCALE_FROM))
+    return profile.push_pull_interval_s * scale
 
 
 def _split(fingerprints: bytes) -> list[bytes]:

@@ -144,12 +144,23 @@ class Courier:
         if urgency == "figures":
             self._figures_s = now
 
-    def ready(self, urgency: Urgency, now: float) -> bool:
-        """Whether a change made now would be with everyone at once; otherwise hold it, or the root tells everyone to ask for it."""
-        return self._ready_s(urgency, now) <= now
+    def offer(self, key: str, value: bytes | None, now: float, *, urgency: Urgency = "at once") -> list[Entry]:
+        """Put a value into an own slot, or with None empty it. Returns the entry that this made, if it made one now.
 
-    def held(self, now: float) -> None:
-        """The catalogue holds something."""
+        Raises `MisuseError` over a limit; nothing is changed then.
+        """
+        if self._ready_s(urgency, now) > now:
+            # It would not be with everyone at once, and a root that has it would tell everyone to ask for it.
+            self._catalogue.hold(key, value, urgency)
+            self._look_at_held(now)
+            return []
+        entry = self._catalogue.withdraw(key) if value is None else self._catalogue.offer(key, value)
+        if entry is None:
+            return []
+        self.changed([entry], now, urgency=urgency)
+        return [entry]
+
+    def _look_at_held(self, now: float) -> None:
         self._release_s = min(self._release_s, max(now, self._release_due_s(now)))
 
     def _ready_s(self, urgency: Urgency, now: float) -> float:
@@ -167,7 +178,7 @@ class Courier:
     def _release(self, now: float) -> list[Entry]:
         released: list[Entry] = []
         for urgency in URGENCIES:
-            if self._catalogue.holds(urgency) and self.ready(urgency, now):
+            if self._catalogue.holds(urgency) and self._ready_s(urgency, now) <= now:
                 made = self._catalogue.release(urgency)
                 self.changed(made, now, urgency=urgency)
                 released += made
@@ -205,7 +216,7 @@ class Courier:
         more = any(one.receivers for one in self._rounds.values()) or any(self._changed.values())
         self._push_s = now + PUSH_PAUSE_S if more else math.inf
         if not receivers:
-            self.held(now)
+            self._look_at_held(now)
 
     def _begin_round(self, urgency: Urgency) -> None:
         own = [self._catalogue.entry(self._catalogue.me, key) for key in self._changed[urgency]]

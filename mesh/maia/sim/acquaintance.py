@@ -6,7 +6,8 @@ else may, and leaves behind what those introductions would have left.
 
 from __future__ import annotations
 
-from maia.core import Mesh, push_pull_interval_s
+from maia.core import Mesh
+from maia.exchanges import push_pull_interval_s
 from maia.membership.members import Member
 from maia.sim.world import World
 from maia.wire.offers import Entry

@@ -38,13 +38,7 @@ class Node:
         )
 
     def offer(self, key: str, value: bytes, *, now: float = 0.0, urgency: Urgency = "at once") -> None:
-        if not self.courier.ready(urgency, now):
-            self.catalogue.hold(key, value, urgency)
-            self.courier.held(now)
-            return
-        made = self.catalogue.offer(key, value)
-        assert made is not None
-        self.courier.changed([made], now, urgency=urgency)
+        self.courier.offer(key, value, now, urgency=urgency)
 
 
 class Network:
