@@ -68,10 +68,12 @@ class MeshMembership:
         self._driver: MeshDriver | None = None
         self._board: Switchboard | None = None
         self._unanswered = ""  # what to say while this node is alone although it has seeds
+        self._unwritten = ""  # why the record on disk is behind
         self._retired = False
         self._moving = asyncio.Lock()  # one join or leave at a time: each ends with a whole life
         self._writing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: set[asyncio.Task[None]] = set()  # carried through, whoever stops
+        self._looking: set[asyncio.Task[None]] = set()  # for ever, until this node stops
         self._listeners: list[Callable[[MeshEvent], None]] = []
 
     @property
@@ -95,7 +97,7 @@ class MeshMembership:
         """
         self._board = board
         await self._begin_life()
-        self._own(asyncio.create_task(self._tell_rejections(), name="telling what the mesh refused"))
+        _own(self._looking, asyncio.create_task(self._tell_rejections(), name="telling what the mesh refused"))
         seeds = (*self._record.joined, *(str(seed) for seed in self._settings.join))
         if self._record.left:
             log.warning(
@@ -103,16 +105,18 @@ class MeshMembership:
                 ", ".join(seeds) or "none",
             )
         elif seeds:
-            self._own(asyncio.create_task(self._look_for(tuple(dict.fromkeys(seeds))), name="joining the mesh"))
+            _own(self._looking, asyncio.create_task(self._look_for(tuple(dict.fromkeys(seeds))), name="joining the mesh"))
 
     async def stop(self) -> None:
-        """Says goodbye, so that nobody has to find out."""
-        for task in self._tasks:
+        """Says goodbye, so that nobody has to find out. Afterwards the record on disk is what was seen last."""
+        for task in self._looking:
             task.cancel()
+        await asyncio.gather(*self._looking, *self._begun, return_exceptions=True)
         if self._driver is not None:
             await self._driver.leave(timeout_s=GOODBYE_S)
             await self._driver.stop()
             self.keys.follow()
+        await asyncio.gather(*self._begun, return_exceptions=True)
         await self.keys.close()
 
     async def join(self, address: str) -> int:
@@ -141,7 +145,7 @@ class MeshMembership:
         Once begun it is carried through, whoever asked and is gone by then: half of it would be a node that is neither here nor there.
         """
         task = asyncio.create_task(self._begin_alone(), name="leaving the mesh")
-        self._own(task)
+        _own(self._begun, task)
         await asyncio.shield(task)
 
     async def _begin_alone(self) -> None:
@@ -190,7 +194,8 @@ class MeshMembership:
 
     def warnings(self) -> tuple[str, ...]:
         alone = self.view is None or not any(member.usable for member in self.view.peers)
-        return (*([self._unanswered] if self._unanswered and alone else []), *self.keys.warnings())
+        said = (self._unanswered if alone else "", self._unwritten)
+        return (*filter(None, said), *self.keys.warnings())
 
     def link(self, name: str) -> Mapping[str, Any]:
         stats = self._board.stats().links.get(name) if self._board else None
@@ -291,12 +296,12 @@ class MeshMembership:
                 log.info("%s is back", name)
             case IncarnationRaised(incarnation):
                 self._record = self._record.raised(incarnation=incarnation)
-                self._own(asyncio.create_task(self._save(), name="writing node.json"))
+                _own(self._begun, asyncio.create_task(self._save(), name="writing node.json"))
             case KeyringChanged() | KeyMissing():
                 self.keys.hear(event)
             case GenerationRaised(generation):
                 self._record = self._record.raised(generation=generation)
-                self._own(asyncio.create_task(self._save(), name="writing node.json"))
+                _own(self._begun, asyncio.create_task(self._save(), name="writing node.json"))
         self._tell(event)
 
     def _tell(self, event: MeshEvent) -> None:
@@ -308,13 +313,26 @@ class MeshMembership:
             self._board.hang_up(name, why)
 
     async def _save(self) -> None:
-        """Writes the record as it is when its turn comes, which is never older than when it was asked for."""
-        async with self._writing:
-            await asyncio.to_thread(self._file.write, self._record)
+        """Writes the record as it is when its turn comes, which is never older than when it was asked for.
 
-    def _own(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        Where the disk does not take it, the mesh goes on: what it says is recovered from the others, only later.
+        """
+        async with self._writing:
+            try:
+                await asyncio.to_thread(self._file.write, self._record)
+            except OSError as failure:
+                self._unwritten = (
+                    f"{self._file.path} cannot be written ({failure.strerror}): after a restart this node may not know whom it joined or "
+                    "that it left. Make the file and its folder writable for it; it tries again with the next change"
+                )
+                log.error("%s", self._unwritten)
+            else:
+                self._unwritten = ""
+
+
+def _own(tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def check_seeds(seeds: Iterable[HostPort]) -> None:

@@ -54,7 +54,7 @@ class Record:
 class RecordFile:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / "node.json"
+        self.path = folder / "node.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -88,7 +88,7 @@ class RecordFile:
     def read(self) -> Record:
         """What is kept; nothing of a node that never ran. Raises `ConfigurationError` for a file that is damaged."""
         try:
-            said = json.loads(self._path.read_text())
+            said = json.loads(self.path.read_text())
             return Record(
                 generation=int(said["generation"]),
                 incarnation=int(said["incarnation"]),
@@ -99,15 +99,15 @@ class RecordFile:
             return Record(generation=0)
         except (OSError, ValueError, KeyError, TypeError) as failure:
             raise ConfigurationError(
-                f"{self._path} cannot be read: {failure}",
+                f"{self.path} cannot be read: {failure}",
                 hint="restore it, or move it away: the node is the same one by its key, and only has to be told again whom to join",
             ) from failure
 
     def write(self, record: Record) -> None:
         """Replaces the file; after a crash it is the old one or the new one."""
-        part = self._path.with_suffix(".part")
+        part = self.path.with_suffix(".part")
         with part.open("w") as file:
             json.dump(asdict(record), file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(self._path)
+        part.replace(self.path)
