@@ -231,6 +231,28 @@ class MeshOff(AstromeshError):
     """This node keeps to itself: it was told so."""
 
     code = "mesh_off"
+# What agents remember.
+
+
+class MemoryUnavailable(AstromeshError):
+    """Conversations can be neither read nor kept now. A run that had begun did happen, and its turn is not part of the history."""
+
+    code = "memory_unavailable"
+
+
+class TurnTooLarge(CallersMistake):
+    """More was said in one turn than a history keeps."""
+
+    code = "turn_too_large"
+    definite = False
+
+
+class NothingRemembered(CallersMistake):
+    """The agent has no memory, so there is no history of it."""
+
+    code = "agent_without_memory"
+
+
     definite = True
 
 

@@ -14,6 +14,7 @@ from astromesh.fleet.loads import Load
 from astromesh.fleet.roster import Roster
 from astromesh.memory.backends.in_memory import InMemory
 from astromesh.memory.port import ConversationMemory
+from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import ModelProvider
@@ -47,7 +48,8 @@ def an_agent(
     turns: int = 4,
     tools: Iterable[Tool] = (),
     memory: ConversationMemory | None = None,
-    window_turns: int = 20,
+    window: Window = Window(turns_max=20),
+    forgets_after_s: float | None = None,
     timeout_s: float = 60.0,
     warnings: tuple[str, ...] = (),
 ) -> Agent:
@@ -66,7 +68,8 @@ def an_agent(
         timeout_s=timeout_s,
         toolbox=toolbox,
         memory=memory,
-        window_turns=window_turns,
+        window=window,
+        forgets_after_s=forgets_after_s,
         document={"kind": "Agent", "metadata": {"name": name}},
         warnings=warnings,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from astromesh.dialogue import ToolSchema
+from astromesh.dialogue import ToolSchema, Transcript
 from astromesh.orchestration.prompt import Template
 
 
@@ -26,3 +26,4 @@ class Answer:
 
     text: str
     by: str
+    work: Transcript = ()  # the calls of tools that led to it, and their results

@@ -14,8 +14,8 @@ from astromesh.orchestration.plan import Answer, Part
 def whole_run(part: Part, query: str, *, context: Mapping[str, Any], history: Transcript | None = None) -> Script[Answer]:
     """From a question to an answer that is remembered, if this agent remembers.
 
-    What is kept is the question as it was asked and the answer: the rendered context belongs to its turn alone. With a `history`, the
-    caller keeps the conversation: nothing is recalled and nothing remembered.
+    What is kept is the whole turn: the question as it was asked, the calls of tools with their results, and the answer. The rendered
+    context belongs to its turn alone. With a `history`, the caller keeps the conversation: nothing is recalled and nothing remembered.
     """
     remembers = part.remembers and history is None
     past = (yield from Recall()) if remembers else history or ()
@@ -29,5 +29,5 @@ def whole_run(part: Part, query: str, *, context: Mapping[str, Any], history: Tr
     )
     answer = yield from react(part, opening)
     if remembers:
-        yield from Remember((Message("user", query), Message("assistant", answer.text)))
+        yield from Remember((Message("user", query), *answer.work, Message("assistant", answer.text)))
     return answer

@@ -8,6 +8,7 @@ from typing import Any
 
 from astromesh.dialogue import Sampling
 from astromesh.memory.port import ConversationMemory
+from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.providers.port import ModelProvider
 from astromesh.tools.toolbox import Toolbox
@@ -26,6 +27,7 @@ class Agent:
     timeout_s: float
     toolbox: Toolbox
     memory: ConversationMemory | None
-    window_turns: int
+    window: Window  # what of a conversation its prompt gets
+    forgets_after_s: float | None  # a conversation that nobody went on with for so long; None: never
     document: Mapping[str, Any]  # as it was written, secrets masked
     warnings: tuple[str, ...] = field(default=())

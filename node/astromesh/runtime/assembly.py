@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astromesh.errors import AgentUnusable
-from astromesh.memory.port import ConversationMemory
+from astromesh.errors import AgentUnusable, MemoryUnavailable
+from astromesh.memory.port import ConversationMemory, Openable
+from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import Checkable
@@ -19,7 +21,7 @@ from astromesh.tools.toolbox import Toolbox
 if TYPE_CHECKING:
     from astromesh.providers.port import ModelProvider
     from astromesh.specs.agent import Agent as AgentResource
-    from astromesh.specs.agent import Orchestration
+    from astromesh.specs.agent import Orchestration, Remembering
     from astromesh.specs.provider import Provider
 
 
@@ -64,18 +66,35 @@ class Providers:
 
 
 class Assembly:
-    """Agents of one node: they share its memory and its providers."""
+    """Agents of one node: they share its memories and its providers."""
 
-    def __init__(self, *, providers: Providers, defaults: Orchestration) -> None:
+    def __init__(self, *, providers: Providers, defaults: Orchestration, conversations: Path) -> None:
+        """`conversations`: the file for what agents remember, if any does; nothing is opened before `open_memories`."""
         self._providers = providers
         self._defaults = defaults
-        self._memory: ConversationMemory | None = None
+        self._conversations = conversations
+        self._memories: dict[str, ConversationMemory] = {}
+
+    async def open_memories(self) -> tuple[str, ...]:
+        """What somebody should know of them. One that cannot be opened is tried again whenever an agent needs it."""
+        said: list[str] = []
+        for memory in self._memories.values():
+            if isinstance(memory, Openable):
+                try:
+                    said += await memory.open()
+                except MemoryUnavailable as failure:
+                    said.append(f"{failure.message}. {failure.hint}")
+        return tuple(said)
+
+    async def close_memories(self) -> None:
+        for memory in self._memories.values():
+            await memory.close()
 
     def agent(self, document: AgentResource) -> Agent:
         """Raises `AgentUnusable` with the place of what cannot be."""
         limits = document.limits(self._defaults)
         toolbox = Toolbox(lookup("tool", name)() for name in document.tools)
-        turns = document.remembered_turns
+        remembering = document.remembering
         return Agent(
             name=document.name,
             namespace=document.namespace,
@@ -86,7 +105,7 @@ class Assembly:
                 context=Template(document.context_prompt, where=document.place("spec.prompts.context")),
                 turns=limits.iterations,
                 tools=toolbox.schemas,
-                remembers=turns is not None,
+                remembers=remembering is not None,
             ),
             model=document.model.model,
             model_source="local" if document.model.is_local else document.model.served_by,
@@ -94,8 +113,9 @@ class Assembly:
             sampling=document.sampling,
             timeout_s=limits.timeout_s,
             toolbox=toolbox,
-            memory=None if turns is None else self._shared_memory(),
-            window_turns=turns or 0,
+            memory=None if remembering is None else self._memory(remembering.backend),
+            window=_window(remembering),
+            forgets_after_s=None if remembering is None else remembering.ttl_s,
             document=document.as_document(),
             warnings=tuple(str(warning) for warning in document.warnings),
         )
@@ -109,10 +129,17 @@ class Assembly:
             raise AgentUnusable(f"{document.place('spec.model.primary')}: {server.message}", hint=server.remedy)
         return self._providers.client(server, timeout_s=target.timeout)
 
-    def _shared_memory(self) -> ConversationMemory:
-        if self._memory is None:
-            self._memory = lookup("memory", "in_memory")()
-        return self._memory
+    def _memory(self, backend: str) -> ConversationMemory:
+        if backend not in self._memories:
+            kind = lookup("memory", backend)
+            self._memories[backend] = kind(self._conversations) if backend == "sqlite" else kind()
+        return self._memories[backend]
+
+
+def _window(remembering: Remembering | None) -> Window:
+    if remembering is None:
+        return Window(turns_max=0)
+    return Window(remembering.turns_max, remembering.tokens_max, folds=remembering.strategy == "summary")
 
 
 def assemble(

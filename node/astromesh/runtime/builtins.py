@@ -10,6 +10,7 @@ Kind = Literal["engine", "memory", "provider", "tool"]
 TABLE: dict[tuple[Kind, str], str] = {
     ("engine", "llama_cpp"): "astromesh.inference.backends.llama_cpp.engine:LlamaCppEngine",
     ("memory", "in_memory"): "astromesh.memory.backends.in_memory:InMemory",
+    ("memory", "sqlite"): "astromesh.memory.backends.sqlite:Sqlite",
     ("provider", "openai_compat"): "astromesh.providers.backends.openai_compat:OpenAICompat",
     ("tool", "datetime_now"): "astromesh.tools.backends.datetime_now:DatetimeNow",
 }

@@ -160,7 +160,7 @@ class AgentRuntime:
 
     async def _conduct(self, agent: Agent, request: RunRequest, events: RunEvents, *, run_id: str, timeout_s: float) -> None:
         session_id = request.session_id or uuid4().hex
-        conversation = Conversation(agent.name, session_id)
+        conversation = Conversation(agent.name, session_id, agent.namespace)
         began_at = perf_counter()
         trace = Trace(run_id, agent.name, time(), self._node)
         self.traces.add(trace)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from astromesh.dialogue import FinishReason, Message, ModelReply, ModelRequest, TextDelta, Transcript, Usage
 from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
 from astromesh.errors import AstromeshError, DeadlineExceeded
-from astromesh.memory.port import Conversation
-from astromesh.memory.window import sliding_window
+from astromesh.memory.port import Conversation, Turn
+from astromesh.memory.window import estimated_tokens, in_prompt
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.events import RunEvents
 from astromesh.runtime.models import Models, Routed
@@ -55,6 +56,7 @@ class Stage:
         self._trace = trace
         self._began_at = began_at
         self._deadline = deadline
+        self._turn_id = uuid4().hex  # not the request's id, which a client may say twice
         self._tokens = 0
         self.tally = Tally()
 
@@ -144,12 +146,18 @@ class Stage:
         return results
 
     async def _recall(self) -> Transcript:
-        memory = self._agent.memory
-        return sliding_window(await memory.turns(self._conversation), turns_max=self._agent.window_turns) if memory else ()
+        memory, window = self._agent.memory, self._agent.window
+        if memory is None:
+            return ()
+        history = await memory.recall(self._conversation, now=time(), turns_max=window.turns_read_max)
+        return in_prompt(history, window, lambda turn: estimated_tokens(turn.said))
 
     async def _remember(self, effect: Remember) -> None:
-        if self._agent.memory is not None:
-            await self._agent.memory.remember(self._conversation, effect.turn)
+        memory, after_s = self._agent.memory, self._agent.forgets_after_s
+        if memory is not None:
+            now = time()
+            turn = Turn(self._turn_id, now, effect.turn)
+            await memory.remember(self._conversation, turn, expires_at=None if after_s is None else now + after_s)
 
     async def _note(self, note: Note) -> None:
         data: Mapping[str, Any] = note.data

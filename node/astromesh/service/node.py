@@ -41,6 +41,7 @@ from maia.drivers.switchboard import Switchboard
 log = logging.getLogger(__name__)
 
 GRACE_S = 20.0  # what is under way gets to end when the node is told to stop
+CONVERSATIONS_FILE = "conversations.sqlite3"  # in the data directory
 LINGERING_S = 2.0  # what connections get to close after the last answer
 
 
@@ -91,7 +92,8 @@ class Node:
         for broken in configuration.broken:
             if broken.kind == "Agent" and broken.name:
                 self.runtime.broken[broken.name] = str(broken.mistakes[0])
-        assembly = Assembly(providers=providers, defaults=runtime.spec.defaults.orchestration)
+        conversations = self.settings.data / CONVERSATIONS_FILE
+        assembly = Assembly(providers=providers, defaults=runtime.spec.defaults.orchestration, conversations=conversations)
 
         def report(name: str, mistake: AgentUnusable) -> None:
             self.runtime.broken[name] = mistake.message
@@ -102,6 +104,8 @@ class Node:
         for problem in problems:
             log.warning("%s", problem)
         self.house.metrics.watch(self.local.figures)
+        stack.push_async_callback(assembly.close_memories)
+        problems += await assembly.open_memories()
         stack.push_async_callback(self.local.close)
         self.local.load()
         stack.push_async_callback(self.health.close)

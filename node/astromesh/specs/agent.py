@@ -20,6 +20,8 @@ from astromesh.specs.section import Json, Metadata, Seconds, Secret, Section, Te
 ITERATIONS_DEFAULT = 10
 TIMEOUT_DEFAULT_S = 300.0  # of one run: ten answers of a small model on a laptop without a GPU take minutes
 WINDOW_TURNS_DEFAULT = 20
+TURNS_MAX = 1000
+BUDGET_TOKENS_DEFAULT = 2048  # half of the context that a local model gets by default
 
 Pattern = Literal["react", "plan_and_execute", "parallel_fan_out", "pipeline", "supervisor", "swarm", "team"]
 Strategy = Literal["cost_optimized", "latency_optimized", "quality_first", "round_robin", "capability_match"]
@@ -196,7 +198,7 @@ class ConversationalMemory(Section):
 
     backend: Literal["sqlite", "redis", "postgres", "in_memory"] | None = None
     strategy: Literal["sliding_window", "summary", "token_budget"] | None = None
-    max_turns: int | None = Field(default=None, ge=1, le=1000, examples=[20])
+    max_turns: int | None = Field(default=None, ge=1, le=TURNS_MAX, examples=[20])
     max_tokens: int | None = Field(default=None, ge=1)
     ttl: Seconds | None = None
     connection: Secret | None = None
@@ -317,6 +319,17 @@ class Limits:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Remembering:
+    """What an agent keeps of a conversation. `turns_max` and `tokens_max` are of its prompts: what is kept is bounded by the memory."""
+
+    backend: Literal["in_memory", "sqlite"]
+    strategy: Literal["sliding_window", "summary", "token_budget"]
+    turns_max: int
+    tokens_max: int | None
+    ttl_s: float | None  # since the last turn
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent(Resource[AgentSpec]):
     @property
@@ -350,10 +363,22 @@ class Agent(Resource[AgentSpec]):
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @property
-    def remembered_turns(self) -> int | None:
-        """How many turns of its conversation it sees; None: it remembers nothing."""
-        conversational = self.spec.memory.conversational
-        return None if conversational is None else conversational.max_turns or WINDOW_TURNS_DEFAULT
+    def remembering(self) -> Remembering | None:
+        """What it remembers of a conversation, and where; None: nothing."""
+        said = self.spec.memory.conversational
+        if said is None:
+            return None
+        # Backends that do not exist yet are warned about; a conversation that was to outlive the node does so in the one that does.
+        backend: Literal["in_memory", "sqlite"] = "in_memory" if said.backend == "in_memory" else "sqlite"
+        strategy = said.strategy or "sliding_window"
+        budget = strategy == "token_budget"
+        return Remembering(
+            backend,
+            strategy,
+            turns_max=said.max_turns or (TURNS_MAX if budget else WINDOW_TURNS_DEFAULT),
+            tokens_max=said.max_tokens or (BUDGET_TOKENS_DEFAULT if budget else None),
+            ttl_s=said.ttl,
+        )
 
     def limits(self, defaults: Orchestration | None = None) -> Limits:
         """Its own, else `spec.defaults.orchestration` of the node, else the shipped ones."""

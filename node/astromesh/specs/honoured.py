@@ -36,6 +36,7 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         "spec.orchestration.pattern", "spec.orchestration.max_iterations", "spec.orchestration.timeout_seconds",
         "spec.tools[].type", "spec.tools[].name",
         "spec.memory.conversational.backend", "spec.memory.conversational.strategy", "spec.memory.conversational.max_turns",
+        "spec.memory.conversational.max_tokens", "spec.memory.conversational.ttl",
     ),
     "ProviderConfig": (
         *_ENVELOPE,
@@ -93,9 +94,7 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
         "spec.tools[].max_result_tokens": "is not enforced: the result goes to the model whole",
         "spec.tools[].rate_limit": "is not enforced",
         "spec.tools[].permissions": "is not enforced",
-        "spec.memory.conversational.max_tokens": "is not enforced: the window counts turns. Write max_turns",
-        "spec.memory.conversational.ttl": "is not used: a conversation is kept until the node stops",
-        "spec.memory.conversational.connection": "is not used: conversations are kept in the memory of the node",
+        "spec.memory.conversational.connection": "is not used: conversations are kept in the node's data directory",
         "spec.memory.semantic": "does not exist yet: nothing is stored or found by meaning",
         "spec.memory.episodic": "does not exist yet: no events are stored",
         "spec.guardrails.input[]": "THE RULE {type} IS NOT ENFORCED: what users write reaches the model as it is",
@@ -152,10 +151,7 @@ CHOICES: Mapping[str, Mapping[str, Choice]] = {
     "Agent": {
         "spec.orchestration.pattern": _PATTERN,
         "spec.memory.conversational.backend": Choice(
-            ("in_memory",), "conversations are kept in the memory of the node and are gone when it stops", "Write 'backend: in_memory'."
-        ),
-        "spec.memory.conversational.strategy": Choice(
-            ("sliding_window",), "the last turns are used as they are", "Write 'strategy: sliding_window'."
+            ("sqlite", "in_memory"), "conversations are kept in SQLite in the node's data directory", "Write 'backend: sqlite'."
         ),
     },
     "RuntimeConfig": {"spec.defaults.orchestration.pattern": _PATTERN},

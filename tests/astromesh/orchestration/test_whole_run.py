@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.rig.conversation import Conversation
 
-from astromesh.dialogue import Message, ModelReply, Transcript
+from astromesh.dialogue import Message, ModelReply, ToolCall, Transcript
 from astromesh.effects import AskModel, Effect, Note, Recall, Remember
 from astromesh.errors import AgentUnusable, ModelFailed
 from astromesh.orchestration.plan import Answer, Part
@@ -42,6 +42,15 @@ def test_an_agent_that_remembers_sees_its_past_between_its_prompt_and_the_questi
     (*_, last) = to_the_end(talk, text="You are Ada.")
     assert last == Remember((Message("user", "Who am I?"), Message("assistant", "You are Ada.")))
     assert talk.outcome == Answer("You are Ada.", by="desk")
+
+
+def test_the_calls_of_tools_and_their_results_are_kept_between_the_question_and_the_answer() -> None:
+    call = ToolCall("c1", "clock", "{}")
+    looked = (Message("assistant", "", (call,)), Message("tool", "12:00", tool_call_id="c1"))
+    talk = Conversation(whole_run(part(remembers=True), "What time is it?", context={}))
+    talk >> PAST >> ModelReply("", (call,)) >> looked[1:] >> None
+    (*_, last) = to_the_end(talk, text="Noon.")
+    assert last == Remember((Message("user", "What time is it?"), *looked, Message("assistant", "Noon.")))
 
 
 def test_an_agent_without_memory_neither_recalls_nor_remembers() -> None:

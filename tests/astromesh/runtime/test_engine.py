@@ -23,6 +23,7 @@ from astromesh.errors import (
     TurnsExhausted,
     UnknownAgent,
 )
+from astromesh.memory.window import Window
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime import engine
 from astromesh.runtime.engine import Run
@@ -121,7 +122,7 @@ async def test_two_agents_given_the_same_session_share_nothing() -> None:
 async def test_only_the_window_of_a_long_conversation_goes_into_the_prompt() -> None:
     rooms = Rooms()
     model = Scripted(["One.", "Two.", "Three."])
-    rooms.hosts(an_agent(provider=model, memory=rooms.memory, window_turns=1))
+    rooms.hosts(an_agent(provider=model, memory=rooms.memory, window=Window(turns_max=1)))
     for question in ("1?", "2?", "3?"):
         await rooms.ask(question, session_id="s1")
     assert [message.content for message in model.asked[2].transcript] == ["2?", "Two.", "3?"]

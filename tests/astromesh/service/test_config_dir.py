@@ -95,7 +95,7 @@ def test_the_shipped_folder_works_alone_without_a_warning() -> None:
     assert configuration.providers == {}
     [hello] = configuration.agents
     assert (hello.name, hello.model.model, hello.model.is_local, hello.sampling.max_tokens) == ("hello", "smollm2", True, 128)
-    assert hello.remembered_turns
+    assert hello.remembering
 
 
 def test_a_node_without_any_file_has_defaults(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from astromesh.dialogue import Sampling
-from astromesh.specs.agent import ITERATIONS_DEFAULT, TIMEOUT_DEFAULT_S, WINDOW_TURNS_DEFAULT, Agent, Limits
+from astromesh.specs.agent import (
+    BUDGET_TOKENS_DEFAULT,
+    ITERATIONS_DEFAULT,
+    TIMEOUT_DEFAULT_S,
+    TURNS_MAX,
+    WINDOW_TURNS_DEFAULT,
+    Agent,
+    Limits,
+    Remembering,
+)
 from astromesh.specs.parse import Parsed, parse, parse_document
 from astromesh.specs.provider import ProviderConfig, ProviderResource
 from astromesh.specs.resource import Listed
@@ -48,13 +57,13 @@ def test_an_agent_says_what_the_runtime_needs() -> None:
     assert (desk.system_prompt, desk.context_prompt) == ("Hello {{ name }}", "It is {{ today }}")
     assert desk.limits() == Limits("react", 4, 120.0)
     assert desk.tools == ("datetime_now",)
-    assert desk.remembered_turns == 7
+    assert desk.remembering == Remembering("in_memory", "sliding_window", 7, None, None)
     assert desk.warnings == ()
 
 
 def test_an_agent_that_says_little_gets_the_nodes_defaults_then_the_shipped_ones() -> None:
     desk = agent(MODEL)
-    assert desk.remembered_turns is None
+    assert desk.remembering is None
     assert desk.limits() == Limits("react", ITERATIONS_DEFAULT, TIMEOUT_DEFAULT_S)
     [runtime] = read(
         "apiVersion: astromesh/v1\nkind: RuntimeConfig\nspec: {defaults: {orchestration: {max_iterations: 3, timeout: 5}}}"
@@ -62,7 +71,21 @@ def test_an_agent_that_says_little_gets_the_nodes_defaults_then_the_shipped_ones
     assert isinstance(runtime, Runtime)
     assert desk.limits(runtime.spec.defaults.orchestration) == Limits("react", 3, 5.0)
     assert agent(MODEL + "  orchestration: {max_iterations: 8}\n").limits(runtime.spec.defaults.orchestration) == Limits("react", 8, 5.0)
-    assert agent(MODEL + "  memory: {conversational: {}}\n").remembered_turns == WINDOW_TURNS_DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("{}", Remembering("sqlite", "sliding_window", WINDOW_TURNS_DEFAULT, None, None)),
+        ("{strategy: token_budget}", Remembering("sqlite", "token_budget", TURNS_MAX, BUDGET_TOKENS_DEFAULT, None)),
+        ("{strategy: token_budget, max_tokens: 300, ttl: 1h}", Remembering("sqlite", "token_budget", TURNS_MAX, 300, 3600.0)),
+        ("{strategy: summary, max_turns: 6}", Remembering("sqlite", "summary", 6, None, None)),
+        ("{max_turns: 6, max_tokens: 300}", Remembering("sqlite", "sliding_window", 6, 300, None)),
+        ("{backend: redis}", Remembering("sqlite", "sliding_window", WINDOW_TURNS_DEFAULT, None, None)),
+    ],
+)
+def test_a_conversation_outlives_the_node_unless_it_says_otherwise(written: str, meant: Remembering) -> None:
+    assert agent(MODEL + f"  memory: {{conversational: {written}}}\n").remembering == meant
 
 
 def test_camel_case_and_snake_case_say_the_same() -> None:

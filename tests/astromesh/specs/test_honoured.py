@@ -233,8 +233,8 @@ def agent(spec: str, *, model: str = "{provider: local, model: m}") -> Parsed:
 @pytest.mark.parametrize(
     ("spec", "line", "said"),
     [
-        ("  memory: {conversational: {backend: redis}}\n", 6, "'redis': conversations are kept in the memory of the node"),
-        ("  memory:\n    conversational:\n      strategy: summary\n", 8, "'summary': the last turns are used"),
+        ("  memory: {conversational: {backend: redis}}\n", 6, "'redis': conversations are kept in SQLite"),
+        ("  memory:\n    conversational:\n      connection: redis://h\n", 8, "conversations are kept in the node's data directory"),
         ("  tools:\n    - {type: webhook, name: x, url: http://x}\n", 7, "not offered to the model: tools of type webhook"),
         ("  tools:\n    - {type: builtin, name: web_search}\n", 7, "no built-in tool of this name, only datetime_now"),
         ("  guardrails:\n    input:\n      - type: pii_detection\n", 8, "THE RULE pii_detection IS NOT ENFORCED"),

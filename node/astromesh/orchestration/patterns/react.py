@@ -17,7 +17,7 @@ def react(part: Part, opening: Transcript) -> Script[Answer]:
         reply = yield from AskModel(transcript, part.tools)
         if not reply.tool_calls:
             yield from Note("step", {"thought": None, "action": None, "action_input": None, "observation": None, "result": reply.text})
-            return Answer(reply.text, by=part.agent)
+            return Answer(reply.text, by=part.agent, work=transcript[len(opening) :])
         results = yield from CallTools(reply.tool_calls)
         for call, result in zip(reply.tool_calls, results, strict=True):
             yield from Note(
