@@ -29,6 +29,7 @@ ToolType = Literal[
     "internal", "builtin", "mcp", "mcp_stdio", "mcp_sse", "mcp_http", "webhook", "rag", "agent", "client", "api", "a2a", "integration"
 ]
 GuardrailType = Literal["pii_detection", "topic_filter", "max_length", "cost_limit", "content_filter"]
+GuardrailAction = Literal["redact", "block", "warn"]
 
 
 class Identity(Section):
@@ -227,7 +228,7 @@ class Guardrail(Section):
     ALSO: ClassVar[Mapping[str, str]] = {"forbidden_topics": "blocked_topics", "max_characters": "max_chars"}
 
     type: GuardrailType = Field(examples=["pii_detection"])
-    action: Literal["redact", "block", "warn"] | None = None
+    action: GuardrailAction | None = None
     message: str | None = None
     blocked_topics: Texts = ()
     allowed_topics: Texts = ()
@@ -236,6 +237,11 @@ class Guardrail(Section):
     max_tokens_per_session: int | None = Field(default=None, ge=1)
     blocked_patterns: Texts = ()
     forbidden_keywords: Texts = ()
+
+    @property
+    def does(self) -> GuardrailAction:
+        """Its action, or what is usual for its type: personal data is redacted, everything else blocks."""
+        return self.action or ("redact" if self.type == "pii_detection" else "block")
 
 
 class Guardrails(Section):
