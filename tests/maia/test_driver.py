@@ -15,7 +15,7 @@ import pytest
 from tests.maia.keys import key_of
 from tests.rig.eventually import eventually
 
-from maia.config import Address, MeshConfig
+from maia.config import Address, Limits, MeshConfig
 from maia.drivers.driver import MeshDriver
 from maia.errors import JoinFailed, MisuseError
 from maia.view import Counters, IncarnationRaised, MemberDied, MemberLeft, MeshEvent
@@ -266,6 +266,31 @@ async def test_a_seed_that_comes_up_later_is_found() -> None:
         finally:
             await lonely.stop()
         assert b.view.members["c-abcdef"].usable
+
+
+async def test_a_join_waits_for_its_own_seeds_and_not_for_those_of_another() -> None:
+    async with mesh_of("a") as [a], mesh_of("b") as [b]:
+        vain = asyncio.create_task(b.join([NOBODY], timeout_s=5.0))
+        await asyncio.sleep(0)
+        await b.join([a.address], timeout_s=5.0)
+        assert not vain.done()
+        vain.cancel()
+
+
+async def test_names_that_nobody_knows_are_looked_up_once_each_and_not_without_end() -> None:
+    names_max = Limits().seeds_max
+    async with mesh_of("a") as [a]:
+        for number in (*range(names_max // 2), *range(2 * names_max)):
+            with pytest.raises(JoinFailed):
+                await a.join([Address(f"nobody-{number}.invalid", 7946)], timeout_s=0.001)
+
+        async def looked_up() -> bool:
+            assert a._loop is not None
+            names = [task.get_name() for task in asyncio.all_tasks(a._loop) if task.get_name().startswith("maia-seed")]
+            assert len(names) == len(set(names)) == names_max
+            return True
+
+        await eventually(looked_up, 1.0, what="as many names as there may be seeds")
 
 
 async def test_joining_oneself_waits_for_nobody() -> None:

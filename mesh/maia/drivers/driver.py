@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
 from random import SystemRandom
-from typing import Final
+from typing import Final, NamedTuple
 
 from maia.catalogue.catalogue import check_offer, check_room
 from maia.catalogue.loads import check_load
@@ -43,6 +43,13 @@ BIND_ATTEMPTS: Final = 32  # for port 0: the UDP port that the kernel gave may b
 RESOLVE_PAUSE_S: Final = 5.0
 
 
+class Joining(NamedTuple):
+    """A join that waits for one of its seeds to answer. What a name among them stands for is added once it is known."""
+
+    seeds: dict[Address, None]
+    joined: Future[None]
+
+
 class Wishes:
     """What the node's loop wants of the mesh; taken whole by the mesh's thread. Bounded by what is named in it, so never full."""
 
@@ -50,8 +57,7 @@ class Wishes:
         self.offers: dict[str, tuple[bytes | None, Urgency]] = {}  # None withdraws
         self.heard: dict[str, None] = {}
         self.load: bytes | None = None  # None: as before
-        self.seeds: dict[Address, None] = {}
-        self.joins: list[Future[None]] = []
+        self.joins: list[Joining] = []
         self.leaves: list[Future[None]] = []
         self.questions: list[tuple[KeyOperation, bytes | None, Future[KeyQueryEnded]]] = []
 
@@ -156,8 +162,7 @@ class MeshDriver:
         seeds = list(addresses)
         joined: Future[None] = Future()
         with self._lock:
-            self._wishes.seeds.update(dict.fromkeys(seeds))
-            self._wishes.joins.append(joined)
+            self._wishes.joins.append(Joining(dict.fromkeys(seeds), joined))
         self._wake()
         try:
             async with asyncio.timeout(timeout_s):
@@ -287,7 +292,8 @@ class _Core:
         self._timer: asyncio.TimerHandle | None = None
         self._wake_s = math.inf  # when the timer is due
         self._tasks: set[asyncio.Task[None]] = set()
-        self._joins: list[Future[None]] = []
+        self._joins: list[Joining] = []
+        self._looked_up: dict[Address, None] = {}  # seeds whose names nobody knows yet
         self._leaves: list[Future[None]] = []
         self._questions: dict[int, Future[KeyQueryEnded]] = {}
         self._events: list[MeshEvent] = []
@@ -331,7 +337,7 @@ class _Core:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._socket.close()
         await self._server.close()
-        for future in (*self._joins, *self._leaves):
+        for future in (*(joining.joined for joining in self._joins), *self._leaves):
             future.cancel()
         for question in self._questions.values():
             question.cancel()
@@ -370,13 +376,8 @@ class _Core:
                 self.mesh.withdraw(key, now=now)
             else:
                 self.mesh.offer(key, value, now=now, urgency=urgency)
-        self._joins += wishes.joins
-        literals = [seed for seed in wishes.seeds if is_literal(seed.host)]
-        names = [seed for seed in wishes.seeds if not is_literal(seed.host)]
-        if wishes.joins and self.mesh.join(literals, now=now) == 0 and not names:
-            self._resolve_joins()  # nobody to wait for but ourselves
-        for seed in names:
-            self._spawn(self._join_by_name(seed), f"maia-seed-{seed}")
+        for joining in wishes.joins:
+            self._join(joining, now)
         for operation, question_key, answered in wishes.questions:
             try:
                 self._questions[self.mesh.ask_keys(operation, question_key, now=now)] = answered
@@ -387,20 +388,38 @@ class _Core:
             self._leaves += wishes.leaves
             self.mesh.leave(now=now)
 
+    def _join(self, joining: Joining, now: float) -> None:
+        self._joins = [other for other in self._joins if not other.joined.done()]
+        self._joins.append(joining)
+        names = [seed for seed in joining.seeds if not is_literal(seed.host)]
+        asked = self.mesh.join([seed for seed in joining.seeds if is_literal(seed.host)], now=now)
+        if asked == 0 and not names:
+            self._resolve_joins(joining.seeds)  # nobody to wait for but ourselves
+        for seed in names:
+            if seed not in self._looked_up and len(self._looked_up) < self.mesh.config.limits.seeds_max:
+                self._looked_up[seed] = None
+                self._spawn(self._join_by_name(seed), f"maia-seed-{seed}")
+
     async def _join_by_name(self, seed: Address) -> None:
         found = await resolve(seed)
         while not found:
             await asyncio.sleep(RESOLVE_PAUSE_S)
             found = await resolve(seed)
+        del self._looked_up[seed]
+        for joining in self._joins:
+            if seed in joining.seeds:
+                joining.seeds.update(dict.fromkeys(found))
         if self.mesh.join(found, now=self._clock.now()) == 0:
-            self._resolve_joins()
+            self._resolve_joins((seed,))
         self.wake()
 
-    def _resolve_joins(self) -> None:
-        for future in self._joins:
-            if not future.done():
-                future.set_result(None)
-        self._joins.clear()
+    def _resolve_joins(self, answered: Iterable[Address]) -> None:
+        """Those that waited for one of these seeds."""
+        for seed in answered:
+            for joining in self._joins:
+                if seed in joining.seeds and not joining.joined.done():
+                    joining.joined.set_result(None)
+        self._joins = [joining for joining in self._joins if not joining.joined.done()]
 
     def _flush(self, now: float) -> None:
         mesh = self.mesh
@@ -410,12 +429,12 @@ class _Core:
             self._spawn(self._exchange(exchange), f"maia-exchange-{exchange.target}")
         events = mesh.events()
         self._events += events
-        answered = any(isinstance(event, SeedAnswered) for event in events)
+        answered = [event.address for event in events if isinstance(event, SeedAnswered)]
         # Whoever waited for a join finds the members in the view.
         if answered or now >= self._published_s + PUBLISH_PAUSE_S:
             self._publish(now)
         if answered:
-            self._resolve_joins()
+            self._resolve_joins(answered)
         for event in events:
             if isinstance(event, KeyQueryEnded):
                 question = self._questions.pop(event.number, None)

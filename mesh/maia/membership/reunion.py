@@ -55,9 +55,12 @@ class Reunion:
         self._prompted: dict[Address, float] = {}
 
     def add_seed(self, address: Address, now: float) -> bool:
-        """Ask this address from now on; False where it is our own or there are too many."""
-        if address == self._table.me.address or (address not in self._seeds and len(self._seeds) >= self._seeds_max):
+        """Ask this address from now on; False where it is our own. One beyond the limit takes the place of one that need not be asked."""
+        if address == self._table.me.address:
             return False
+        if address not in self._seeds and len(self._seeds) >= self._seeds_max:
+            # Somebody who wants to join now knows better than a list of before: of those unanswered the first goes, too.
+            del self._seeds[next((known for known, seed in self._seeds.items() if seed.answered), next(iter(self._seeds)))]
         self._seeds[address] = Seed(now)
         self._reckon()
         return True

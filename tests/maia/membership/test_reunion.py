@@ -47,6 +47,17 @@ def test_our_own_address_is_no_seed() -> None:
     assert fail_all(talk) == []
 
 
+def test_a_seed_beyond_the_limit_is_asked_in_the_place_of_the_first() -> None:
+    talk = Talk()
+    seeds = [Address("10.9.9.9", port) for port in range(1, talk.config.limits.seeds_max + 2)]
+    assert talk.mesh.join(seeds, now=0.0) == len(seeds)
+    for _ in range(600):
+        talk.pass_time(talk.now + 0.1)
+        for exchange in talk.exchanges[:]:
+            talk.mesh.exchange_failed(exchange.number)
+    assert {exchange.target for exchange in talk.exchanges} == set(seeds[1:])
+
+
 def test_a_seed_that_answered_is_not_asked_again() -> None:
     talk = Talk()
     seed = Talk(peers=1)
