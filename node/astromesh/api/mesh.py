@@ -16,7 +16,7 @@ from astromesh.api.system import leader, services
 from astromesh.errors import MeshOff
 from astromesh.fleet import loads
 from astromesh.fleet.loads import Load
-from maia.view import MemberView, MeshView
+from maia.view import MemberView
 
 
 class JoinBody(BaseModel):
@@ -58,10 +58,11 @@ async def state(request: web.Request) -> web.Response:
     view = house.roster.view()
     if house.mesh is None or view is None:
         raise off()
+    leader_id = leader(house)
     return reply(
         {
-            "nodes": [_member(house, house.mesh, view, member) for member in view.members.values()],
-            "leader_id": leader(house),
+            "nodes": [_member(house, house.mesh, member, leader_id=leader_id) for member in view.members.values()],
+            "leader_id": leader_id,
             "version": view.version,
         }
     )
@@ -83,10 +84,10 @@ async def leave(request: web.Request) -> web.Response:
     return reply({"status": "left"})
 
 
-def _member(house: House, mesh: MeshControl, view: MeshView, member: MemberView) -> dict[str, Any]:
+def _member(house: House, mesh: MeshControl, member: MemberView, *, leader_id: str | None) -> dict[str, Any]:
     index = house.roster.index()
     offer = index.offers.get(member.name) if index else None
-    mine = member.name == view.me
+    mine = index is not None and member.name == index.view.me
     now, clock = time(), mesh.clock()
     return {
         "node_id": member.node_id,
@@ -97,7 +98,7 @@ def _member(house: House, mesh: MeshControl, view: MeshView, member: MemberView)
         "agents": [agent.name for agent in offer.agents] if offer else [],
         "models": [model.name for model in offer.models] if offer else [],
         "load": _load(house.load() if mine else _told(member)),
-        "leader": member.node_id == leader(house),
+        "leader": member.node_id == leader_id,
         "joined_at": iso(now - (clock - member.since_s)),
         "last_heartbeat": iso(now if mine else now - (clock - member.heard_s)),
         "status": member.status,
