@@ -157,6 +157,13 @@ class ModelUnavailable(AstromeshError):
         self.retry_after_s = retry_after_s
 
 
+class ModelBusy(AstromeshError):
+    """Done now, it would break off answers that others are reading."""
+
+    code = "model_busy"
+    definite = True
+
+
 class AgentUnavailable(AstromeshError):
     """A node that hosts the agent was here and is gone."""
 

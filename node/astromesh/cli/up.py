@@ -35,6 +35,8 @@ from astromesh.cli.terminal import warn
 @click.option("--profile", type=click.Choice(["lan-fast", "lan", "wan"]), help="How fast the mesh probes; lan-fast otherwise.")
 @click.option("--data", metavar="DIR", help="The folder for what the node keeps.")
 @click.option("--models", "models_dir", metavar="DIR", help="The folder of the models; otherwise models in the data folder.")
+@click.option("--memory-budget", "memory_budget_mb", metavar="MB", help="What all models together may take; otherwise half of the memory.")
+@click.option("--idle-unload", "idle_unload_s", metavar="SECONDS", help="When a model that nobody asks for is unloaded; otherwise 3600.")
 @click.option("--demo", is_flag=True, help="Three nodes on this machine, of which one has a model, and a question to another.")
 @click.option("--ends-with", type=int, hidden=True, help="The process that started this node, and whose end is the node's.")
 @click.option("--json", is_flag=True, expose_value=False, help="Errors as JSON on stderr.")

@@ -16,6 +16,9 @@ from astromesh.fleet import devices
 from astromesh.fleet.devices import Devices
 
 ModelState = Literal["loaded", "loading", "on_disk", "remote"]
+# What a model may be asked for.
+Capability = Literal["complete", "embed", "classify", "rerank"]
+COMPLETES: tuple[Capability, ...] = ("complete",)
 # degraded: it answers, but not well; unknown: nobody has asked it yet, or ever will.
 Health = Literal["healthy", "degraded", "down", "unknown"]
 
@@ -23,16 +26,26 @@ SLOT_BYTES_MAX = 900  # what a catalogue entry may hold on UDP
 MODEL_SLOTS = 8
 AGENT_SLOTS = 16
 PROVIDER_SLOTS = 8
+WARMTH_SLOTS = 8
+WARMTH_BYTES_MAX = 512
 PORTION_BYTES = 400  # of model names in one row; a server with more has several rows
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedModel:
-    """`identity` is the sha256 of the file for a local model, empty for one behind a model server."""
+    """`identity` is the sha256 of the file for a local model, empty for one behind a model server.
+
+    `kernel`: nodes of one identity and one kernel make the same greedy text. `tok_s`: what one stream was seen to make, None until then.
+    `warmth`: which conversations need not be read again there, as `inference.warmth` has them.
+    """
 
     name: str
     state: ModelState
     identity: str = ""
+    capabilities: tuple[Capability, ...] = COMPLETES
+    kernel: str = ""
+    tok_s: float | None = None
+    warmth: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,10 @@ class Offer:
     providers: tuple[OfferedProvider, ...] = ()
     devices: Devices | None = None
 
+    def wakes(self, model: OfferedModel) -> bool:
+        """Whether the node would load one of its models for whoever asks."""
+        return model.state in ("on_disk", "loading")
+
     def answers(self, model: OfferedModel) -> bool:
         """Whether the node can answer for one of its models now."""
         if model.state == "loaded":
@@ -75,7 +92,8 @@ class OfferTooLarge(ValueError):
 
 def slots(offer: Offer) -> dict[str, bytes]:
     """The entries to write, every slot included: an empty one withdraws what it held. Raises `OfferTooLarge`."""
-    models = [[model.name, model.state, bytes.fromhex(model.identity)] for model in offer.models]
+    models = [_row(model) for model in offer.models]
+    warm = [[model.name, model.warmth] for model in offer.models if model.warmth][:WARMTH_SLOTS]
     agents = [[agent.name, agent.namespace, agent.version] for agent in offer.agents]
     providers = [
         [one.name, one.type, list(models), one.health, one.shared, one.breaker]
@@ -86,18 +104,39 @@ def slots(offer: Offer) -> dict[str, bytes]:
         **_fill("models", models, MODEL_SLOTS),
         **_fill("agents", agents, AGENT_SLOTS),
         **_fill("providers", providers, PROVIDER_SLOTS),
+        **_fill("prefixes", warm, WARMTH_SLOTS),
         devices.SLOT: devices.write(offer.devices) if offer.devices is not None else b"",
     }
 
 
 def read(entries: Mapping[str, bytes]) -> Offer:
     """What another node offers. Whatever is malformed is left out: it says nothing, so it offers nothing."""
+    warm = dict(_warmth(entries))
     return Offer(
-        models=tuple(model for row in _rows(entries, "models", MODEL_SLOTS) if (model := _model(row)) is not None),
+        models=tuple(model for row in _rows(entries, "models", MODEL_SLOTS) if (model := _model(row, warm)) is not None),
         agents=tuple(agent for row in _rows(entries, "agents", AGENT_SLOTS) if (agent := _agent(row)) is not None),
         providers=_joined(one for row in _rows(entries, "providers", PROVIDER_SLOTS) if (one := _provider(row)) is not None),
         devices=devices.read(entries),
     )
+
+
+def _row(model: OfferedModel) -> list[Any]:
+    """What most models can do is not said; figures stand behind what makes a model usable."""
+    capabilities = [] if model.capabilities == COMPLETES else list(model.capabilities)
+    return [model.name, model.state, bytes.fromhex(model.identity), capabilities, model.kernel, model.tok_s]
+
+
+def mere_figures(key: str, before: bytes, after: bytes) -> bool:
+    """Whether a slot's new value says nothing of what can be used and what cannot, so that it may wait a second with others."""
+    if key == devices.SLOT or key.startswith("prefixes/"):
+        return True
+    if not key.startswith("models/"):
+        return False
+    return _usable({key: before}) == _usable({key: after})
+
+
+def _usable(entries: Mapping[str, bytes]) -> list[Sequence[Any]]:
+    return [row[:4] for row in _rows(entries, "models", MODEL_SLOTS)]
 
 
 def _fill(family: str, rows: Iterable[Sequence[Any]], slot_count: int) -> dict[str, bytes]:
@@ -124,11 +163,28 @@ def _rows(entries: Mapping[str, bytes], family: str, slot_count: int) -> Iterabl
                 yield from (row for row in rows if isinstance(row, list))
 
 
-def _model(row: Sequence[Any]) -> OfferedModel | None:
+def _model(row: Sequence[Any], warm: Mapping[str, bytes]) -> OfferedModel | None:
     match row:
-        case [str(name), str(state), bytes(identity), *_] if name and state in get_args(ModelState):
-            return OfferedModel(name, cast("ModelState", state), identity.hex())
+        case [str(name), str(state), bytes(identity), *more] if name and state in get_args(ModelState):
+            told, kernel, tok_s = [*more, *(None,) * 3][:3]
+            known = tuple(one for one in told if one in get_args(Capability)) if isinstance(told, list) else ()
+            return OfferedModel(
+                name,
+                cast("ModelState", state),
+                identity.hex(),
+                known or COMPLETES,
+                kernel if isinstance(kernel, str) else "",
+                float(tok_s) if type(tok_s) in (int, float) and tok_s > 0 else None,
+                warm.get(name, b""),
+            )
     return None
+
+
+def _warmth(entries: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
+    for row in _rows(entries, "prefixes", WARMTH_SLOTS):
+        match row:
+            case [str(name), bytes(warmth), *_] if len(warmth) <= WARMTH_BYTES_MAX:
+                yield name, warmth
 
 
 def _agent(row: Sequence[Any]) -> OfferedAgent | None:

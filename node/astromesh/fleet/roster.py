@@ -18,7 +18,8 @@ class Index:
     offers: Mapping[str, Offer]  # by wire name, this node and the departed included
     models: Mapping[str, tuple[MemberView, ...]]  # living peers that can answer for the model now
     agents: Mapping[str, tuple[MemberView, ...]]
-    models_missed: Mapping[str, tuple[MemberView, ...]]  # who offered it and is gone, or is still loading it
+    models_waking: Mapping[str, tuple[MemberView, ...]]  # living peers that would load it first
+    models_missed: Mapping[str, tuple[MemberView, ...]]  # who offered it and is gone, or cannot answer now
     agents_missed: Mapping[str, tuple[MemberView, ...]]
     titles: Mapping[str, int]  # how many members share a human name
 
@@ -49,13 +50,33 @@ class Roster:
         index = self.index()
         return index.models.get(model, ()) if index else ()
 
+    def embedding(self, model: str) -> tuple[MemberView, ...]:
+        """Those of them whose model makes embeddings."""
+        index = self.index()
+        return tuple(
+            member
+            for member in (index.models.get(model, ()) if index else ())
+            if index and any(one.name == model and "embed" in one.capabilities for one in index.offers[member.name].models)
+        )
+
+    def waking(self, model: str) -> tuple[MemberView, ...]:
+        """Living peers that have this model and would have to load it first, or are at it."""
+        index = self.index()
+        return index.models_waking.get(model, ()) if index else ()
+
+    def offered(self, member: MemberView, model: str) -> OfferedModel | None:
+        """What a member says of one model."""
+        index = self.index()
+        offer = index.offers.get(member.name) if index else None
+        return next((one for one in offer.models if one.name == model), None) if offer else None
+
     def hosting(self, agent: str) -> tuple[MemberView, ...]:
         """Living peers that offer this agent."""
         index = self.index()
         return index.agents.get(agent, ()) if index else ()
 
     def missed_for_model(self, model: str) -> tuple[MemberView, ...]:
-        """Peers that offered this model and are gone, or are still loading it."""
+        """Peers that offered this model and are gone, or cannot answer for it now."""
         index = self.index()
         return index.models_missed.get(model, ()) if index else ()
 
@@ -100,13 +121,14 @@ class Roster:
         self._known = known
         models: dict[str, list[MemberView]] = {}
         agents: dict[str, list[MemberView]] = {}
+        models_waking: dict[str, list[MemberView]] = {}
         models_missed: dict[str, list[MemberView]] = {}
         agents_missed: dict[str, list[MemberView]] = {}
         for member in view.peers:
             offer = known[member.name][1]
             for model in offer.models:
-                ready = member.usable and offer.answers(model)
-                (models if ready else models_missed).setdefault(model.name, []).append(member)
+                kind = models if offer.answers(model) else models_waking if offer.wakes(model) else models_missed
+                (kind if member.usable else models_missed).setdefault(model.name, []).append(member)
             for agent in offer.agents:
                 (agents if member.usable else agents_missed).setdefault(agent.name, []).append(member)
         return Index(
@@ -114,6 +136,7 @@ class Roster:
             {name: offer for name, (_, offer) in known.items()},
             {name: tuple(members) for name, members in models.items()},
             {name: tuple(members) for name, members in agents.items()},
+            {name: tuple(members) for name, members in models_waking.items()},
             {name: tuple(members) for name, members in models_missed.items()},
             {name: tuple(members) for name, members in agents_missed.items()},
             Counter(member.title for member in view.members.values()),

@@ -30,7 +30,10 @@ DEFAULT_PARALLEL = 4
 
 @dataclass(frozen=True, slots=True)
 class ModelSpecification:
-    """A model file and how to load it. `identity` is the sha256 of the file: only equal identities are the same model."""
+    """A model file and how to load it. `identity` is the sha256 of the file: only equal identities are the same model.
+
+    An encoder (kind onnx) has a tokenizer in a file of its own, and perhaps an `encoder.json`: `encoder` is what stands there.
+    """
 
     name: str
     path: Path
@@ -40,6 +43,11 @@ class ModelSpecification:
     gpu_layers: int = -1  # negative: all of them, where there is a GPU that the engine can use
     threads: int | None = None  # None: one for each physical core
     prefix_cache_bytes: int = DEFAULT_PREFIX_CACHE_BYTES
+    size_bytes: int = 0  # of the file when its digest was taken, and when it was last written to; 0: not known
+    changed_ns: int = 0
+    kind: ModelKind = "gguf"
+    tokenizer: Path | None = None
+    encoder: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

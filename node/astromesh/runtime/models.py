@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -43,7 +43,7 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model that this node answers for. `ready`: asked now, it would begin; a model that is being loaded is not.
+    """A model that this node answers for. `ready`: asked now, it would begin. `wakes`: asked now, it would be loaded first.
 
     `doubt` is told when asking it failed.
     """
@@ -51,6 +51,7 @@ class LocalModel:
     provider: ModelProvider
     ready: Callable[[], bool]
     doubt: Callable[[], None] = lambda: None
+    wakes: Callable[[], bool] = lambda: False
 
 
 class Models:
@@ -93,7 +94,7 @@ class Models:
                         if not began:
                             began = True
                             self._metrics.first_token.labels(request.model).observe(perf_counter() - asked_at)
-                            yield Routed(self._label(candidate), kind, number)
+                            yield Routed(self.label(candidate), kind, number)
                         if type(event) is ModelReply:
                             outcome = "ok"
                             self._metrics.tokens.labels(request.model, "in").inc(event.usage.tokens_in)
@@ -102,7 +103,7 @@ class Models:
                 if outcome == "ok":
                     return
                 raise ModelFailed(
-                    f"{self._label(candidate)} ended its answer for model {request.model} in the middle",
+                    f"{self.label(candidate)} ended its answer for model {request.model} in the middle",
                     code="model_provider_unavailable",
                     hint="its log says more",
                     definite=not began,
@@ -119,7 +120,7 @@ class Models:
                 if not self._in_flight[candidate.node]:
                     del self._in_flight[candidate.node]
                 self._metrics.model_requests.labels(request.model, kind, outcome).inc()
-        raise self._verdict(request.model, failures, forwarded=forwarded)
+        raise self.verdict(request.model, failures, forwarded=forwarded)
 
     async def drain(self, grace_s: float) -> None:
         """Waits until no completion is under way, asked for here or by a peer, for `grace_s` at most."""
@@ -133,41 +134,69 @@ class Models:
         """Completions that are made here now."""
         return self._in_flight[self._node]
 
+    @contextmanager
+    def asking(self, node: str) -> Iterator[None]:
+        """One more request is that node's until this ends: others are drawn to it less, and a drain waits."""
+        self._in_flight[node] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[node] -= 1
+            if not self._in_flight[node]:
+                del self._in_flight[node]
+
+    def ranked(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        return rank(candidates, self._random)
+
+    def candidate(self, member: MemberView | None) -> Candidate:
+        """That member as one who may be asked; None is this node."""
+        if member is None:
+            return Candidate(self._node, here=True, suspected=False, in_flight=self._in_flight[self._node])
+        suspected = member.status == "suspect" or self._peers.doubts(member)
+        in_flight = self._in_flight[member.name]
+        return Candidate(member.name, here=False, suspected=suspected, in_flight=in_flight, load=self._peers.busy(member))
+
     def ready(self, model: str) -> bool:
         """Could it be asked now, here or on a peer?"""
         here = self.local.get(model)
         return (here is not None and here.ready()) or bool(self._roster.serving(model))
 
     def _attempts(self, model: str, *, forwarded: bool) -> list[tuple[Candidate, Callable[..., AsyncGenerator[ModelEvent, None]]]]:
-        """Candidates in the order in which to try them, each with what opens its stream."""
+        """Candidates in the order in which to try them, each with what opens its stream.
+
+        Who would have to load the model first is asked only where nobody has it loaded.
+        """
         opens: dict[str, Callable[..., AsyncGenerator[ModelEvent, None]]] = {}
         candidates: list[Candidate] = []
         here = self.local.get(model)
-        if here is not None and here.ready():
-            opens[self._node] = here.provider.complete
-            candidates.append(Candidate(self._node, here=True, suspected=False, in_flight=self._in_flight[self._node]))
-        if not forwarded:
-            for member in self._roster.serving(model):
-                opens[member.name] = self._peers.model_on(member)
-                suspected = member.status == "suspect" or self._peers.doubts(member)
-                in_flight = self._in_flight[member.name]
-                candidates.append(
-                    Candidate(member.name, here=False, suspected=suspected, in_flight=in_flight, load=self._peers.busy(member))
-                )
-        return [(candidate, opens[candidate.node]) for candidate in rank(candidates, self._random)]
+        mine = here if here is not None and here.ready() else None
+        peers = () if forwarded else self._roster.serving(model)
+        if mine is None and not peers:
+            mine = here if here is not None and here.wakes() else None
+            peers = () if forwarded else self._roster.waking(model)
+        if mine is not None:
+            opens[self._node] = mine.provider.complete
+            candidates.append(self.candidate(None))
+        for member in peers:
+            opens[member.name] = self._peers.model_on(member)
+            candidates.append(self.candidate(member))
+        return [(candidate, opens[candidate.node]) for candidate in self.ranked(candidates)]
 
-    def _label(self, candidate: Candidate) -> str:
+    def label(self, candidate: Candidate) -> str:
         return self._node if candidate.here else self._roster.label(candidate.node)
 
-    def _verdict(self, model: str, failures: list[AstromeshError], *, forwarded: bool) -> AstromeshError:
+    def verdict(self, model: str, failures: list[AstromeshError], *, forwarded: bool) -> AstromeshError:
         """Why nobody did it, for the one who asked."""
         if len(failures) == 1:
             return failures[0]
         if failures:
             reasons = "; ".join(failure.message for failure in failures)
-            if all(isinstance(failure, ModelUnavailable) for failure in failures):
+            gone = [failure for failure in failures if isinstance(failure, ModelUnavailable)]
+            if len(gone) == len(failures):
                 return ModelUnavailable(
-                    f"model {model}: nobody who offers it can be reached: {reasons}", hint=failures[0].hint, retry_after_s=RETRY_AFTER_S
+                    f"model {model}: nobody who offers it can answer now: {reasons}",
+                    hint=gone[0].hint,
+                    retry_after_s=min(failure.retry_after_s for failure in gone),
                 )
             return ModelFailed(
                 f"model {model}: all {len(failures)} that offer it failed: {reasons}",
@@ -186,10 +215,9 @@ class Models:
                 f"model {model} is not on {self._node} any more", hint="ask again: the mesh has news by then", retry_after_s=1
             )
         if missed := self._roster.missed_for_model(model):
-            loading = any(member.usable for member in missed)
             return ModelUnavailable(
                 f"model {model} {self._whereabouts(missed)}",
-                hint="ask again in some seconds" if loading else f"start that node again{self._or_install(model)}",
+                hint=f"start that node again{self._or_install(model)}",
                 retry_after_s=RETRY_AFTER_S,
             )
         return ModelFailed(
@@ -207,7 +235,7 @@ class Models:
 
     def _whereabouts(self, missed: tuple[MemberView, ...]) -> str:
         parts = [
-            f"is not loaded yet on {self._roster.label(member.name)}"
+            f"cannot be answered by {self._roster.label(member.name)} now"
             if member.usable
             else f"was offered by {self._roster.label(member.name)}, which is {member.status}"
             for member in missed

@@ -14,8 +14,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from astromesh.errors import ConfigurationError, JoinRefused
-from astromesh.fleet import devices
-from astromesh.fleet.offers import Offer, OfferTooLarge, slots
+from astromesh.fleet.offers import Offer, OfferTooLarge, mere_figures, slots
 from astromesh.fleet.roster import Roster
 from astromesh.service import mesh_figures
 from astromesh.service.addresses import HostPort, parse_seed
@@ -217,7 +216,8 @@ class MeshMembership:
             if value == self._offered.get(key, b""):
                 continue
             if value:
-                self._driver.offer(key, value, urgency="figures" if key == devices.SLOT else "at once")
+                figures = mere_figures(key, self._offered.get(key, b""), value)
+                self._driver.offer(key, value, urgency="figures" if figures else "at once")
             else:
                 self._driver.withdraw(key)
         self._offered = entries

@@ -1,15 +1,21 @@
-"""Which models this node answers for: those that its configuration names, or whatever is installed where it names none."""
+"""Which models this node answers for: those that its configuration names, or whatever is installed where it names none.
+
+What is installed and not named is loaded at the start as far as half of the free memory goes, and the rest when somebody asks for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import psutil
 
 from astromesh.errors import StoreError
 from astromesh.inference.backends.folder import open_store
+from astromesh.inference.devices import Inventory
+from astromesh.inference.gguf import NotGguf, read_header
 from astromesh.inference.manifest import StoredModel
+from astromesh.inference.placement import Placement, plan_placement
 from astromesh.inference.port import (
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_PARALLEL,
@@ -22,75 +28,128 @@ from astromesh.inference.store import ModelStore
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.builtins import lookup
 from astromesh.runtime.health import ProviderHealth
-from astromesh.runtime.local_models import Find, LocalModels
+from astromesh.runtime.local_models import FoundModel, LocalModels, MemoryRules
 from astromesh.runtime.models import Models
 from astromesh.service.settings import NodeSettings
 from astromesh.specs.runtime import Runtime, ServedModel
 
+MEMORY_SHARE = 0.5  # of the machine's, for all models together where nobody says
 UNASKED_MEMORY_SHARE = 0.5  # models that nobody named may take this much of the memory that is free at the start
+PREFIX_SHARE = 1 / 8  # of the budget: the most that one model keeps of prompts that it has read, where nobody says
+ENCODER_SHARE = 2  # an encoder's graph is kept beside its optimised copy while it loads
+WORKER_BYTES = 60_000_000  # a worker process before its first weight: Python and the engine's libraries
 
 
-def open_models(
-    settings: NodeSettings, runtime: Runtime, *, providers: Providers, local: LocalModels, models: Models, health: ProviderHealth
-) -> list[str]:
-    """Gives each model to `models`. What cannot be had is returned, a sentence each, and stops nothing."""
-    problems: list[str] = []
+class InstalledModels:
+    """The store of this node and what comes of it: specifications, and what each would take."""
 
-    def engine(specification: ModelSpecification) -> InferenceEngine:
-        built: InferenceEngine = lookup("engine", "llama_cpp")(specification, on_change=local.changed)
+    def __init__(self, settings: NodeSettings, *, local: LocalModels, models: Models) -> None:
+        self.store: ModelStore = open_store(settings.models_dir)
+        self.local = local
+        self.models = models
+        total = psutil.virtual_memory().total
+        written = settings.memory_budget_mb
+        budget = int(total * MEMORY_SHARE) if written is None else written * 1_000_000
+        local.rules = MemoryRules(budget, settings.idle_unload_s, strict=written is not None)
+
+    def open(self, runtime: Runtime, *, providers: Providers, health: ProviderHealth) -> list[str]:
+        """Gives each model to `models`. What cannot be had is returned, a sentence each, and stops nothing."""
+        problems: list[str] = []
+        for model in runtime.models:
+            self.models.local[model.name] = self.local.add_own(model.name, partial(self._named, model), engine=self._engine)
+            self.local.at_start.append(model.name)
+        if not runtime.models:
+            problems += self.store.problems()
+            self._add_installed()
+        for provider, name, client in providers.shared():
+            if name in self.models.local:
+                problems.append(f"{provider.place}: model {name} is served by this node already; the first one is used")
+            else:
+                self.models.local[name] = self.local.add_shared(name, client, watched=health.of(provider.name))
+        return problems
+
+    def add(self, model: StoredModel) -> None:
+        """From now on this node answers for it, and loads it when somebody asks."""
+        find = partial(self._stored, model.name)
+        about = self._about(model)
+        self.models.local[model.name] = self.local.add_own(model.name, find, engine=self._engine, named=False, found=about)
+
+    def placement(self, model: StoredModel, *, context: int | None = None, parallel: int = DEFAULT_PARALLEL) -> Placement:
+        """What a model would take of this machine's memory. Reads its header, and blocks."""
+        try:
+            with model.path.open("rb") as stream:
+                header = read_header(stream)
+        except NotGguf as mistake:
+            raise StoreError(f"{model.path} is no GGUF model: {mistake}", hint=f"astromesh-node models pull {model.name}") from mistake
+        memory = psutil.virtual_memory()
+        devices = Inventory(memory_total_bytes=memory.total, memory_free_bytes=memory.available)
+        return plan_placement(header, devices, context=context or _context(model), parallel=parallel)
+
+    def prefix_cache_bytes(self) -> int:
+        return min(DEFAULT_PREFIX_CACHE_BYTES, int(self.local.rules.budget_bytes * PREFIX_SHARE))
+
+    def _add_installed(self) -> None:
+        """Smallest first, as long as there is room."""
+        room = int(psutil.virtual_memory().available * UNASKED_MEMORY_SHARE)
+        for model in sorted(self.store.list(), key=lambda one: (one.size_bytes, one.name)):
+            if model.kind == "gguf":
+                self.add(model)
+                room -= model.size_bytes
+                if room >= 0:
+                    self.local.at_start.append(model.name)
+
+    def _engine(self, found: FoundModel) -> InferenceEngine:
+        if found.specification.kind != "gguf":
+            raise StoreError(
+                f"model {found.specification.name} makes embeddings, which no engine of this node does", hint="load a .gguf model"
+            )
+        built: InferenceEngine = lookup("engine", "llama_cpp")(found.specification, on_change=self.local.changed)
         return built
 
-    store = open_store(settings.models_dir)
-    named: list[tuple[str, Find]] = [(model.name, partial(_named, store, model)) for model in runtime.models]
-    for name, find in named or _installed(store, problems):
-        models.local[name] = local.add_own(name, find, engine=engine)
-    for provider, name, client in providers.shared():
-        if name in models.local:
-            problems.append(f"{provider.place}: model {name} is served by this node already; the first one is used")
+    def _named(self, model: ServedModel, progress: Progress) -> FoundModel:
+        """A model that the configuration names: its file, or what is installed, pulled first where it says so."""
+        if model.path is not None:
+            stored = self.store.pull(model.path, name=model.name, progress=progress)
+        elif model.pull is not None:
+            stored = self.store.pull(model.pull, progress=progress)
         else:
-            models.local[name] = local.add_shared(name, client, watched=health.of(provider.name))
-    return problems
+            stored = self.store.resolve(model.name)
+        return self._found(replace(stored, name=model.name), model)
 
+    def _stored(self, name: str, _progress: Progress) -> FoundModel:
+        return self._found(self.store.resolve(name), ServedModel(name=name))
 
-def _named(store: ModelStore, model: ServedModel, progress: Progress) -> ModelSpecification:
-    """A model that the configuration names: its file, or what is installed, pulled first where it says so."""
-    if model.path is not None:
-        found = store.pull(model.path, name=model.name, progress=progress)
-    elif model.pull is not None:
-        found = store.pull(model.pull, progress=progress)
-    else:
-        found = store.resolve(model.name)
-    if found.kind != "gguf":
-        raise StoreError(f"model {model.name} is {found.kind}, which llama.cpp cannot load", hint="name a .gguf model")
-    return ModelSpecification(
-        name=model.name,
-        path=found.path,
-        identity=found.sha256,
-        context=model.context or _context(found),
-        parallel=model.parallel or DEFAULT_PARALLEL,
-        gpu_layers=-1 if model.gpu_layers is None else model.gpu_layers,
-        prefix_cache_bytes=DEFAULT_PREFIX_CACHE_BYTES if model.prefix_cache_mb is None else model.prefix_cache_mb << 20,
-    )
+    def _found(self, stored: StoredModel, wanted: ServedModel) -> FoundModel:
+        about = self._about(stored)
+        specification = replace(
+            about.specification,
+            context=wanted.context or about.specification.context,
+            parallel=wanted.parallel or DEFAULT_PARALLEL,
+            gpu_layers=-1 if wanted.gpu_layers is None else wanted.gpu_layers,
+            prefix_cache_bytes=self.prefix_cache_bytes() if wanted.prefix_cache_mb is None else wanted.prefix_cache_mb << 20,
+        )
+        if stored.kind != "gguf":
+            return replace(about, needed_bytes=ENCODER_SHARE * stored.size_bytes + WORKER_BYTES)
+        placement = self.placement(stored, context=specification.context, parallel=specification.parallel)
+        needed = placement.host_needed_bytes + specification.prefix_cache_bytes + WORKER_BYTES
+        return replace(about, specification=specification, needed_bytes=needed)
 
-
-def _installed(store: ModelStore, problems: list[str]) -> Iterator[tuple[str, Find]]:
-    """Smallest first, as long as there is room."""
-    room = int(psutil.virtual_memory().available * UNASKED_MEMORY_SHARE)
-    problems += store.problems()
-    for model in sorted((model for model in store.list() if model.kind == "gguf"), key=lambda one: (one.size_bytes, one.name)):
-        room -= model.size_bytes
-        if room < 0:
-            problems.append(
-                f"model {model.name} is installed and not loaded: it would take more than half of the free memory. "
-                "Name it under spec.inference.models of runtime.yaml to load it all the same."
-            )
-            continue
-        found = ModelSpecification(name=model.name, path=model.path, identity=model.sha256, context=_context(model))
-        yield model.name, partial(_known, found)
-
-
-def _known(specification: ModelSpecification, _progress: Progress) -> ModelSpecification:
-    return specification
+    def _about(self, stored: StoredModel) -> FoundModel:
+        """What is known of it without a look into its file."""
+        file, tokenizer, encoder = stored.files[0], stored.file("tokenizer"), stored.file("encoder")
+        specification = ModelSpecification(
+            name=stored.name,
+            path=file.path,
+            identity=file.sha256,
+            context=_context(stored),
+            size_bytes=file.size_bytes,
+            changed_ns=file.changed_ns,
+            kind=stored.kind,
+            tokenizer=tokenizer.path if tokenizer is not None else None,
+            encoder=encoder.path.read_bytes() if encoder is not None else b"",
+        )
+        created = int(file.path.stat().st_mtime)
+        return FoundModel(specification, needed_bytes=stored.size_bytes, size_bytes=stored.size_bytes, created=created)
 
 
 def _context(model: StoredModel) -> int:

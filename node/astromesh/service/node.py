@@ -29,7 +29,7 @@ from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
 from astromesh.service.config_dir import Configuration
 from astromesh.service.mesh import MeshMembership, check_seeds
 from astromesh.service.meter import Meter
-from astromesh.service.models import open_models
+from astromesh.service.models import InstalledModels
 from astromesh.service.ports import check_loopback, taken
 from astromesh.service.record import RecordFile
 from astromesh.service.settings import NodeSettings
@@ -60,6 +60,7 @@ class Node:
             node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
         )
         self.local = LocalModels(self._publish)
+        self.installed = InstalledModels(settings, local=self.local, models=self.models)
         self.health = ProviderHealth(configuration.providers.values(), changed=self._publish)
         self.meter = Meter(
             active=lambda: max(self.runtime.active_runs, self.models.completing), queued=lambda: self.local.queued, changed=self._tell_load
@@ -87,7 +88,7 @@ class Node:
         providers = Providers(configuration.providers)
         stack.push_async_callback(providers.close)
         problems = [str(warning) for warning in configuration.warnings]
-        problems += open_models(self.settings, runtime, providers=providers, local=self.local, models=self.models, health=self.health)
+        problems += self.installed.open(runtime, providers=providers, health=self.health)
         problems += [str(mistake) for mistake in configuration.mistakes]
         for broken in configuration.broken:
             if broken.kind == "Agent" and broken.name:
@@ -107,7 +108,7 @@ class Node:
         stack.push_async_callback(assembly.close_memories)
         problems += await assembly.open_memories()
         stack.push_async_callback(self.local.close)
-        self.local.load()
+        self.local.open()
         stack.push_async_callback(self.health.close)
         self.health.watch(providers.asker)
 

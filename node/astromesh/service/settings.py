@@ -15,10 +15,12 @@ from typing import Literal, TypeVar, cast
 
 from astromesh.errors import ConfigurationError
 from astromesh.service.addresses import API_PORT, GOSSIP_PORT, LOOPBACK, HostPort, parse_address, parse_seed
-from astromesh.specs.runtime import Runtime
+from astromesh.specs.runtime import IDLE_UNLOAD_DEFAULT_S, Runtime
+from astromesh.specs.section import IDLE_UNLOAD_S_MAX
 
 Role = Literal["full", "gateway", "worker", "inference"]
 Profile = Literal["lan-fast", "lan", "wan"]
+MEMORY_MB_MAX = 100_000_000  # a hundred terabytes: more is bytes that were taken for MB
 SEEDS_MAX = 64  # a mesh is joined by one answer; a longer list is a mistaken one
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -60,6 +62,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("mdns", "--mdns/--no-mdns", "ASTROMESH_MDNS", ("spec.mesh.mdns",), "whether nodes find each other by mDNS; default: off"),
     Setting("data", "--data", "ASTROMESH_DATA", (), "the folder for models, drafts and keys"),
     Setting("models_dir", "--models", "ASTROMESH_MODELS_DIR", ("spec.inference.models_dir",), "models; default: models in the data folder"),
+    Setting(
+        "memory_budget_mb",
+        "--memory-budget",
+        "ASTROMESH_MEMORY_BUDGET_MB",
+        ("spec.inference.memory_budget_mb",),
+        "what all models together may take, in MB; default: half of the memory",
+    ),
+    Setting(
+        "idle_unload_s",
+        "--idle-unload",
+        "ASTROMESH_IDLE_UNLOAD_SECONDS",
+        ("spec.inference.idle_unload_seconds",),
+        "a model that nobody asks for so many seconds is unloaded, with 0 never; default: 3600",
+    ),
 )
 OTHER_VARIABLES = ("ASTROMESH_CONFIG_DIR", "ASTROMESH_DAEMON_URL", "ASTROMESH_API_KEY")
 _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -91,6 +107,8 @@ class NodeSettings:
     mdns: bool
     data: Path
     models_dir: Path
+    memory_budget_mb: int | None
+    idle_unload_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +166,8 @@ def settle(
         mdns=mdns,
         data=data,
         models_dir=told.one("models_dir", _path, _beside(folder, spec.inference.models_dir), str(data / "models")),
+        memory_budget_mb=told.optional("memory_budget_mb", _megabytes, _figure(spec.inference.memory_budget_mb)),
+        idle_unload_s=told.one("idle_unload_s", _idle_s, _figure(spec.inference.idle_unload_seconds), f"{IDLE_UNLOAD_DEFAULT_S:g}"),
     )
     if values.join and not values.mesh:
         warnings.append(f"{told.origins['join']}: nobody is joined, since the mesh is off: {told.origins['mesh']}.")
@@ -260,6 +280,26 @@ def _host_only(text: str) -> str:
     if port != -1 or not host:
         raise ValueError(f"'{text[:60]}': write the host alone; the ports are those of --gossip, --link and --api")
     return host
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _megabytes(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:12]) <= MEMORY_MB_MAX:
+        raise ValueError(f"'{text[:20]}' is no number of MB")
+    return int(text)
+
+
+def _idle_s(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= IDLE_UNLOAD_S_MAX:
+        raise ValueError(f"'{text[:20]}' is no number of seconds: write 3600, or 0 for never")
+    return seconds
 
 
 def _path(text: str) -> Path:

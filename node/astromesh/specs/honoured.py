@@ -54,7 +54,7 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         *_ENVELOPE,
         "spec.api.host", "spec.api.port",
         *(f"spec.mesh.{key}" for key in ("enabled", "node_name", "bind", "seeds", "profile", "cluster_id", "keyring_file", "serf")),
-        "spec.inference.models_dir",
+        "spec.inference.models_dir", "spec.inference.memory_budget_mb", "spec.inference.idle_unload_seconds",
         *(f"spec.inference.models[].{key}" for key in ("name", "path", "pull", "context", "gpu_layers", "parallel", "prefix_cache_mb")),
         "spec.defaults.orchestration.pattern", "spec.defaults.orchestration.max_iterations",
         "spec.defaults.orchestration.timeout_seconds",

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from astromesh.specs.agent import Orchestration
 from astromesh.specs.resource import Resource
-from astromesh.specs.section import FileMetadata, Json, Name, Port, Seconds, Section, Texts
+from astromesh.specs.section import FileMetadata, Idle, Json, Name, Port, Seconds, Section, Texts
 
 
 class Tls(Section):
@@ -74,8 +74,13 @@ class ServedModel(Section):
         return self
 
 
+IDLE_UNLOAD_DEFAULT_S = 3600.0  # long enough for a day's work, short enough for the memory of a machine that others use at night
+
+
 class Inference(Section):
     models_dir: str | None = Field(default=None, min_length=1)
+    memory_budget_mb: int | None = Field(default=None, ge=1, le=100_000_000, examples=[8192])  # of all models together
+    idle_unload_seconds: Idle | None = Field(default=None, examples=[3600])  # 0: never
     models: tuple[ServedModel, ...] = ()
 
 

@@ -18,6 +18,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 MASK = "***"
+IDLE_UNLOAD_S_MAX = 30 * 86_400.0
 
 
 class Section(BaseModel):
@@ -90,6 +91,7 @@ def _shown_url(value: str, info: SerializationInfo) -> str:
 
 Json = Annotated[Any, BeforeValidator(plain)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]  # a day: longer is a unit that was mistaken
+Idle = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=IDLE_UNLOAD_S_MAX)]  # 0: never
 Name = Annotated[str, BeforeValidator(lambda value: _name(value) if isinstance(value, str) else value)]
 Url = Annotated[str, BeforeValidator(_url), PlainSerializer(_shown_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret), PlainSerializer(_shown_secret)]

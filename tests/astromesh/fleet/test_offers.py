@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 from hypothesis import example, given
@@ -12,17 +14,28 @@ from astromesh.fleet.offers import (
     MODEL_SLOTS,
     PROVIDER_SLOTS,
     SLOT_BYTES_MAX,
+    WARMTH_BYTES_MAX,
+    WARMTH_SLOTS,
     Offer,
     OfferedAgent,
     OfferedModel,
     OfferedProvider,
     OfferTooLarge,
+    mere_figures,
     read,
     slots,
 )
 
 names = st.text(min_size=1, max_size=40)
-models = st.builds(OfferedModel, names, st.sampled_from(["loaded", "loading", "on_disk", "remote"]), st.binary(max_size=32).map(bytes.hex))
+models = st.builds(
+    OfferedModel,
+    names,
+    st.sampled_from(["loaded", "loading", "on_disk", "remote"]),
+    st.binary(max_size=32).map(bytes.hex),
+    st.sampled_from([("complete",), ("embed",), ("complete", "rerank")]),
+    st.text(max_size=16),
+    st.none() | st.floats(0.01, 1e5),
+)
 agents = st.builds(OfferedAgent, names, names, st.text(max_size=10))
 providers = st.builds(
     OfferedProvider,
@@ -40,7 +53,7 @@ offers = st.builds(
     st.lists(providers, max_size=4, unique_by=lambda provider: provider.name).map(tuple),
 )
 EVERY_SLOT = {f"models/{slot}" for slot in range(MODEL_SLOTS)} | {f"agents/{slot}" for slot in range(AGENT_SLOTS)}
-EVERY_SLOT |= {f"providers/{slot}" for slot in range(PROVIDER_SLOTS)} | {"devices"}
+EVERY_SLOT |= {f"providers/{slot}" for slot in range(PROVIDER_SLOTS)} | {f"prefixes/{slot}" for slot in range(WARMTH_SLOTS)} | {"devices"}
 
 
 @given(offers)
@@ -49,6 +62,47 @@ def test_what_is_offered_is_read_and_every_slot_is_written_within_its_size(offer
     assert read(entries) == offer
     assert set(entries) == EVERY_SLOT
     assert max(len(value) for value in entries.values()) <= SLOT_BYTES_MAX
+
+
+def test_what_is_warm_has_slots_of_its_own_and_as_many_as_there_are() -> None:
+    warm = tuple(OfferedModel(f"model-{number}", "loaded", warmth=bytes([number]) * WARMTH_BYTES_MAX) for number in range(WARMTH_SLOTS + 1))
+    entries = slots(Offer(models=warm))
+    assert read(entries).models == (*warm[:-1], replace(warm[-1], warmth=b""))
+    assert max(len(value) for value in entries.values()) <= SLOT_BYTES_MAX
+    for key in entries:
+        if key.startswith("prefixes/"):
+            entries[key] = msgpack.packb([["model-0", b"x" * (WARMTH_BYTES_MAX + 1)], ["model-1", "text"], [7]])
+    assert [model.warmth for model in read(entries).models] == [b""] * (WARMTH_SLOTS + 1)
+
+
+def test_speed_warmth_and_devices_can_wait_and_what_becomes_usable_cannot() -> None:
+    slow = OfferedModel("m", "loaded", "ab" * 32, tok_s=40.0)
+    before = slots(Offer(models=(slow,)))
+
+    def waits(key: str, model: OfferedModel) -> bool:
+        return mere_figures(key, before[key], slots(Offer(models=(model,)))[key])
+
+    assert waits("models/0", replace(slow, tok_s=80.0, kernel="another"))
+    assert waits("prefixes/0", replace(slow, warmth=b"warm"))
+    assert not waits("models/0", replace(slow, state="on_disk"))
+    assert not waits("models/0", replace(slow, capabilities=("embed",)))
+    assert not mere_figures("agents/0", b"", slots(Offer(agents=(OfferedAgent("desk"),)))["agents/0"])
+    assert mere_figures("devices", b"", b"any")
+
+
+def test_a_row_of_a_node_that_says_less_or_other_things_is_a_model_all_the_same() -> None:
+    identity = bytes.fromhex("ab" * 32)
+    rows = [
+        ["short", "loaded", identity],
+        ["odd", "loaded", identity, "?", 7, "fast"],
+        ["newer", "loaded", identity, ["sing"], "k", 5, "?"],
+    ]
+    found = read({"models/0": msgpack.packb(rows)}).models
+    assert found == (
+        OfferedModel("short", "loaded", "ab" * 32),
+        OfferedModel("odd", "loaded", "ab" * 32),
+        OfferedModel("newer", "loaded", "ab" * 32, kernel="k", tok_s=5.0),
+    )
 
 
 def test_a_smaller_offer_withdraws_what_a_larger_one_had_written() -> None:

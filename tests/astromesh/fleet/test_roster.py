@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.rig.mesh_view import HERE, member, mesh_view
 
-from astromesh.fleet.offers import Health, OfferedProvider
+from astromesh.fleet.offers import Health, OfferedModel, OfferedProvider
 from astromesh.fleet.roster import Roster
 from maia.view import MemberView, MeshView
 
@@ -43,14 +43,16 @@ def test_who_is_gone_serves_nothing_and_is_missed(status: str) -> None:
     assert names(found.missed_for_model("m")) == names(found.missed_for_agent("desk")) == ["b-000002"]
 
 
-def test_who_has_not_loaded_it_is_missed_and_a_model_behind_a_server_is_served() -> None:
+def test_who_has_not_loaded_it_would_have_to_and_a_model_behind_a_server_is_served() -> None:
     found = roster(
         member("b-000002", models=[("m", "loading")]),
         member("c-000003", models=[("m", "on_disk")]),
         member("d-000004", models=[("m", "remote")]),
     )
     assert names(found.serving("m")) == ["d-000004"]
-    assert names(found.missed_for_model("m")) == ["b-000002", "c-000003"]
+    assert names(found.waking("m")) == ["b-000002", "c-000003"]
+    assert found.missed_for_model("m") == ()
+    assert found.offered(found.waking("m")[1], "m") == OfferedModel("m", "on_disk")
 
 
 def test_people_read_the_human_name_unless_two_nodes_share_it() -> None:

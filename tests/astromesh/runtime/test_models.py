@@ -13,9 +13,10 @@ from tests.rig.rooms import MODEL, Rooms, drained
 
 from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import AstromeshError, ModelFailed, ModelRefused, ModelUnavailable, Overloaded, PeerLost
+from astromesh.fleet.offers import OfferedProvider
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.providers.port import ModelProvider
-from astromesh.runtime.models import Routed
+from astromesh.runtime.models import LocalModel, Routed
 
 REQUEST = ModelRequest(MODEL, (Message("user", "Hello"),))
 B, C = member("b-000002", models=[MODEL]), member("c-000003", models=[MODEL])
@@ -164,13 +165,41 @@ async def test_what_was_offered_and_is_gone_names_who_had_it(status: str, said: 
     assert error.hint
 
 
-async def test_what_a_peer_is_still_loading_says_where() -> None:
+async def test_what_nobody_has_loaded_is_asked_of_whoever_would_load_it() -> None:
     rooms = Rooms()
-    rooms.sees(member("b-000002", models=[(MODEL, "loading")]), member("c-000003", models=[MODEL], status="dead"))
+    rooms.sees(member("b-000002", models=[(MODEL, "loading")]), member("c-000003", models=[(MODEL, "on_disk")]))
+    rooms.neighbours.models = {
+        "b-000002": Scripted([ModelUnavailable("still loading", retry_after_s=40), ModelUnavailable("still loading", retry_after_s=40)]),
+        "c-000003": Scripted(["Woken.", ModelUnavailable("loading now", retry_after_s=7)]),
+    }
+    assert (await completed(rooms))[0] == Routed("c", "peer", 2)
     error = await verdict(rooms)
     assert isinstance(error, ModelUnavailable)
-    assert error.message == f"model {MODEL} is not loaded yet on b and was offered by c, which is dead"
-    assert error.hint == "ask again in some seconds"
+    assert error.retry_after_s == 7
+    assert "still loading; loading now" in error.message
+
+
+async def test_nobody_is_woken_while_somebody_is_awake() -> None:
+    sleeper = Scripted(["No."])
+    rooms = mesh(b=Scripted(["Yes."]))
+    rooms.models.local[MODEL] = LocalModel(sleeper, lambda: False, wakes=lambda: True)
+    assert (await completed(rooms))[0] == Routed("b", "peer", 1)
+    assert sleeper.asked == []
+
+
+async def test_what_came_over_a_link_wakes_the_model_here() -> None:
+    rooms = Rooms()
+    rooms.models.local[MODEL] = LocalModel(Scripted(["Woken."]), lambda: False, wakes=lambda: True)
+    assert (await completed(rooms, forwarded=True))[0] == Routed("here", "local", 1)
+
+
+async def test_a_server_behind_a_peer_that_is_down_is_told_with_who_is_gone() -> None:
+    rooms = Rooms()
+    down = OfferedProvider("lab", "ollama", (MODEL,), "down", shared=True)
+    rooms.sees(member("b-000002", models=[(MODEL, "remote")], providers=[down]), member("c-000003", models=[MODEL], status="dead"))
+    error = await verdict(rooms)
+    assert isinstance(error, ModelUnavailable)
+    assert error.message == f"model {MODEL} cannot be answered by b now and was offered by c, which is dead"
 
 
 async def test_what_is_still_loading_here_says_so() -> None:

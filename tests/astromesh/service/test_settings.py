@@ -60,6 +60,17 @@ def test_without_anything_there_are_defaults_that_work() -> None:
     assert {origin.kind for origin in settled().origins.values()} == {"default"}
 
 
+def test_memory_and_idleness_of_models_are_read_from_wherever_they_are_said() -> None:
+    assert (settled().values.memory_budget_mb, settled().values.idle_unload_s) == (None, 3600.0)
+    told = settled(file=f"{FILE}    memory_budget_mb: 4096\n    idle_unload_seconds: 30m\n").values
+    assert (told.memory_budget_mb, told.idle_unload_s) == (4096, 1800.0)
+    flags = settled(flags={"memory_budget_mb": "512", "idle_unload_s": "0"}).values
+    assert (flags.memory_budget_mb, flags.idle_unload_s) == (512, 0.0)
+    for wrong in ({"memory_budget_mb": "much"}, {"memory_budget_mb": "0"}, {"idle_unload_s": "-1"}, {"idle_unload_s": "nan"}):
+        with pytest.raises(ConfigurationError, match=r"--(memory-budget|idle-unload)"):
+            settled(flags=wrong)
+
+
 def test_every_setting_has_an_origin() -> None:
     assert sorted(settled().origins) == sorted(setting.name for setting in SETTINGS)
 

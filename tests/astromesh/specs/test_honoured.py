@@ -145,6 +145,8 @@ spec:
     heartbeat_interval: 5, gossip_interval: 2, gossip_fanout: 3, failure_timeout: 15, dead_timeout: 30}
   inference:
     models_dir: models
+    memory_budget_mb: 8192
+    idle_unload_seconds: 1h
     models: [{name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 512}, {name: b, pull: b}]
   tools: {modules: [my.tools]}
   observability: {otlp: http://collector:4317}
