@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from astromesh.inference.encoder import EncoderFiles, files_beside
+from astromesh.inference.port import ModelSpecification
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 PADDED_WITH = "[PAD]"
@@ -20,8 +20,8 @@ PADDED_WITH = "[PAD]"
 
 def small_encoder(
     folder: Path, words: Mapping[str, Sequence[float]], *, nodes: str = "rows", manifest: Mapping[str, Any] | None = None
-) -> EncoderFiles:
-    """Files of a model over these words. `nodes`: "rows" gives the numbers of each token, "sums" adds them up, and "second" adds up those
+) -> ModelSpecification:
+    """A model over these words, in files. `nodes`: "rows" gives the numbers of each token, "sums" adds them up, and "second" adds up those
     of a pair's second text. Padding has numbers of its own, large ones: whoever forgets the mask sees it."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {PADDED_WITH: 0, "[UNK]": 1, **{word: index for index, word in enumerate(words, start=2)}}
@@ -29,9 +29,20 @@ def small_encoder(
     table = np.array([[1000.0] * width, [0.0] * width, *words.values()], dtype=np.float32)
     _write_tokenizer(folder / "tokenizer.json", vocabulary)
     onnx.save(_graph(table, nodes), str(folder / "model.onnx"))
-    if manifest is not None:
-        (folder / "encoder.json").write_text(json.dumps(manifest))
-    return files_beside(folder)
+    written = json.dumps(manifest).encode() if manifest is not None else b""
+    if written:
+        (folder / "encoder.json").write_bytes(written)
+    return ModelSpecification(
+        "small",
+        folder / "model.onnx",
+        "0" * 64,
+        context=64,
+        parallel=2,
+        threads=1,
+        kind="onnx",
+        tokenizer=folder / "tokenizer.json",
+        encoder=written,
+    )
 
 
 def _write_tokenizer(path: Path, vocabulary: dict[str, int]) -> None:

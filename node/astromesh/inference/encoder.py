@@ -1,4 +1,4 @@
-"""The files of an encoder, and what they do not say themselves: `encoder.json` beside the model. Pure but for the looks at the disk.
+"""What an encoder's files do not say themselves: `encoder.json` beside the model. Pure.
 
     model.onnx        takes token ids (and a mask, and types of tokens, where it has such inputs)
     tokenizer.json    as the `tokenizers` library writes it
@@ -12,18 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from astromesh.errors import StoreError
 from astromesh.inference.encoding import Task
 
 Pooling = Literal["mean", "first", "none"]
 Activation = Literal["softmax", "sigmoid", "none"]
 InputRole = Literal["ids", "mask", "types"]
 
-MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "encoder.json"
-MANIFEST_BYTES_MAX = 64 * 1024
+MANIFEST_BYTES_MAX = 64 * 1024  # a thousand labels have 20 KiB
 DEFAULT_LENGTH_TOKENS = 256  # what sentence models were trained on; more tokens than a model has places for end in an error of its graph
 
 # Under which names graphs take these; a manifest may say others.
@@ -47,35 +44,10 @@ class EncoderManifest:
     inputs: Mapping[InputRole, str] = field(default_factory=lambda: dict(INPUT_NAMES))
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderFiles:
-    model: Path
-    tokenizer: Path
-    manifest: EncoderManifest = EncoderManifest()
-
-
-def files_beside(path: Path) -> EncoderFiles:
-    """The files of a model that is a folder, or a file with its tokenizer beside it. Raises `StoreError`."""
-    folder, model = (path, path / MODEL_FILE) if path.is_dir() else (path.parent, path)
-    for file in (model, folder / TOKENIZER_FILE):
-        if not file.is_file():
-            raise StoreError(f"{file} is not there", hint=f"an encoder is a folder of {MODEL_FILE} and {TOKENIZER_FILE}")
-    written = folder / MANIFEST_FILE
-    try:
-        with written.open("rb") as stream:
-            text = stream.read(MANIFEST_BYTES_MAX)
-    except FileNotFoundError:
-        return EncoderFiles(model, folder / TOKENIZER_FILE)
-    except OSError as error:
-        raise StoreError(f"{written} cannot be read: {error.strerror or error}", hint="it may be left out where a model embeds") from error
-    try:
-        return EncoderFiles(model, folder / TOKENIZER_FILE, read_manifest(text))
-    except ValueError as mistake:
-        raise StoreError(f"{written}: {mistake}", hint="docs/embeddings.md says what may stand there") from mistake
-
-
 def read_manifest(text: bytes) -> EncoderManifest:
-    """Raises `ValueError` that names the key at fault."""
+    """Nothing written is the default. Raises `ValueError` that names the key at fault."""
+    if not text:
+        return EncoderManifest()
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004  what a file says is a value

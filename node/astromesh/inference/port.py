@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from astromesh.dialogue import ModelEvent, ModelRequest
 from astromesh.inference.sources import Remote
@@ -131,6 +131,15 @@ class InferenceEngine(Protocol):
 
     async def import_session(self, pieces: AsyncIterable[bytes], *, timeout_s: float) -> int:
         """Keeps it; how many tokens of that conversation need not be read here. Raises `InvalidRequest` for another model's state."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What has a tokenizer."""
+
+    async def count_tokens(self, texts: Sequence[str], *, timeout_s: float) -> tuple[int, ...]:
+        """By the tokenizer of the model that is loaded. Raises `AstromeshError` where there is none: nothing is loaded only to count."""
         ...
 
 

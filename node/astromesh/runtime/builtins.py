@@ -9,6 +9,8 @@ Kind = Literal["engine", "memory", "provider", "tool"]
 
 TABLE: dict[tuple[Kind, str], str] = {
     ("engine", "llama_cpp"): "astromesh.inference.backends.llama_cpp.engine:LlamaCppEngine",
+    ("engine", "onnx_runtime"): "astromesh.inference.backends.onnx_runtime.engine:OnnxEncoder",
+    ("engine", "xllamacpp"): "astromesh.inference.backends.xllamacpp.engine:XllamacppEngine",
     ("memory", "in_memory"): "astromesh.memory.backends.in_memory:InMemory",
     ("memory", "sqlite"): "astromesh.memory.backends.sqlite:Sqlite",
     ("provider", "openai_compat"): "astromesh.providers.backends.openai_compat:OpenAICompat",

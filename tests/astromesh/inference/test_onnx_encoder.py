@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,24 @@ import pytest
 from tests.rig.eventually import eventually
 from tests.rig.small_encoders import small_encoder
 
+from astromesh.dialogue import EmbeddingRequest
 from astromesh.errors import InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable
 from astromesh.inference.backends.onnx_runtime.engine import OnnxEncoder
 from astromesh.inference.backends.supervised import EngineLimits
 from astromesh.inference.batches import ROWS_MAX
-from astromesh.inference.encoder import EncoderFiles
-from astromesh.inference.encoding import TEXTS_MAX, EmbeddingRequest, TextEncoder
+from astromesh.inference.encoding import TEXTS_MAX, TextEncoder
 from astromesh.inference.port import ModelSpecification
 
 COMPASS: Mapping[str, Sequence[float]] = {"east": (1.0, 0.0), "north": (0.0, 1.0), "west": (-1.0, 0.0)}
 
 
-def an_encoder(files: EncoderFiles, *, context: int = 64) -> OnnxEncoder:
-    model = ModelSpecification("small", files.model, "0" * 64, context=context, parallel=2, threads=1)
-    return OnnxEncoder(model, files, limits=EngineLimits(restart_pause_s=0.001, restart_pause_max_s=0.01, starts_without_success=3))
+def an_encoder(model: ModelSpecification) -> OnnxEncoder:
+    return OnnxEncoder(model, limits=EngineLimits(restart_pause_s=0.001, restart_pause_max_s=0.01, starts_without_success=3))
 
 
 @asynccontextmanager
-async def started(files: EncoderFiles, *, context: int = 64) -> AsyncIterator[OnnxEncoder]:
-    encoder = an_encoder(files, context=context)
+async def started(model: ModelSpecification) -> AsyncIterator[OnnxEncoder]:
+    encoder = an_encoder(model)
     try:
         await encoder.start()
         yield encoder
@@ -55,7 +55,7 @@ async def test_an_embedding_is_the_mean_of_its_own_tokens_with_the_length_one(tm
 
 
 async def test_usage_counts_tokens_and_texts_that_were_cut_are_named(tmp_path: Path) -> None:
-    async with started(small_encoder(tmp_path, COMPASS), context=4) as encoder:
+    async with started(replace(small_encoder(tmp_path, COMPASS), context=4)) as encoder:
         told = await encoder.embed(EmbeddingRequest("small", ("east", "east north", "west " * 9 + "north")), timeout_s=20)
         assert (told.usage.tokens_in, told.usage.tokens_out, told.truncated) == (1 + 2 + 4, 0, (2,))
         assert list(told.vectors.numbers())[2] == [-1.0, 0.0]
@@ -72,13 +72,13 @@ async def test_many_texts_come_back_in_their_order_whatever_batches_they_went_in
 
 
 async def test_a_classifier_tells_every_label_best_first(tmp_path: Path) -> None:
-    files = small_encoder(
+    model = small_encoder(
         tmp_path,
         {"thanks": (0.0, 3.0), "idiot": (5.0, 0.0)},
         nodes="sums",
         manifest={"task": "classify", "labels": ["rude", "kind"]},
     )
-    async with started(files) as encoder:
+    async with started(model) as encoder:
         told = await encoder.classify(("thanks", "idiot thanks"), timeout_s=20)
     kind, rude = told.labels
     assert [label.name for label in kind] == ["kind", "rude"]
@@ -90,8 +90,8 @@ async def test_a_classifier_tells_every_label_best_first(tmp_path: Path) -> None
 
 async def test_a_cross_encoder_scores_each_document_beside_the_query(tmp_path: Path) -> None:
     """The graph counts the second text of a pair only, so a query that is taken for a document shows."""
-    files = small_encoder(tmp_path, {"sea": (2.0,), "tax": (-1.0,)}, nodes="second", manifest={"task": "rerank", "activation": "sigmoid"})
-    async with started(files) as encoder:
+    model = small_encoder(tmp_path, {"sea": (2.0,), "tax": (-1.0,)}, nodes="second", manifest={"task": "rerank", "activation": "sigmoid"})
+    async with started(model) as encoder:
         told = await encoder.rerank("tax tax", ("sea", "tax", "sea sea"), timeout_s=20)
     assert told.scores == pytest.approx([1 / (1 + math.exp(-x)) for x in (2, -1, 4)])
 
@@ -120,9 +120,9 @@ async def test_a_model_that_is_not_what_its_manifest_says_is_not_loaded(
 
 
 async def test_a_file_that_is_no_model_is_told_and_not_tried_again(tmp_path: Path) -> None:
-    files = small_encoder(tmp_path, COMPASS)
-    files.model.write_bytes(b"no protobuf at all")
-    encoder = an_encoder(files)
+    model = small_encoder(tmp_path, COMPASS)
+    model.path.write_bytes(b"no protobuf at all")
+    encoder = an_encoder(model)
     with pytest.raises(ModelFailed, match="cannot be loaded"):
         await encoder.start()
     assert encoder.stats.restarts == 0

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from astromesh.dialogue import Usage
+from astromesh.dialogue import EmbeddingRequest, Embeddings, Usage, Vectors
 from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.supervised import WorkerEngine
-from astromesh.inference.encoding import TEXTS_MAX, EmbeddingRequest, Embeddings, Task, Vectors
+from astromesh.inference.encoding import TEXTS_MAX, Task
 
 
 @dataclass(frozen=True, slots=True)

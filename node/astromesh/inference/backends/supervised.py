@@ -271,6 +271,10 @@ class WorkerEngine:
                 self._send_waiting()
             case "refused":
                 self._hear_refused(frame["number"], InvalidRequest(frame["message"], hint=frame["hint"], param=frame["param"]))
+            case "failed":
+                failure = ModelFailed(f"model {self.name} broke off: {frame['message']}", code="model_provider_unavailable")
+                self._running.pop(frame["number"]).events.put_nowait(failure)
+                self._send_waiting()
             case "cancelled":
                 del self._running[frame["number"]]
                 self._send_waiting()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from astromesh.dialogue import Usage
 from astromesh.inference.backends.encoding import EncodingEngine
 from astromesh.inference.backends.supervised import EngineLimits, nobody
-from astromesh.inference.encoder import DEFAULT_LENGTH_TOKENS, EncoderFiles
+from astromesh.inference.encoder import DEFAULT_LENGTH_TOKENS, read_manifest
 from astromesh.inference.encoding import Classification, Label, Ranking, Task
 from astromesh.inference.port import ModelSpecification
 
@@ -26,22 +26,22 @@ class OnnxEncoder(EncodingEngine):
     def __init__(
         self,
         model: ModelSpecification,
-        files: EncoderFiles,
         *,
         limits: EngineLimits | None = None,
         command: Sequence[str] = (),
         on_change: Callable[[], None] = nobody,
     ) -> None:
+        """Raises `ValueError` where what stands in its `encoder.json` cannot be."""
         super().__init__(model, limits=limits, command=command, on_change=on_change)
-        self._files = files
+        self._manifest = read_manifest(model.encoder)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return (self._files.manifest.task,)
+        return (self._manifest.task,)
 
     async def classify(self, texts: tuple[str, ...], *, timeout_s: float) -> Classification:
         rows = await self._encode("classify", texts, timeout_s=timeout_s)
-        names = self._files.manifest.labels
+        names = self._manifest.labels
         labels = tuple(
             tuple(sorted((Label(*pair) for pair in zip(names, row, strict=True)), key=lambda label: (-label.score, label.name)))
             for row in rows.vectors.numbers()
@@ -53,7 +53,6 @@ class OnnxEncoder(EncodingEngine):
         return Ranking(tuple(score for (score,) in rows.vectors.numbers()), Usage(rows.tokens), rows.truncated)
 
     def _load_frame(self) -> dict[str, Any]:
-        manifest = self._files.manifest
+        manifest = self._manifest
         length = manifest.max_length or min(self._model.context, DEFAULT_LENGTH_TOKENS)
-        files = {"path": str(self._files.model), "tokenizer": str(self._files.tokenizer), "manifest": asdict(manifest)}
-        return {**super()._load_frame(), **files, "context": length}
+        return {**super()._load_frame(), "tokenizer": str(self._model.tokenizer), "manifest": asdict(manifest), "context": length}
