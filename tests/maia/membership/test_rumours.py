@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from maia.membership.rumours import RUMOURS_MAX, Rumours, transmit_limit
+from maia.membership.rumours import RUMOURS_MAX, Rumours
+from maia.wire.telling import tellings
 
 
 def take(rumours: Rumours, *, budget_bytes: int = 1000, living_count: int = 5, most: int = 255) -> list[bytes]:
@@ -13,7 +14,7 @@ def take(rumours: Rumours, *, budget_bytes: int = 1000, living_count: int = 5, m
 
 @pytest.mark.parametrize(("living", "limit"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1000, 16)])
 def test_a_rumour_is_told_as_often_as_memberlist_tells_it(living: int, limit: int) -> None:
-    assert transmit_limit(living) == limit
+    assert tellings(living) == limit
     rumours = Rumours()
     rumours.add("a", b"news")
     assert [take(rumours, living_count=living) for _ in range(limit + 1)] == [[b"news"]] * limit + [[]]
