@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.rig.eventually import eventually
 
-from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, Sampling, TextDelta, ToolSchema
+from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, Sampling, TextDelta
 from astromesh.errors import InvalidRequest, ModelFailed
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.manifest import StoredModel
@@ -203,14 +203,6 @@ async def test_each_filter_at_its_tightest_leaves_the_greedy_choice(engine: Llam
     greedy = await reply_to(engine, QUESTIONS[2])
     filtered = await reply_to(engine, QUESTIONS[2], replace(GREEDY, temperature=1.0, **changes))
     assert filtered.text == greedy.text
-
-
-async def test_tools_are_refused_for_its_template_has_no_place_for_them(engine: LlamaCppEngine) -> None:
-    tool = ToolSchema("weather", "The weather of a city.", {"type": "object"})
-    request = ModelRequest("smollm2", (Message("user", "Weather?"),), tools=(tool,))
-    with pytest.raises(InvalidRequest) as refused:
-        await anext(engine.complete(request, timeout_s=20))
-    assert refused.value.param == "tools"
 
 
 async def test_a_file_with_the_magic_and_nothing_else_is_told_as_no_model(specification: ModelSpecification, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ async def merged(streams: Sequence[AsyncGenerator[P, None]]) -> AsyncGenerator[t
                     running -= 1
                 case Exception() as failure:
                     raise failure
-                case piece:
-                    yield piece
+                case (index, piece):
+                    yield index, piece
     finally:
         for task in tasks:
             task.cancel()

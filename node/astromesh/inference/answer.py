@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astromesh.dialogue import ModelReply, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
+from astromesh.dialogue import Message, ModelReply, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
 
 
 class Answer:
@@ -31,16 +31,22 @@ class Answer:
         self._calls[index][2].append(arguments)
         return ToolCallDelta(index, identifier, name, arguments, tuple(tokens))
 
+    def message(self) -> Message:
+        return Message("assistant", "".join(self._texts), self._whole_calls())
+
     def reply(self, account: Mapping[str, Any], *, model: str, timings: Mapping[str, float]) -> ModelReply:
         return ModelReply(
             "".join(self._texts),
-            tuple(ToolCall(identifier, name, "".join(arguments)) for identifier, name, arguments in self._calls),
+            self._whole_calls(),
             account["finish_reason"],
             Usage(account["tokens_in"], account["tokens_out"], account["cached_tokens"]),
             model,
             timings,
             tuple(self._logprobs),
         )
+
+    def _whole_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(ToolCall(identifier, name, "".join(arguments)) for identifier, name, arguments in self._calls)
 
 
 def _logprob(row: Sequence[Any]) -> TokenLogprob:

@@ -31,7 +31,7 @@ class TextAssembler:
             position, _, self.stopped_by = found[0]
             self._held = ""
             return text[:position]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -41,7 +41,7 @@ class TextAssembler:
         return rest if self.stopped_by is None else ""
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that is a beginning of `stop`, but not the whole of it."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):

@@ -45,7 +45,7 @@ def kernel_identity(decoder: CheckedDecoder, *, threads: int, sequences: int) ->
 
 def _answer(decoder: CheckedDecoder, prompt: Sequence[int], *, resumed: Sequence[int], company: int) -> list[int]:
     """The greedy answer of the first of `company` equal streams, `resumed` being its beginning."""
-    samplers = [decoder.sampler(_GREEDY, seed=0, window=len(prompt) + ANSWER_TOKENS, grammar=None) for _ in range(company)]
+    samplers = [decoder.sampler(_GREEDY, seed=0, window=len(prompt) + ANSWER_TOKENS, grammar=None, held=False) for _ in range(company)]
     answers = [list(resumed) for _ in range(company)]
     for sequence, sampler in enumerate(samplers):
         (output,) = decoder.decode([Piece(sequence, 0, prompt, output=True)])

@@ -6,7 +6,7 @@ worse than none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,18 +20,22 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
     """The request as its worker gets it. Raises `InvalidRequest`."""
     if not request.transcript and request.prompt is None:
         raise InvalidRequest("there are no messages", param="messages")
-    if request.tool_choice not in (None, "auto", "none"):
-        raise InvalidRequest(
-            "a model of this mesh cannot be made to call a tool yet: tool_choice may be 'auto' or 'none'", param="tool_choice"
-        )
     tools = () if request.tool_choice == "none" else request.tools
+    grammar = _grammar(request.response_format)
+    if tools and grammar is not None:
+        raise InvalidRequest(
+            "an answer cannot be held to a response_format and be free to call tools, with a model of this mesh",
+            hint="leave one of them out, or send tool_choice: none",
+            param="response_format",
+        )
     return {
         "kind": "complete",
         "number": number,
         "prompt": request.prompt,
         "transcript": [_message(message) for message in request.transcript],
         "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools],
-        "grammar": _grammar(request.response_format),
+        "forced": _forced(request.tool_choice, tools),
+        "grammar": grammar,
         "sampling": asdict(plan(request.sampling)),
         "resume": None if request.resume is None else asdict(request.resume),
     }
@@ -60,6 +64,24 @@ def _grammar(response_format: Mapping[str, Any] | None) -> str | None:
                 hint="text, json_object and json_schema are",
                 param="response_format",
             )
+
+
+def _forced(choice: str | Mapping[str, Any] | None, tools: Sequence[ToolSchema]) -> list[str]:
+    """The names of the tools of which one must be called; none where the model may answer in words."""
+    match choice:
+        case None | "auto" | "none":
+            return []
+        case "required":
+            wanted = [tool.name for tool in tools]
+        case {"type": "function", "function": {"name": str(name)}}:
+            wanted = [tool.name for tool in tools if tool.name == name]
+        case _:
+            raise InvalidRequest(
+                'tool_choice may be \'none\', \'auto\', \'required\' or {"type": "function", "function": {"name": …}}', param="tool_choice"
+            )
+    if not wanted:
+        raise InvalidRequest("tool_choice asks for a tool that is not among tools", hint="send it in tools, too", param="tool_choice")
+    return wanted
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from astromesh.errors import InvalidRequest
 from astromesh.inference import session_state
 from astromesh.inference.assembly import TextAssembler
 from astromesh.inference.chat import ChatTemplate
+from astromesh.inference.dialects import calls_grammar
 from astromesh.inference.prefixes import TAIL_TOKENS_MIN, PrefixTree, State, shared_tokens
 from astromesh.inference.request import resume_of, sampling_of, tools_of, transcript_of
 from astromesh.inference.sampling import SamplingPlan
 from astromesh.inference.stream import Stream, check_resume
+from astromesh.inference.tool_calls import CallReader, Heard, call_ids
 from astromesh.inference.warmth import digests, encode
 
 # No vocabulary has a longer token (SmolLM2's longest has 162 bytes, that of Llama 3 256). Tokenizing runs at 1 to 3 MB/s and holds up all
@@ -52,10 +54,18 @@ class Piece:
 class Decoder(Protocol[S]):
     """The engine as the schedule sees it. `S` is its sampler: one for each stream, with a memory of what it took."""
 
-    def tokenize(self, prompt: str) -> list[int]: ...
+    def tokenize(self, prompt: str) -> list[int]:
+        """A prompt with special tokens in its text, but for those that have a `CUT` in them."""
+        ...
 
-    def sampler(self, plan: SamplingPlan, *, seed: int, window: int, grammar: str | None) -> S:
-        """Raises `InvalidRequest` for biases of tokens that there are not, and for a grammar that cannot be held to."""
+    def token_of(self, text: str) -> int | None:
+        """The token that is this text, where one is."""
+        ...
+
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int, grammar: str | None, held: bool) -> S:
+        """`held`: the grammar holds from the first token on; otherwise from `hold` to `let_go`.
+
+        Raises `InvalidRequest` for biases of tokens that there are not, and for a grammar that cannot be held to."""
         ...
 
     def release(self, sampler: S) -> None: ...
@@ -65,6 +75,12 @@ class Decoder(Protocol[S]):
         ...
 
     def sample(self, sampler: S, output: int) -> int: ...
+
+    def hold(self, sampler: S) -> None:
+        """From here on by the grammar, from its beginning."""
+        ...
+
+    def let_go(self, sampler: S) -> None: ...
 
     def logprobs(self, output: int, token: int, *, top: int) -> TokenChances:
         """How likely this token and the `top` likeliest ones were in the model's own eyes."""
@@ -130,6 +146,8 @@ class Schedule(Generic[S]):
         self._decoder = decoder
         self._clock = clock
         self._template = template
+        # A mark that is a token of its own may be one that only steers, and those have no text.
+        self._opening = decoder.token_of(template.dialect.opening) if template.dialect.opening else None
         self._context = context
         self._free_cells = cells
         self._free_sequences = list(range(sequences - 1, -1, -1))
@@ -166,11 +184,13 @@ class Schedule(Generic[S]):
 
         Raises `InvalidRequest` where the prompt does not fit or the template refuses it; nothing is kept then.
         """
-        transcript, tools = transcript_of(frame), tools_of(frame)
+        transcript, tools, forced = transcript_of(frame), tools_of(frame), frame["forced"]
         if frame["prompt"] is not None:
             prompt, transcript = self._tokens_of(frame["prompt"]), (Message("user", frame["prompt"]),)
         else:
-            prompt = self._tokens_of(self._template.render(transcript, tools))
+            self._check_size(sum(len(message.content) for message in transcript))
+            prefill = self._template.dialect.prefill if forced else ""
+            prompt = self._tokens_of(self._template.render(transcript, tools) + prefill)
         plan = sampling_of(frame)
         room = self._context - len(prompt)
         tokens_max = room if plan.max_tokens is None else min(room, plan.max_tokens)
@@ -192,30 +212,59 @@ class Schedule(Generic[S]):
             arrived_s=self._clock(),
             assembler=TextAssembler(plan.stop),
         )
-        # The same tokens set the same text free again; whoever goes on with the answer has it.
-        stream.text += [stream.assembler.feed(self._decoder.piece(token)) for token in answer]
-        if answer and (stream.assembler.stopped_by is not None or self._decoder.ends(answer[-1]) or len(answer) >= tokens_max):
-            raise InvalidRequest("the answer to go on with has come to its end", param="resume")
-        stream.sampler = self._sampler(stream, frame["grammar"])
+        grammar = frame["grammar"]
+        if tools:
+            callable_now = [tool for tool in tools if not forced or tool.name in forced]
+            grammar, stream.forced = calls_grammar(callable_now, self._template.dialect), bool(forced)
+            identifier = call_ids(prompt, stream.seed)
+            names = {tool.name for tool in callable_now}
+            stream.reader = CallReader(self._template.dialect, names, forced=stream.forced, identifier=identifier)
+        held = stream.forced or not tools
+        stream.sampler = self._decoder.sampler(plan, seed=stream.seed, window=self._context, grammar=grammar, held=held)
+        try:
+            self._go_on(stream, answer)
+        except InvalidRequest:
+            self._free_sampler(stream)
+            raise
         self._waiting.append(stream)
 
-    def _sampler(self, stream: Stream[S], grammar: str | None) -> S:
-        """Where the answer is gone on with, it has gone as far as the answer."""
-        sampler = self._decoder.sampler(stream.plan, seed=stream.seed, window=self._context, grammar=grammar)
-        try:
-            self._decoder.replay(sampler, stream.tokens[stream.prompt_tokens :])
-        except InvalidRequest:
-            self._decoder.release(sampler)
-            raise
-        return sampler
+    def _go_on(self, stream: Stream[S], answer: Sequence[int]) -> None:
+        """Brings a stream to where one is that took these tokens. What they set free, whoever goes on with the answer has."""
+        assert stream.sampler is not None
+        for token in answer:
+            self._decoder.replay(stream.sampler, (token,))
+            for heard in self._hear(stream, token):
+                stream.said.receive(*_piece(heard))
+        if answer and (stream.assembler.stopped_by is not None or self._decoder.ends(answer[-1]) or len(answer) >= stream.tokens_max):
+            raise InvalidRequest("the answer to go on with has come to its end", param="resume")
 
-    def _tokens_of(self, text: str) -> list[int]:
-        if len(text) > self._context * TOKEN_CHARACTERS_MAX:
+    def _hear(self, stream: Stream[S], token: int) -> list[Heard]:
+        """What a token sets free; and a call that it began or ended begins or ends the grammar of calls."""
+        reader = stream.reader
+        marks = reader is not None and token == self._opening
+        text = stream.assembler.feed(self._template.dialect.opening.encode() if marks else self._decoder.piece(token))
+        if reader is None:
+            return [text] if text else []
+        heard = reader.feed(text)
+        if not stream.forced and stream.sampler is not None:
+            if reader.untouched and not stream.held:
+                stream.held = True
+                self._decoder.hold(stream.sampler)
+            elif stream.held and not reader.inside:
+                stream.held = False
+                self._decoder.let_go(stream.sampler)
+        return heard
+
+    def _check_size(self, characters: int) -> None:
+        if characters > self._context * TOKEN_CHARACTERS_MAX:
             raise InvalidRequest(
-                f"the prompt has {len(text)} characters, far more than the {self._context} tokens that the context of this model has",
+                f"the prompt has {characters} characters, far more than the {self._context} tokens that the context of this model has",
                 param="messages",
                 hint=CONTEXT_HINT,
             )
+
+    def _tokens_of(self, text: str) -> list[int]:
+        self._check_size(len(text))
         prompt = self._decoder.tokenize(text)
         if not prompt:
             raise InvalidRequest("the model's chat template makes an empty prompt of these messages", param="messages")
@@ -306,22 +355,28 @@ class Schedule(Generic[S]):
         stream.tokens.append(token)
         stream.untold.append(token)
         reason: FinishReason | None = None
-        text = ""
+        heard: list[Heard] = []
         if self._decoder.ends(token):
             reason = "stop"
         else:
             if stream.plan.logprobs is not None:
                 stream.untold_logprobs.append(self._chances(output, token, stream.plan.logprobs))
-            text = stream.assembler.feed(self._decoder.piece(token))
+            heard = self._hear(stream, token)
             if stream.assembler.stopped_by is not None:
                 reason = "stop"
             elif stream.tokens_out >= stream.tokens_max:
                 reason = "length"
         if reason is not None:
-            text += stream.assembler.finish()
-        if text:
-            stream.text.append(text)
-            step.pieces.append([stream.number, text, stream.untold, stream.untold_logprobs, None])
+            rest, reader = stream.assembler.finish(), stream.reader
+            if reader is None:
+                heard += [rest] if rest else []
+            else:
+                heard += [*reader.feed(rest), *reader.finish(truncated=reason == "length")]
+                reason = "tool_calls" if reader.calls and reason == "stop" else reason
+        for one in heard:
+            piece = _piece(one, tokens=stream.untold, logprobs=stream.untold_logprobs)
+            stream.said.receive(*piece)
+            step.pieces.append([stream.number, *piece])
             stream.untold, stream.untold_logprobs = [], []
         if reason is not None:
             step.ended.append(self._account(stream, reason))
@@ -383,3 +438,10 @@ class Schedule(Generic[S]):
             marks[digest] = stream.prompt_tokens * so_far // whole
         marks[found[-1]] = stream.position
         return {digest: position for digest, position in marks.items() if 0 < position <= stream.position}
+
+
+def _piece(heard: Heard, *, tokens: Sequence[int] = (), logprobs: Sequence[Any] = ()) -> tuple[str, list[int], list[Any], list[Any] | None]:
+    """As `Answer.receive` takes it. The tokens of a call have no logprobs to tell: they are no part of the text."""
+    if isinstance(heard, str):
+        return heard, list(tokens), list(logprobs), None
+    return "", list(tokens), [], [heard.index, heard.id, heard.name, heard.arguments]

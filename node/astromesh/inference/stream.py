@@ -9,8 +9,10 @@ from typing import Any, Final, Generic, TypeVar
 
 from astromesh.dialogue import Message, Resume, ToolSchema, Transcript
 from astromesh.errors import InvalidRequest
+from astromesh.inference.answer import Answer
 from astromesh.inference.assembly import TextAssembler
 from astromesh.inference.sampling import SamplingPlan
+from astromesh.inference.tool_calls import CallReader
 
 # The widest batch. A chunk of a prompt holds all others up (0.2 s for SmolLM2 on two cores) and a cancel waits for it; twice as wide ones
 # read a tenth faster.
@@ -40,7 +42,10 @@ class Stream(Generic[S]):
     sampler: S | None = None
     position: int = 0
     cached: int = 0  # tokens that were not computed again
-    text: list[str] = field(default_factory=list)
+    reader: CallReader | None = None  # where tools may be called
+    forced: bool = False  # the answer is a call, and under a grammar as a whole
+    held: bool = False  # under the grammar of calls for as long as it writes one
+    said: Answer = field(default_factory=Answer)
     untold: list[int] = field(default_factory=list)  # tokens taken since the last text that was told
     untold_logprobs: list[list[Any]] = field(default_factory=list)
     admitted_s: float = 0.0
@@ -87,7 +92,7 @@ class Stream(Generic[S]):
 
     def spoken(self) -> Message:
         """What it answered so far."""
-        return Message("assistant", "".join(self.text))
+        return self.said.message()
 
 
 def check_resume(resume: Resume, *, prompt_tokens: int, tokens_max: int) -> None:

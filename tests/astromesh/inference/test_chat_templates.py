@@ -96,7 +96,7 @@ def test_what_the_template_refuses_is_the_callers_mistake_in_the_templates_words
 
 def test_tools_and_calls_are_printed_as_the_json_that_the_model_was_trained_on() -> None:
     template = ChatTemplate(WITH_TOOLS)
-    assert template.takes_tools
+    assert template.dialect.native
     talk = (
         *HELLO,
         Message("assistant", "", (ToolCall("c1", "weather", '{"city": "Köln"}'),)),
@@ -113,12 +113,6 @@ def test_tools_and_calls_are_printed_as_the_json_that_the_model_was_trained_on()
 
 def test_without_tools_their_part_of_the_template_is_silent() -> None:
     assert ChatTemplate(WITH_TOOLS).render(HELLO) == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_tools_for_a_template_that_has_no_place_for_them_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="no place for tools") as refused:
-        ChatTemplate(SMOLLM2).render(HELLO, (WEATHER,))
-    assert refused.value.param == "tools"
 
 
 @pytest.mark.parametrize("source", ["{% for %}", "{{ x | no_such_filter }}", "x" * (TEMPLATE_CHARACTERS_MAX + 1)])

@@ -39,8 +39,13 @@ def test_tool_choice_none_hides_the_tools_from_the_model() -> None:
     [
         ({"transcript": ()}, "messages"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-        ({"tool_choice": "required", "tools": (WEATHER,)}, "tool_choice"),
-        ({"tool_choice": {"type": "function", "function": {"name": "weather"}}, "tools": (WEATHER,)}, "tool_choice"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"strict": True, "schema": {"pattern": "a"}}}}, "response_format"),
+        ({"response_format": {"type": "grammar"}}, "response_format"),
+        ({"response_format": {"type": "json_object"}, "tools": (WEATHER,)}, "response_format"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "sometimes", "tools": (WEATHER,)}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "clock"}}, "tools": (WEATHER,)}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}, "tools": (WEATHER,)}, "tool_choice"),
         ({"sampling": Sampling(max_tokens=-1)}, "max_tokens"),
     ],
 )
@@ -48,6 +53,17 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(changes: dict[str, Any],
     with pytest.raises(InvalidRequest) as refused:
         as_frame(ModelRequest(**({"model": "m", "transcript": TALK} | changes)), number=0)
     assert refused.value.param == param
+
+
+def test_a_choice_of_tools_says_which_may_be_called() -> None:
+    other = ToolSchema("clock", "", {})
+
+    def forced(choice: Any) -> Any:
+        return as_frame(ModelRequest("m", TALK, (WEATHER, other), choice), number=0)["forced"]
+
+    assert [forced(None), forced("auto"), forced("none")] == [[], [], []]
+    assert forced("required") == ["weather", "clock"]
+    assert forced({"type": "function", "function": {"name": "clock"}}) == ["clock"]
 
 
 def test_response_format_text_is_no_wish_at_all() -> None:

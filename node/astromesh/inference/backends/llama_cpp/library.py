@@ -18,6 +18,7 @@ import llama_cpp
 import numpy as np
 
 from astromesh.errors import InvalidRequest
+from astromesh.inference.chat import CUT
 from astromesh.inference.sampling import SamplingPlan
 from astromesh.inference.schedule import Piece, TokenChances
 from astromesh.inference.stream import CHUNK_TOKENS
@@ -59,6 +60,7 @@ class Sampler:
     chain: Any
     chance: Random | None
     grammar: Any = None
+    held: bool = False  # by the grammar, now
 
 
 class Model:
@@ -104,6 +106,16 @@ class Model:
     def eos(self) -> str:
         return self._text_of(llama_cpp.llama_vocab_eos(self._vocabulary))
 
+    @property
+    def specials(self) -> frozenset[str]:
+        """The texts of all tokens that only steer, or end a turn."""
+        steering = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        return frozenset(
+            self._text_of(token)
+            for token in range(self._tokens)
+            if llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & steering or self.ends(token)
+        )
+
     def _text_of(self, token: int) -> str:
         return "" if token < 0 else llama_cpp.llama_vocab_get_text(self._vocabulary, token).decode(errors="replace")
 
@@ -138,18 +150,27 @@ class Model:
         self.forget(0)
 
     def tokenize(self, prompt: str) -> list[int]:
-        """A prompt that a chat template made: special tokens are in its text. The model's own beginning is added where it is missing."""
-        raw = prompt.encode()
-        size = len(raw) + 2  # no token is shorter than a byte, but for a leading space
-        tokens = (llama_cpp.llama_token * size)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, size, False, True)
-        if count < 0:
-            raise EngineFault(f"llama.cpp cannot tokenize a prompt of {len(raw)} bytes")
-        found = list(tokens[:count])
+        """A prompt that a chat template made: special tokens are in its text, but for those with a cut. The model's own beginning is
+        added where it is missing. What stands between two cuts is tokenized by itself; a SentencePiece model may read a space at a cut.
+        """
+        found = [token for part in prompt.split(CUT) if part for token in self._tokens_of(part)]
         bos = llama_cpp.llama_vocab_bos(self._vocabulary)
         if llama_cpp.llama_vocab_get_add_bos(self._vocabulary) and found[:1] != [bos]:
             found.insert(0, bos)
         return found
+
+    def _tokens_of(self, text: str) -> list[int]:
+        raw = text.encode()
+        size = len(raw) + 2  # no token is shorter than a byte, but for a leading space
+        tokens = (llama_cpp.llama_token * size)()
+        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, size, False, True)
+        if count < 0:
+            raise EngineFault(f"llama.cpp cannot tokenize {len(raw)} bytes")
+        return list(tokens[:count])
+
+    def token_of(self, text: str) -> int | None:
+        found = self._tokens_of(text)
+        return found[0] if len(found) == 1 else None
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; none for one that only steers."""
@@ -165,8 +186,9 @@ class Model:
         """Whether this token ends a turn."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
 
-    def sampler(self, plan: SamplingPlan, *, seed: int, window: int, grammar: str | None) -> Sampler:
+    def sampler(self, plan: SamplingPlan, *, seed: int, window: int, grammar: str | None, held: bool) -> Sampler:
         """The plan as a chain. `window` is the longest possible stream: penalties for frequency and presence look back over all of it.
+        `held`: the grammar holds from the first token on; otherwise from `hold` to `let_go`.
 
         Raises `InvalidRequest` for a bias of a token that the model has not, and for a grammar that llama.cpp does not take.
         """
@@ -189,7 +211,7 @@ class Model:
             add(llama_cpp.llama_sampler_init_penalties(self._tokens, window, 1.0, plan.frequency_penalty, plan.presence_penalty))
         if plan.greedy:
             add(llama_cpp.llama_sampler_init_greedy())
-            return Sampler(chain, None, rules)
+            return Sampler(chain, None, rules, held and rules is not None)
         if plan.top_k > 0:
             add(llama_cpp.llama_sampler_init_top_k(plan.top_k))
         if plan.top_p < 1.0:
@@ -197,7 +219,7 @@ class Model:
         if plan.min_p > 0.0:
             add(llama_cpp.llama_sampler_init_min_p(plan.min_p, 1))
         add(llama_cpp.llama_sampler_init_temp(plan.temperature))
-        return Sampler(chain, Random(seed), rules)  # noqa: S311  chance, not a secret
+        return Sampler(chain, Random(seed), rules, held and rules is not None)  # noqa: S311  chance, not a secret
 
     def _biases(self, biases: Sequence[tuple[int, float]]) -> Any:
         rows = (llama_cpp.llama_logit_bias * len(biases))()
@@ -237,11 +259,11 @@ class Model:
         Under a grammar the token is drawn as if there were none, and drawn again with the same chance from what the grammar leaves only
         where it does not fit: looking at one token is a thousand times cheaper than looking at all, and most fit.
         """
-        if sampler.chance is None and sampler.grammar is None:
+        if sampler.chance is None and not sampler.held:
             return int(llama_cpp.llama_sampler_sample(sampler.chain, self._context, output))
         draw = sampler.chance.random() if sampler.chance is not None else None
         token = self._draw(self._candidates_of(output), sampler.chain, draw)
-        if sampler.grammar is not None and not self._allowed(sampler.grammar, token):
+        if sampler.held and not self._allowed(sampler.grammar, token):
             kept = self._under(sampler.grammar, self._candidates_of(output))
             if not len(kept):
                 return max(0, int(llama_cpp.llama_vocab_eos(self._vocabulary)))  # no token goes on from here: what is there is all
@@ -285,8 +307,16 @@ class Model:
     def _accept(self, sampler: Sampler, token: int) -> None:
         """The grammar must allow it: llama.cpp ends the process otherwise."""
         llama_cpp.llama_sampler_accept(sampler.chain, token)
-        if sampler.grammar is not None:
+        if sampler.held:
             llama_cpp.llama_sampler_accept(sampler.grammar, token)
+
+    def hold(self, sampler: Sampler) -> None:
+        """From here on by the grammar, from its beginning."""
+        llama_cpp.llama_sampler_reset(sampler.grammar)
+        sampler.held = True
+
+    def let_go(self, sampler: Sampler) -> None:
+        sampler.held = False
 
     def logprobs(self, output: int, token: int, *, top: int) -> TokenChances:
         """Over what the model itself said, before biases, penalties, grammar and temperature."""
@@ -300,7 +330,7 @@ class Model:
     def replay(self, sampler: Sampler, tokens: Sequence[int]) -> None:
         """Brings a new sampler to where one is that took these tokens. Raises `InvalidRequest` where its grammar forbids one."""
         for token in tokens:
-            if sampler.grammar is not None and not self._allowed(sampler.grammar, token):
+            if sampler.held and not self._allowed(sampler.grammar, token):
                 raise InvalidRequest("the answer to go on with does not follow the grammar of this request", param="resume")
             self._accept(sampler, token)
             if sampler.chance is not None:

@@ -1,7 +1,7 @@
 """The worker process of one model: `python -m astromesh.inference.backends.llama_cpp.worker`, started by its engine.
 
-In:   load (first, once) · complete · cancel · export · import (in pieces)
-Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth · state (in pieces) · imported
+In:   load (first, once) · complete · cancel · count · export · import (in pieces)
+Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth · counted · state (in pieces) · imported
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     sequences = load["parallel"]
     try:
         model = Model(Path(load["path"]), gpu_layers=load["gpu_layers"], progress=progress)
-        template = ChatTemplate(model.chat_template or CHATML, bos=model.bos, eos=model.eos)
+        template = ChatTemplate(model.chat_template or CHATML, bos=model.bos, eos=model.eos, specials=model.specials)
         context = min(load["context"], model.trained_context or load["context"])
         cells = placement.cells(context, sequences)
         model.open_context(cells=cells, sequences=sequences, threads=load["threads"])
@@ -59,7 +59,7 @@ def main() -> None:
         prefixes=PrefixTree(bytes_max=load["prefix_cache_bytes"]) if load["prefix_cache_bytes"] and model.divisible else None,
         salt=secrets.token_bytes(SALT_BYTES),
     )
-    send("loaded", context=context, takes_tools=template.takes_tools, kernel=kernel)
+    send("loaded", context=context, takes_tools=template.dialect.native, kernel=kernel)
     warmth, looked_s, incoming = b"", 0.0, b""
 
     while True:
@@ -90,6 +90,8 @@ def main() -> None:
                             send("imported", number=frame["number"], tokens=schedule.take_in(data, identity=load["identity"]))
                         except InvalidRequest as error:
                             send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
+                case "count":
+                    send("counted", number=frame["number"], tokens=[len(model.tokenize(text)) for text in frame["texts"]])
                 case other:
                     raise AssertionError(f"the node sent a frame of kind {other!r}")
         step = schedule.step()
