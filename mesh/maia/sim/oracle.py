@@ -28,7 +28,16 @@ from maia.sim.world import (
     SimulatedNode,
     World,
 )
-from maia.view import IncarnationRaised, MemberDied, MemberJoined, MemberReturned, MemberView, MeshEvent, OffersChanged
+from maia.view import (
+    IncarnationRaised,
+    MemberDied,
+    MemberJoined,
+    MemberLeft,
+    MemberReturned,
+    MemberView,
+    MeshEvent,
+    OffersChanged,
+)
 
 SLACK_S: Final = 2.0  # for gossip to reach everyone
 # In probe intervals. N nodes each probe one of the others: nobody meets a given one in m intervals with probability e^-m.
@@ -58,6 +67,7 @@ class Oracle:
         self.noticed_s: list[float] = []  # from each crash to each verdict about it
         self.crashed_s: dict[str, float] = {}
         self._left: dict[str, None] = {}
+        self._goodbye_heard: dict[str, None] = {}
         self._cut_off: dict[str, None] = {}
         self._well_from_s: dict[str, float] = {}
         self._known: dict[tuple[str, str], tuple[int, int]] = {}
@@ -74,6 +84,8 @@ class Oracle:
         match event:
             case OffersChanged():
                 self._saw_offers(world, node, event.name)
+            case MemberLeft():
+                self._goodbye_heard[event.name] = None
             case MemberDied():
                 self._saw_death(world, node, event)
             case MemberJoined() | MemberReturned():
@@ -108,6 +120,7 @@ class Oracle:
     def _started(self, world: World, node: SimulatedNode) -> None:
         self.crashed_s.pop(node.name, None)
         self._left.pop(node.name, None)
+        self._goodbye_heard.pop(node.name, None)
         self._own[node.name] = 0
         self._spent.pop(node.name, None)
         self._seen.pop(node.name, None)
@@ -241,7 +254,9 @@ class Oracle:
                 if node.name not in self._left:
                     self._check_seen(world, observer, node, members.get(node.name))
             for name in self._left:
-                if name in members and members[name].status != "left":
+                # Who says goodbye while nobody hears it is dead to everyone; who was heard by one has left for all.
+                expected = ("left",) if name in self._goodbye_heard else ("left", "dead")
+                if name in members and members[name].status not in expected:
                     raise InvariantBroken(world, observer, Invariant.AGREEMENT, f"sees {name}, which left, as {members[name].status}")
             for name in self.crashed_s:
                 if name in members and members[name].usable:
