@@ -18,7 +18,7 @@ from maia.sim.run import Run, RunFailed, carry_out, live
 from maia.sim.squeezing import compressed, squeezed
 from maia.sim.stamps import stamped
 from maia.sim.world import NodeReconnected, World
-from maia.view import IncarnationRaised, MemberReturned
+from maia.view import IncarnationRaised, MemberLeft, MemberReturned
 from maia.wire.codec import decode, encode, pack
 from maia.wire.compress import expand
 from maia.wire.messages import Suspect
@@ -151,6 +151,22 @@ def test_agreement_sees_catalogues_that_differ() -> None:
     watched.oracle.check_agreement(watched.world)
     watched.two.offers["never offered"] = b""
     with pytest.raises(InvariantBroken, match=r"^agreement: .* sees 1 offers of node001-000001, which has 2"):
+        watched.oracle.check_agreement(watched.world)
+
+
+def test_agreement_takes_a_goodbye_that_nobody_heard_for_a_death_and_no_other() -> None:
+    watched = Watched()
+    watched.world.partition([[0, 1], [2]])
+    watched.pass_time(1.0)
+    watched.world.leave(watched.three)
+    watched.pass_time(3.0)
+    watched.world.crash(watched.three)
+    watched.world.heal()
+    watched.pass_time(60.0)
+    assert watched.world.view(watched.one).members[watched.three.name].status == "dead"
+    watched.oracle.check_agreement(watched.world)
+    watched.oracle.witness(watched.world, watched.two, MemberLeft(watched.three.name))  # so it believes
+    with pytest.raises(InvariantBroken, match=r"which left, as dead"):
         watched.oracle.check_agreement(watched.world)
 
 
