@@ -101,10 +101,15 @@ class Switchboard:
         handlers: Mapping[str, Handler],
         limits: BoardLimits | None = None,
         load: Callable[[], bytes] = bytes,
+        heard: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`load` says at any time how busy this node is; whoever calls it is told with the end of the call."""
+        """`load` says at any time how busy this node is; whoever calls it is told with the end of the call.
+
+        `heard` is told the name of whoever has just answered a call of ours.
+        """
         self._me = me
         self._load = load
+        self._heard = heard
         self._loads: dict[str, LoadSeen] = {}
         self._handlers = MappingProxyType(dict(handlers))
         self._limits = limits or BoardLimits()
@@ -148,6 +153,7 @@ class Switchboard:
         return self._loads.get(name)
 
     def _told(self, name: str, load: bytes) -> None:
+        self._heard(name)
         self._loads.pop(name, None)
         if len(self._loads) >= LOADS_MAX:
             del self._loads[next(iter(self._loads))]

@@ -29,6 +29,7 @@ class Member:
         "incarnation",
         "meta",
         "name",
+        "passed_over",
         "probes",
         "profile",
         "since_s",
@@ -44,6 +45,7 @@ class Member:
         self.since_s = now
         self.heard_s = now
         self.answered_s = -math.inf  # the last call over a link that it answered
+        self.passed_over = 0  # times in a row that it was not pinged for that reason
         self.suspicion: Suspicion | None = None
         # Tuples, since most members never have more than a few: two empty deques took 1.3 kB of each member.
         self.probes: tuple[ProbeSeen, ...] = ()

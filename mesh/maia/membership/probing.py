@@ -19,6 +19,9 @@ from maia.wire.outbox import Outbox
 RELAYS_MAX: Final = 256  # asked of us and unanswered; one more asker waits for its own deadline instead
 # Of the requester's timeout: a nack that comes with the deadline is worth nothing, and memberlist's comes exactly then.
 NACK_SHARE: Final = 0.8
+# Times in a row. Calls prove that a member lives, but only acks carry the root of its catalogue: what was lost of it must not wait until
+# nobody calls it any more.
+PASSED_OVER_MAX: Final = 4
 STREAM_PING_PROTOCOL: Final = 3  # of memberlist: the first that answers a ping over TCP
 RELAYS_EACH_MAX: Final = 8  # of them for one asker: it has one probe in flight, and a few of which it gave up
 SEQUENCE_MODULUS: Final = 2**32
@@ -241,9 +244,14 @@ class Prober:
                     return None
             member = self._table.get(self._round[self._at])
             self._at += 1
+            if member is None or not member.living:
+                continue
             # Who answered a call within the last interval need not be asked; a suspect is always asked.
-            if member is not None and (member.status == "suspect" or (member.status == "alive" and member.answered_s < lately_s)):
-                return member
+            if member.status == "alive" and member.answered_s >= lately_s and member.passed_over < PASSED_OVER_MAX:
+                member.passed_over += 1
+                continue
+            member.passed_over = 0
+            return member
         return None
 
     def _ask_otherwise(self, probe: Probe, now: float) -> None:

@@ -227,6 +227,11 @@ class MeshMembership:
         if self._driver is not None:
             self._driver.report_load(value)
 
+    def heard(self, name: str) -> None:
+        """A member answered a call: it lives."""
+        if self._driver is not None:
+            self._driver.heard(name)
+
     def figures(self) -> Iterable[Metric]:
         """For Prometheus, read at the moment of the scrape."""
         if self._driver is None:

@@ -117,7 +117,8 @@ class Node:
         membership = MeshMembership(self.settings, file, offer=self._offer)
         serving = PeerServing(models=self.models, start_run=self.runtime.serve, metrics=self.house.metrics)
         handlers = {COMPLETE: serving.complete, RUN: serving.run}
-        board = await stack.enter_async_context(Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded))
+        switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)
+        board = await stack.enter_async_context(switchboard)
         try:
             await board.serve(*self.settings.link)
         except OSError as failure:

@@ -595,6 +595,21 @@ async def cuttable(target: Address) -> AsyncIterator[tuple[Address, Cut]]:
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
+async def test_who_answers_a_call_is_heard_and_who_cannot_be_called_is_not() -> None:
+    desk, heard = Desk(), list[str]()
+    async with (
+        Switchboard(me=Greeting("there", "id-there"), handlers=desk.handlers, load=lambda: b"busy") as there,
+        Switchboard(me=Greeting("here", "id-here"), handlers={}, heard=heard.append) as here,
+    ):
+        two = Two(here, there, desk, Peer("there", Address("127.0.0.1", await there.serve("127.0.0.1", 0))))
+        await two.replies("count", {"to": 2})
+        assert heard == ["there"]
+        two.peer = Peer("nobody", Address("127.0.0.1", 1))
+        with pytest.raises(PeerUnreachable):
+            await two.replies("count", {"to": 2})
+        assert heard == ["there"]
+
+
 async def test_whoever_calls_knows_how_busy_the_other_is() -> None:
     desk = Desk()
     busy = [b"busy"]

@@ -10,6 +10,7 @@ from tests.maia.talk import ME, Talk
 
 from maia.config import LAN, LAN_FAST, Address
 from maia.membership.members import PROBES_KEPT
+from maia.membership.probing import PASSED_OVER_MAX
 from maia.view import MemberSuspected
 from maia.wire.messages import Ack, IndirectPing, Nack, Ping, Suspect
 
@@ -185,12 +186,21 @@ def test_a_peer_that_a_link_heard_is_not_pinged_for_an_interval() -> None:
     talk = Talk(peers=1)
     talk.pass_time(1.0)
     talk.forget()
-    for step in range(100):
+    talk.mesh.heard(ONE, now=talk.now)
+    talk.pass_time(1.199)
+    assert talk.said(Ping) == []
+    talk.pass_time(1.5)
+    assert talk.said(Ping)
+
+
+def test_a_peer_that_answers_calls_all_the_time_is_pinged_now_and_then_for_the_root_of_its_catalogue() -> None:
+    talk = Talk(peers=1)
+    talk.pass_time(1.0)
+    talk.forget()
+    for step in range(200):
         talk.mesh.heard(ONE, now=talk.now)
         talk.pass_time(1.0 + step * 0.05)
-    assert talk.said(Ping) == []
-    talk.pass_time(talk.now + 0.5)
-    assert talk.said(Ping)
+    assert 50 / (PASSED_OVER_MAX + 1) - 1 <= len(talk.said(Ping)) < 25  # of fifty intervals
 
 
 def test_a_stall_gives_every_suspect_another_interval() -> None:
