@@ -238,6 +238,8 @@ class MeshOff(AstromeshError):
     """This node keeps to itself: it was told so."""
 
     code = "mesh_off"
+
+
 # What agents remember.
 
 
@@ -258,7 +260,6 @@ class NothingRemembered(CallersMistake):
     """The agent has no memory, so there is no history of it."""
 
     code = "agent_without_memory"
-
 
     definite = True
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -220,3 +221,12 @@ async def test_the_worker_gives_way_to_the_node(engine: LlamaCppEngine) -> None:
     assert os.getpriority(os.PRIO_PROCESS, engine.worker_pid) > os.getpriority(os.PRIO_PROCESS, 0)
     assert os.getsid(engine.worker_pid) == os.getsid(0)
     assert b"GOMP_SPINCOUNT=1000" in Path(f"/proc/{engine.worker_pid}/environ").read_bytes().split(b"\0")
+
+
+async def test_the_tokenizer_of_a_loaded_model_counts_while_it_answers(engine: LlamaCppEngine) -> None:
+    async with aclosing(ask(engine, LONG)) as answer:
+        await anext(answer)
+        few, many, none = await engine.count_tokens(["Hello there.", "Hello there. " * 50, ""], timeout_s=20)
+    assert 3 <= few <= 6
+    assert 100 <= many <= 300
+    assert none <= 1

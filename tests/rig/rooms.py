@@ -36,6 +36,7 @@ from maia.view import MemberView, MeshView
 T = TypeVar("T")
 
 MODEL = "m"
+TWENTY_TURNS = Window(turns_max=20)
 
 
 def an_agent(
@@ -48,7 +49,7 @@ def an_agent(
     turns: int = 4,
     tools: Iterable[Tool] = (),
     memory: ConversationMemory | None = None,
-    window: Window = Window(turns_max=20),
+    window: Window = TWENTY_TURNS,
     forgets_after_s: float | None = None,
     timeout_s: float = 60.0,
     warnings: tuple[str, ...] = (),

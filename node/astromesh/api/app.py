@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from astromesh.api import agents, documentation, keys, member, mesh, mesh_events, openai, providers, system
+from astromesh.api import agents, documentation, keys, member, memory, mesh, mesh_events, openai, providers, system
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_media_type, check_origin
@@ -120,6 +120,23 @@ ROUTES: tuple[Route, ...] = (
         body=keys.ForceBody,
         answer=keys.KeyChanged,
         codes=(200, 404, 409, 422, 429, 503, 504),
+    ),
+    Route(
+        "GET",
+        "/v1/memory/{agent}/history/{session}",
+        memory.show,
+        "What an agent remembers of a session: its export.",
+        answer=memory.HistoryShown,
+        codes=(200, 404, 422, 503),
+        query=(("limit", "turns at most, the newest; 1 to 1000"),),
+    ),
+    Route(
+        "DELETE",
+        "/v1/memory/{agent}/history/{session}",
+        memory.clear,
+        "Delete what an agent remembers of a session.",
+        answer=memory.HistoryCleared,
+        codes=(200, 404, 503),
     ),
     Route(
         "GET",

@@ -28,7 +28,9 @@ from astromesh.orchestration.run import whole_run
 from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.bodies import from_run_request, to_run_request
+from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
+from astromesh.runtime.folding import Folding
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
 from astromesh.runtime.stage import Stage
@@ -75,6 +77,8 @@ class AgentRuntime:
         self._roster = roster
         self._metrics = metrics
         self.traces = traces
+        self._counts = TokenCounts(models.local)
+        self.folding = Folding(models=models, counts=self._counts)
         self.agents: dict[str, Agent] = {}
         self.broken: dict[str, str] = {}  # agents whose document has mistakes, and the first of these
         self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
@@ -117,12 +121,14 @@ class AgentRuntime:
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, gives the runs under way `grace_s` to end, then cancels them."""
         self._draining = True
+        await self.folding.close()
         if self._runs:
             await asyncio.wait(self._runs, timeout=grace_s)
         for task in list(self._runs):
             task.cancel()
         if self._runs:
             await asyncio.wait(self._runs)
+        await self.folding.close()
 
     def _launch(self, agent: Agent, request: RunRequest, *, run_id: str, timeout_s: float) -> Run:
         return self._begin(
@@ -165,11 +171,18 @@ class AgentRuntime:
         trace = Trace(run_id, agent.name, time(), self._node)
         self.traces.add(trace)
         stage = Stage(
-            agent, conversation, models=self._models, events=events, trace=trace, began_at=began_at, deadline=began_at + timeout_s
+            agent,
+            conversation,
+            models=self._models,
+            counts=self._counts,
+            events=events,
+            trace=trace,
+            began_at=began_at,
+            deadline=began_at + timeout_s,
         )
         outcome = "cancelled"
+        ordered = agent.memory is not None and request.history is None
         try:
-            ordered = agent.memory is not None and request.history is None
             async with asyncio.timeout(timeout_s), self._turn(conversation) if ordered else nullcontext():
                 answer = await stage.perform(whole_run(agent.part, request.query, context=request.context, history=request.history))
             outcome = "ok"
@@ -186,6 +199,8 @@ class AgentRuntime:
             trace.status = outcome
             trace.duration_ms = (perf_counter() - began_at) * 1e3
             self._metrics.runs.labels(agent.name, outcome).inc()
+        if ordered:
+            self.folding.begin(agent, conversation)
         await events.tell("done", self._result(agent, stage, answer=answer.text, session_id=session_id, trace=trace))
 
     def _result(self, agent: Agent, stage: Stage, *, answer: str, session_id: str, trace: Trace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
 from astromesh.errors import AstromeshError, ModelBusy, ModelFailed, ModelUnavailable, UnknownModel
 from astromesh.fleet.offers import ModelState, OfferedModel
-from astromesh.inference.port import EngineState, InferenceEngine, ModelSpecification, Progress
+from astromesh.inference.port import Counting, EngineState, InferenceEngine, ModelSpecification, Progress
 from astromesh.inference.residence import Resident, average_tok_s, eta_s, idle, to_unload, told_tok_s
 from astromesh.providers.port import ModelProvider
 from astromesh.runtime.health import Watched
@@ -277,6 +277,13 @@ class OwnModel:
                 if isinstance(event, ModelReply):
                     self._measure(event)
                 yield event
+
+    async def count_tokens(self, texts: Sequence[str], *, timeout_s: float) -> tuple[int, ...]:
+        """By the model's own tokenizer. Raises `ModelUnavailable` where it is not loaded: nothing is loaded only to count."""
+        engine: object = self.engine
+        if not isinstance(engine, Counting):
+            raise ModelUnavailable(f"model {self.name} is not loaded on this node by an engine that counts")
+        return await engine.count_tokens(texts, timeout_s=timeout_s)
 
     @asynccontextmanager
     async def _in_use(self, timeout_s: float) -> AsyncIterator[tuple[InferenceEngine, float]]:

@@ -17,8 +17,9 @@ from astromesh.dialogue import FinishReason, Message, ModelReply, ModelRequest, 
 from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
 from astromesh.errors import AstromeshError, DeadlineExceeded
 from astromesh.memory.port import Conversation, Turn
-from astromesh.memory.window import estimated_tokens, in_prompt
+from astromesh.memory.window import in_prompt
 from astromesh.runtime.agent import Agent
+from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.events import RunEvents
 from astromesh.runtime.models import Models, Routed
 from astromesh.telemetry.traces import Span, Trace
@@ -46,12 +47,22 @@ class Stage:
     """Where one run is performed."""
 
     def __init__(
-        self, agent: Agent, conversation: Conversation, *, models: Models, events: RunEvents, trace: Trace, began_at: float, deadline: float
+        self,
+        agent: Agent,
+        conversation: Conversation,
+        *,
+        models: Models,
+        counts: TokenCounts,
+        events: RunEvents,
+        trace: Trace,
+        began_at: float,
+        deadline: float,
     ) -> None:
         """`began_at` and `deadline` on the clock of `perf_counter`, seconds."""
         self._agent = agent
         self._conversation = conversation
         self._models = models
+        self._counts = counts
         self._events = events
         self._trace = trace
         self._began_at = began_at
@@ -150,7 +161,7 @@ class Stage:
         if memory is None:
             return ()
         history = await memory.recall(self._conversation, now=time(), turns_max=window.turns_read_max)
-        return in_prompt(history, window, lambda turn: estimated_tokens(turn.said))
+        return in_prompt(history, window, await self._counts.costs(history.turns, agent=self._agent))
 
     async def _remember(self, effect: Remember) -> None:
         memory, after_s = self._agent.memory, self._agent.forgets_after_s

@@ -15,6 +15,7 @@ from astromesh.errors import AstromeshError, ModelFailed, TurnsExhausted
 from astromesh.memory.port import Conversation
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime.agent import Agent
+from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.events import RunEvents
 from astromesh.runtime.stage import Stage
 from astromesh.telemetry.traces import Trace
@@ -37,6 +38,7 @@ class Performance:
             agent,
             Conversation(agent.name, "s1"),
             models=rooms.models,
+            counts=TokenCounts(rooms.models.local),
             events=self.events,
             trace=self.trace,
             began_at=now,

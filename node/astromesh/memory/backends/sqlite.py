@@ -113,8 +113,12 @@ class Sqlite:
                         group.append(waiting)
                 failure = await self._commit(group) if group else None
             for waiting in group:
-                if not waiting.kept.done():
-                    waiting.kept.set_exception(failure) if failure is not None else waiting.kept.set_result(None)
+                if waiting.kept.done():
+                    continue
+                if failure is None:
+                    waiting.kept.set_result(None)
+                else:
+                    waiting.kept.set_exception(failure)
 
     async def _commit(self, group: list[_Waiting]) -> MemoryUnavailable | None:
         """All of the group, or none of it and why."""
@@ -132,6 +136,11 @@ class Sqlite:
             return await self._trouble(failure)
         except MemoryUnavailable as failure:
             return failure
+        except Exception:
+            # Whoever waits here would wait for ever.
+            log.exception("%s could not be written, for a reason that nobody foresaw", self._path)
+            await self._shut()
+            return MemoryUnavailable(f"conversations cannot be kept in {self._path}", hint="the node's log says more")
         return None
 
     @asynccontextmanager

@@ -72,6 +72,12 @@ class LlamaCppEngine(CompletingEngine):
             tokens: int = (await _frame_of(answers))["tokens"]
             return tokens
 
+    async def count_tokens(self, texts: Sequence[str], *, timeout_s: float) -> tuple[int, ...]:
+        """How many tokens each is for this model. Answered between two steps of the worker. Raises `ModelUnavailable`, `ModelFailed`."""
+        async with self._session(timeout_s) as (process, answers):
+            process.send(pack({"kind": "count", "number": self._numbers - 1, "texts": list(texts)}))
+            return tuple((await _frame_of(answers))["tokens"])
+
     @asynccontextmanager
     async def _session(self, timeout_s: float) -> AsyncGenerator[tuple[WorkerProcess, asyncio.Queue[Mapping[str, Any] | AstromeshError]]]:
         if self._state != "loaded" or self._process is None:
@@ -84,7 +90,7 @@ class LlamaCppEngine(CompletingEngine):
                 yield self._process, answers
         except TimeoutError:
             raise ModelFailed(
-                f"model {self.name} did not hand a session over within {timeout_s:g} s", code="model_timeout", hint="raise the timeout"
+                f"model {self.name} did not answer within {timeout_s:g} s", code="model_timeout", hint="raise the timeout"
             ) from None
         finally:
             del self._sessions[number]
@@ -105,7 +111,7 @@ class LlamaCppEngine(CompletingEngine):
 
     def _hear_work(self, frame: Mapping[str, Any]) -> None:
         match frame["kind"]:
-            case "state" | "imported":
+            case "state" | "imported" | "counted":
                 if (session := self._sessions.get(frame["number"])) is not None:
                     session.put_nowait(frame)
             case "warmth":

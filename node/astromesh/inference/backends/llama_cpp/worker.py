@@ -1,7 +1,8 @@
 """The worker process of one model: `python -m astromesh.inference.backends.llama_cpp.worker`, started by its engine.
 
 In:   load (first, once) · complete · cancel · count · export · import (in pieces)
-Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth · counted · state (in pieces) · imported
+Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth ·
+      counted · state (in pieces) · imported
 """
 
 from __future__ import annotations
