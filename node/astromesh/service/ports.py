@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 
 import psutil
 
@@ -20,12 +21,15 @@ def check_loopback(what: str, address: HostPort) -> None:
         raise ConfigurationError(f"{what} {address} could be reached by other machines", hint=LAN_NEEDS)
 
 
-def holder(port: int, *, kind: str) -> str | None:
-    """Who listens on a port, in words. `kind` is "tcp" or "udp"."""
+def holder(address: HostPort, *, kind: str) -> str | None:
+    """Who listens there, in words. `kind` is "tcp" or "udp".
+
+    A port alone would not do: whoever has it on another address of this machine is not in the way, and must not be stopped for it.
+    """
     try:
         for connection in psutil.net_connections(kind):
             listening = kind == "udp" or connection.status == psutil.CONN_LISTEN
-            if listening and connection.laddr and connection.laddr.port == port and connection.pid:
+            if listening and connection.laddr and connection.pid and _meets(address, HostPort(*connection.laddr)):
                 process = psutil.Process(connection.pid)
                 return f"process {connection.pid} ({' '.join(process.cmdline()[:6]) or process.name()})"
     except (psutil.Error, OSError):
@@ -33,9 +37,24 @@ def holder(port: int, *, kind: str) -> str | None:
     return None
 
 
+def _meets(wanted: HostPort, bound: HostPort) -> bool:
+    if wanted.port != bound.port:
+        return False
+    if _is_everywhere(wanted) or _is_everywhere(bound):
+        return True
+    return wanted.host == bound.host or (wanted.host == "localhost" and bound.is_loopback)
+
+
+def _is_everywhere(address: HostPort) -> bool:
+    try:
+        return ipaddress.ip_address(address.host).is_unspecified
+    except ValueError:
+        return False  # a name
+
+
 def taken(what: str, address: HostPort, failure: OSError, *, kinds: tuple[str, ...] = ("tcp",)) -> ConfigurationError:
     """The error for an address that could not be bound. `what` names the flag."""
     if failure.errno != errno.EADDRINUSE:
         return ConfigurationError(f"--{what} {address} cannot be bound: {failure.strerror}", hint=f"choose another address with --{what}")
-    who = next((found for kind in kinds if (found := holder(address.port, kind=kind))), "a process that only its owner or root can see")
+    who = next((found for kind in kinds if (found := holder(address, kind=kind))), "a process that only its owner or root can see")
     return ConfigurationError(f"--{what} {address} is in use by {who}", hint=f"stop it, or choose another port with --{what}")
