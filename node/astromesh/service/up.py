@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
 import uvloop
 
-from astromesh.service.addresses import API_PORT
+from astromesh.service.addresses import API_PORT, LOOPBACK, HostPort
 from astromesh.service.config_dir import Configuration
 from astromesh.service.logs import open_logs
-from astromesh.service.node import Node, open_node
+from astromesh.service.node import open_node
 from astromesh.service.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -41,16 +42,15 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
         loop.add_signal_handler(number, stop, number)
     loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: files are read at the start only; stop this node and start it again")
     async with open_node(settings, configuration, doors=True) as node:
-        sys.stdout.write(greeting(node))
+        sys.stdout.write(greeting(node.settings, node.runtime.agents))
         sys.stdout.flush()
         await told.wait()
     log.info("stopped")
     return 0
 
 
-def greeting(node: Node) -> str:
+def greeting(settings: NodeSettings, agents: Iterable[str]) -> str:
     """Where the node is, and what to type next."""
-    settings = node.settings
     url = f"http://{settings.api}"
     lines = [f"node {settings.name} is up", f"  API     {url}", f"  look    {url}/docs"]
     if settings.mesh:
@@ -59,7 +59,7 @@ def greeting(node: Node) -> str:
             "  one more node on this machine:",
             f"    astromesh-node up --name NAME --api 127.0.0.1:PORT --gossip 127.0.0.1:PORT --data DIR --join {settings.gossip}",
         ]
-    if agents := sorted(node.runtime.agents):
-        there = "" if settings.api.port == API_PORT else f"--url {url} "
-        lines += ["  ask:", f'    astromesh-node {there}run {agents[0]} "What is a mesh?"']
+    if agent := min(agents, default=None):
+        there = "" if settings.api == HostPort(LOOPBACK, API_PORT) else f"--url {url} "
+        lines += ["  ask:", f'    astromesh-node {there}run {agent} "What is a mesh?"']
     return "\n".join(lines) + "\n"
