@@ -16,6 +16,7 @@ from astromesh.cli.options import Chosen, examples, json_option, print_json, url
 from astromesh.cli.terminal import printable, table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
 from astromesh.errors import AstromeshError, InvalidRequest
+from astromesh.service.addresses import HostPort
 
 KEY_FILE_BYTES_MAX = 16_384  # a whole keyring file, as a node takes it
 NAMES_SHOWN = 5
@@ -175,7 +176,7 @@ def _which(fingerprint: str | None, key_file: str | None, node: Chosen) -> dict[
             raise click.UsageError("which key? Say its fingerprint ('keys list' shows it), or --key-file")
         return {"fingerprint": fingerprint}
     url = urlsplit(node.url)
-    if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+    if url.scheme != "https" and not HostPort(url.hostname or "", 0).is_loopback:
         raise UnsafeKeyFile(
             f"a key would travel to {node.url} in the clear",
             hint="run this on the node's own machine, or install it where it is and go by its fingerprint",

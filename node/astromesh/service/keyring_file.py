@@ -13,7 +13,7 @@ from pathlib import Path
 
 from astromesh.errors import ConfigurationError
 from maia.errors import MisuseError
-from maia.keyring import KEYS_MAX, Keyring, fingerprint_of, keyring_text, parse_keyring
+from maia.keyring import KEYS_MAX, Keyring, fingerprint_of, key_of, keyring_text, parse_keyring
 
 FILE_BYTES_MAX = 16_384  # sixteen keys of 32 bytes are under a kilobyte
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -24,6 +24,12 @@ def read_keyring(path: Path) -> Keyring:
     try:
         found, text = _look(path)
     except OSError as failure:
+        if _is_a_key(path):
+            raise ConfigurationError(
+                "the keyring file cannot be read: what was said in the place of its name is a key",
+                hint="write the key into a file (mode 0600) and name that; better another key, since every user of this machine can see "
+                "the arguments of a process",
+            ) from None
         # Not where there may be one: the command would replace it.
         make = f"""umask 077; printf '["%s"]' "$(openssl rand -base64 32)" > {path}"""
         missing = isinstance(failure, FileNotFoundError)
@@ -44,6 +50,14 @@ def read_keyring(path: Path) -> Keyring:
         raise ConfigurationError(
             f"the keyring file {path}: {mistake}", hint="write [\"KEY\"], as 'openssl rand -base64 32' prints a key"
         ) from None
+
+
+def _is_a_key(path: Path) -> bool:
+    """Padded, as keys of 16 and 32 bytes are: without it a path of 32 letters and slashes would look like one of 24."""
+    try:
+        return bool(key_of(str(path))) and str(path).endswith("=")
+    except MisuseError:
+        return False
 
 
 class KeyringFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -147,6 +148,15 @@ def test_a_key_does_not_travel_in_the_clear_to_another_machine(cli: Cli) -> None
     answer = cli("keys", "install", "--key-file", "-", "--url", "http://192.0.2.1:8000", stdin=text_of(NEW))
     assert answer.exit_code == 1
     assert "in the clear" in answer.stderr
+
+
+def test_every_address_of_loopback_is_this_machine(cli: Cli) -> None:
+    with socket.socket() as nobody:  # bound and not listening: refused at once, and nobody else's
+        nobody.bind(("127.0.77.3", 0))
+        url = f"http://127.0.77.3:{nobody.getsockname()[1]}"
+        answer = cli("keys", "install", "--key-file", "-", "--url", url, stdin=text_of(NEW))
+    assert answer.exit_code == 3, answer.stderr
+    assert "no node answers" in answer.stderr
 
 
 @pytest.mark.parametrize(("verb", "said"), [("use", "barn and cellar lack it"), ("remove", "attic seals with it")])

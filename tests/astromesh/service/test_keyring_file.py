@@ -53,6 +53,13 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused_at_once(tmp_path: Path) 
             read_keyring(path)
 
 
+def test_a_key_in_the_place_of_the_file_s_name_is_refused_and_not_repeated() -> None:
+    for key in (KEY, OLDER):
+        with pytest.raises(ConfigurationError, match="is a key") as refusal:
+            read_keyring(Path(text_of(key)))
+        assert text_of(key)[:8] not in f"{refusal.value} {refusal.value.hint}"
+
+
 def test_a_cluster_s_id_that_cannot_travel_is_refused_where_it_was_said() -> None:
     for text in ("two words", "x" * 33, "käse"):
         with pytest.raises(ConfigurationError, match="--cluster-id"):
