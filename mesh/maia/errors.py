@@ -36,7 +36,7 @@ class ConversationBroken(MaiaError):
 
 
 class JoinFailed(MaiaError):
-    """No seed answered. The node goes on alone and keeps trying."""
+    """No seed answered. The node goes on as it is and keeps trying."""
 
 
 class CallError(MaiaError):

@@ -170,7 +170,7 @@ class MeshDriver:
         except TimeoutError as error:
             names = ", ".join(map(str, seeds))
             raise JoinFailed(
-                f"no answer from {names} in {timeout_s:g} s; this node goes on alone and keeps asking: "
+                f"no answer from {names} in {timeout_s:g} s; this node goes on as it is and keeps asking: "
                 "check that a node gossips there, over UDP and TCP, in the same cluster"
             ) from error
 

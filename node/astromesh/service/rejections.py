@@ -36,8 +36,8 @@ KINDS: Final = (
         ("key-missing", "key-missing-there"),
     ),
     Kind(
-        "a node of another cluster",
-        "if it belongs here, give it this cluster's cluster_id; else take this node's address out of its seeds",
+        "a node of another cluster, or a stock serf agent, which is a member only where the nodes are told so",
+        "if it belongs here, give it this cluster's cluster_id, or start every node with --serf; else take this address out of its seeds",
         ("other-cluster",),
     ),
     Kind(

@@ -46,6 +46,12 @@ def test_the_first_is_told_at_once_and_a_flood_of_it_once_a_minute() -> None:
     assert all(line.text.startswith("the mesh refused 60000 as undecryptable in the last 60 s") for line in lines)
 
 
+def test_a_stock_agent_that_is_refused_is_told_how_it_becomes_a_member() -> None:
+    (line,) = Rejections().look({"other-cluster": 1}, {}, now=0.0)
+    assert "stock serf agent" in line.text
+    assert "--serf" in line.text
+
+
 def test_each_reason_has_its_own_minute_and_what_is_over_is_not_told_again() -> None:
     rejections = Rejections()
     assert len(rejections.look({"too-long": 3, "sealed": 1}, {}, now=0.0)) == 2
