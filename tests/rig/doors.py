@@ -132,3 +132,5 @@ async def sent_events(response: aiohttp.ClientResponse) -> AsyncIterator[SentEve
         elif not line.startswith(":"):
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
+        devices=lambda: rooms.devices,
+        engine=rooms.engine,

@@ -10,8 +10,11 @@ from tests.rig.mesh_view import mesh_view
 
 from astromesh.dialogue import Sampling, Transcript
 from astromesh.errors import AstromeshError
+from astromesh.fleet.devices import Devices
 from astromesh.fleet.loads import Load
 from astromesh.fleet.roster import Roster
+from astromesh.inference.devices import Inventory, Processor
+from astromesh.inference.engines import EngineFacts, status_document
 from astromesh.memory.backends.in_memory import InMemory
 from astromesh.memory.port import ConversationMemory
 from astromesh.memory.window import Window
@@ -105,6 +108,7 @@ class Rooms:
         self.memory = InMemory()
         self.load = Load(12.5, 50.0, 3, 1)
         self.health = ProviderHealth((), changed=lambda: None)
+        self.devices = Devices()
         self.roster = Roster(lambda: self.view)
         self.neighbours = Neighbours(self.roster)
         self.peers = PeerCalls(self.roster) if linked else self.neighbours
@@ -123,6 +127,11 @@ class Rooms:
 
     def sees(self, *others: MemberView) -> None:
         self.view = mesh_view(*others, version=self.view.version + 1 if self.view else 1)
+    async def engine(self) -> Mapping[str, Any]:
+        """What it says of its engine: one for the processor alone."""
+        facts = EngineFacts((("llama-cpp-python", "1"),), ("CPU",), ("AVX2",))
+        return status_document(facts, Inventory(), Processor("A processor", 2, 4, ("avx2",)), cached={}, platform="linux")
+
 
     def has(self, model: ModelProvider, *, name: str = MODEL, ready: bool = True) -> None:
         self.models.local[name] = LocalModel(model, lambda: ready)

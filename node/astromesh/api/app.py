@@ -8,7 +8,20 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from astromesh.api import agents, documentation, keys, member, memory, mesh, mesh_events, openai, providers, system
+from astromesh.api import (
+    agents,
+    documentation,
+    engine,
+    gpus,
+    keys,
+    member,
+    memory,
+    mesh,
+    mesh_events,
+    openai,
+    providers,
+    system,
+)
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
 from astromesh.api.guard import check_host, check_media_type, check_origin
@@ -106,6 +119,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/mesh/keys/use",
+        Route(
+            "GET", "/v1/engine", engine.status, "The engine of this node: build, backends, processor, kernels.", answer=engine.EngineStatus
+        ),
+        Route("GET", "/v1/gpus", gpus.listing, "The cards of the mesh: what each is, its memory, how busy it is.", answer=gpus.GpuList),
         keys.use,
         "Have every member seal with a key. Refused until all hold it. The second step.",
         body=keys.ForceBody,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from astromesh.fleet.devices import Devices
 from astromesh.fleet.keyrings import GivenKey, KeyCensus, KeyChange, KeyChoice, NamedKey
 from astromesh.fleet.loads import Load
 from astromesh.fleet.roster import Roster
@@ -85,3 +86,5 @@ class House:
 
 
 HOUSE = web.AppKey("house", House)
+    devices: Callable[[], Devices]  # what it computes with
+    engine: Callable[[], Awaitable[Mapping[str, Any]]]  # `inference.engines.status_document`

@@ -12,6 +12,8 @@ from astromesh.cli import failures
 from astromesh.cli.agents import agents
 from astromesh.cli.asking import chat, run
 from astromesh.cli.config import config
+from astromesh.cli.engine import engine
+from astromesh.cli.gpus import gpus
 from astromesh.cli.keys import keys
 from astromesh.cli.mesh import join, leave, members, status
 from astromesh.cli.models import models
@@ -72,5 +74,5 @@ def program(context: click.Context, url: str | None) -> None:
     help_unless_verb(context)
 
 
-for verb in (up, run, chat, status, members, join, leave, keys, agents, models, providers, config):
+for verb in (up, run, chat, status, members, join, leave, keys, agents, models, gpus, engine, providers, config):
     program.add_command(verb)

@@ -28,6 +28,8 @@ from astromesh.runtime.models import Models
 from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
 from astromesh.service.config_dir import Configuration
 from astromesh.service.mesh import MeshMembership, check_seeds
+from astromesh.service.devices import DeviceWatch
+from astromesh.service.engine_status import EngineStatus
 from astromesh.service.meter import Meter
 from astromesh.service.models import InstalledModels
 from astromesh.service.ports import check_loopback, taken
@@ -66,6 +68,7 @@ class Node:
             active=lambda: max(self.runtime.active_runs, self.models.completing), queued=lambda: self.local.queued, changed=self._tell_load
         )
         self.house = House(
+        self.devices = DeviceWatch(changed=self._publish)
             node=settings.name,
             version=version("astromesh-node"),
             started_at=time.time(),
@@ -82,6 +85,8 @@ class Node:
         )
 
     async def open_parts(self, stack: AsyncExitStack) -> None:
+            devices=lambda: self.devices.devices,
+            engine=EngineStatus(self.devices),
         """What a node is without any door: its providers, its agents, its models."""
         configuration = self.configuration
         runtime = configuration.runtime or Runtime.unwritten()
@@ -155,7 +160,7 @@ class Node:
 
     def _offer(self) -> Offer:
         agents = tuple(OfferedAgent(agent.name, agent.namespace, agent.version) for agent in self.runtime.agents.values())
-        return Offer(self.local.offered(), tuple(sorted(agents, key=lambda agent: agent.name)), self.health.offered(), self.meter.devices)
+        return Offer(self.local.offered(), tuple(sorted(agents, key=lambda agent: agent.name)), self.health.offered(), self.devices.devices)
 
     def _tell_load(self) -> None:
         if self.membership is not None:
@@ -192,3 +197,5 @@ async def open_node(settings: NodeSettings, configuration: Configuration, *, doo
             yield node
         finally:
             await node.drain()
+            stack.push_async_callback(node.devices.close)
+            node.devices.open()

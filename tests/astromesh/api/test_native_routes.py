@@ -18,7 +18,7 @@ from astromesh.api.app import ROUTES
 from astromesh.api.route import Route
 from astromesh.errors import JoinRefused
 from astromesh.fleet import loads
-from astromesh.fleet.devices import Cpu, Devices, Memory
+from astromesh.fleet.devices import Cpu, Devices, Gpu, Memory
 from astromesh.fleet.loads import Load
 from astromesh.fleet.offers import OfferedProvider
 from astromesh.providers.backends.scripted import Scripted
@@ -252,6 +252,21 @@ async def test_how_busy_others_are_is_shown_as_they_said_it_and_unknown_is_absen
     rows = {node["name"]: node for node in body["nodes"]}
     assert rows["b"]["devices"] == devices.as_json()
     assert (rows["c"]["devices"], rows["b"]["gpus_known"]) == ([], False)
+
+
+async def test_the_cards_of_all_nodes_are_listed_and_not_known_is_not_none(rooms: Rooms, meshed: Doors) -> None:
+    rooms.devices = Devices(gpus=(Gpu("A card", "GPU-1", 24 * 2**30, None, 37, usable=True),))
+    rooms.sees(
+        member("b-000002", devices=Devices(gpus=())),
+        member("c-000003", devices=Devices(troubles=("nvidia: it hangs",))),
+        member("d-000004", devices=Devices(gpus=(Gpu("Gone", "GPU-2"),)), status="dead"),
+    )
+    _, body = await meshed.get("/v1/gpus")
+    here, b, c = sorted(body["nodes"], key=lambda row: row["node"] != "here")
+    card = {"id": "GPU-1", "name": "A card", "total_bytes": 24 * 2**30, "free_bytes": None, "utilisation_percent": 37, "usable": True}
+    assert here == {"node": "here", "known": True, "gpus": [{**card, "note": None}], "troubles": []}
+    assert b == {"node": "b", "known": True, "gpus": [], "troubles": []}
+    assert c == {"node": "c", "known": False, "gpus": [], "troubles": ["nvidia: it hangs"]}
 
 
 async def test_the_servers_of_all_nodes_are_listed_with_their_health(rooms: Rooms, meshed: Doors) -> None:

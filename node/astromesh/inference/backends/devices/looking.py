@@ -41,6 +41,7 @@ class Looker:
         self._timeout_s = timeout_s
         self._asked: dict[Source, subprocess.Popen[bytes]] = {}
         self._guard = threading.Lock()
+        self._turns: dict[Source, threading.Lock] = {source: threading.Lock() for source in SOURCES}
         self._stopped = False
 
     def inventory(self) -> Inventory:
@@ -88,6 +89,25 @@ class Looker:
         return self._commands.get(source) or (sys.executable, "-P", "-m", f"{_ROOM}.{source}", *arguments)
 
     def _ask(self, source: Source, command: Sequence[str]) -> Any:
+        with self._turns[source]:
+            process = self._start(source, command)
+            try:
+                out, err = process.communicate(timeout=self._timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                try:
+                    process.communicate(timeout=KILLED_S)
+                except subprocess.TimeoutExpired:
+                    _abandon(process)
+                raise LookFailed(f"its driver has not answered within {self._timeout_s:g} s") from None
+        if process.returncode != 0:
+            raise LookFailed(f"the process that looked {_in_words(process.returncode)}{_last_line(err)}")
+        try:
+            return json.loads(out[:ANSWER_BYTES_MAX])
+        except ValueError as error:
+            raise LookFailed("the process that looked gave no answer that can be read") from error
+
+    def _start(self, source: Source, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with self._guard:
             before = self._asked.get(source)
             if self._stopped:
@@ -99,26 +119,13 @@ class Looker:
             except OSError as error:
                 raise LookFailed(f"no process could be started to look: {error}") from error
             self._asked[source] = process
-        try:
-            out, err = process.communicate(timeout=self._timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            try:
-                process.communicate(timeout=KILLED_S)
-            except subprocess.TimeoutExpired:
-                self._abandon(process)
-            raise LookFailed(f"its driver has not answered within {self._timeout_s:g} s") from None
-        if process.returncode != 0:
-            raise LookFailed(f"the process that looked {_in_words(process.returncode)}{_last_line(err)}")
-        try:
-            return json.loads(out[:ANSWER_BYTES_MAX])
-        except ValueError as error:
-            raise LookFailed("the process that looked gave no answer that can be read") from error
+            return process
 
-    def _abandon(self, process: subprocess.Popen[bytes]) -> None:
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+
+def _abandon(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def with_memory(inventory: Inventory) -> Inventory:
