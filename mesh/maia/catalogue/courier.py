@@ -362,5 +362,5 @@ class Courier:
 def _bodies(entries: list[Entry]) -> list[bytes]:
     """Packets with the small entries, and a listing of the big ones, which every receiver then asks for by stream."""
     small = [entry for entry in entries if len(entry.value) <= UDP_VALUE_BYTES_MAX]
-    big = [Listed(entry.node, entry.generation, entry.key, entry.version, True) for entry in entries if entry.big]
+    big = [Listed(entry.node, entry.generation, entry.key, entry.version, big=True) for entry in entries if entry.big]
     return encode_entries(small) + encode_listing(big)

@@ -268,7 +268,9 @@ class Prober:
             # A stock relay nacks after its own timeout and a slower one knows no haste: their silence says nothing about us.
             probe.nackers += relay.tags is not None and relay.profile.probe_timeout_s <= self._profile.probe_timeout_s
             self._counters.indirect_pings += 1
-            request = IndirectPing(probe.sequence, target.address, target.name, True, me.address, me.name, timeout_ms)
+            request = IndirectPing(
+                probe.sequence, target.address, target.name, wants_nack=True, source=me.address, source_node=me.name, timeout_ms=timeout_ms
+            )
             self._outbox.say(relay.address, request)
 
     def _give_up(self, probe: Probe, now: float) -> tuple[Member, str] | None:

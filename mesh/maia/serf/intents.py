@@ -46,7 +46,7 @@ class Intents:
         """`status` is None for somebody unknown."""
         self.clock.witness(time)
         if status is None:
-            return self._wait(node, Pending(time, False, now + PENDING_S), now)
+            return self._wait(node, Pending(time, leaves=False, until_s=now + PENDING_S), now)
         if time <= self.times.get(node, 0):
             return Outcome.OLD
         self.times[node] = time
@@ -56,7 +56,7 @@ class Intents:
     def hear_leave(self, node: str, time: int, *, status: Status | None, now: float) -> Outcome:
         self.clock.witness(time)
         if status is None:
-            return self._wait(node, Pending(time, True, now + PENDING_S), now)
+            return self._wait(node, Pending(time, leaves=True, until_s=now + PENDING_S), now)
         if time <= self.times.get(node, 0):
             return Outcome.OLD
         if node == self._me and not self.leaving:
@@ -95,7 +95,9 @@ class Intents:
 
     def gone(self, node: str) -> bool:
         """It was given up or said goodbye: True if it had meant to leave."""
-        return self._leavers.pop(node, "not leaving") is None
+        meant_to = node in self._leavers
+        self._leavers.pop(node, None)
+        return meant_to
 
     def forget(self, node: str) -> None:
         self._leavers.pop(node, None)

@@ -24,25 +24,27 @@ QUESTIONS_MAX: Final = 8  # under way at once; a person asks one
 def carried_out(keyring: Keyring | None, operation: KeyOperation, key: bytes) -> tuple[KeyAnswer, Keyring | None]:
     """What a member answers, and its keyring afterwards. A refusal leaves it as it was."""
     if keyring is None:
-        return KeyAnswer(False, f"{'Keyring is empty' if operation == 'list' else 'No keyring to modify'} (encryption not enabled)"), None
+        return KeyAnswer(
+            ok=False, message=f"{'Keyring is empty' if operation == 'list' else 'No keyring to modify'} (encryption not enabled)"
+        ), None
     try:
         match operation:
             case "list":
-                return KeyAnswer(True, "", tuple(map(text_of, keyring.keys)), text_of(keyring.primary)), keyring
+                return KeyAnswer(ok=True, keys=tuple(map(text_of, keyring.keys)), primary=text_of(keyring.primary)), keyring
             case "install":
-                return KeyAnswer(True), keyring.install(key)
+                return KeyAnswer(ok=True), keyring.install(key)
             case "use":
                 if key not in keyring.keys:
-                    return KeyAnswer(False, "Requested key is not in the keyring"), keyring
-                return KeyAnswer(True), keyring.use(key)
+                    return KeyAnswer(ok=False, message="Requested key is not in the keyring"), keyring
+                return KeyAnswer(ok=True), keyring.use(key)
             case "remove":
                 if key == keyring.primary:
-                    return KeyAnswer(False, "Removing the primary key is not allowed"), keyring
-                return KeyAnswer(True), keyring.remove(key)
+                    return KeyAnswer(ok=False, message="Removing the primary key is not allowed"), keyring
+                return KeyAnswer(ok=True), keyring.remove(key)
             case _:
                 assert_never(operation)
     except MisuseError as mistake:
-        return KeyAnswer(False, str(mistake)), keyring
+        return KeyAnswer(ok=False, message=str(mistake)), keyring
 
 
 @dataclass(slots=True)
