@@ -25,6 +25,10 @@ def figures(counters: Counters, view: MeshView) -> Iterator[Metric]:
         ("maia_deaths", "Members given up here.", counters.deaths),
         ("maia_refutations", "Accusations of this node itself that it refuted.", counters.refutations),
         ("maia_stalls", "Times that this node stood still for longer than a probe may take.", counters.stalls),
+        ("maia_probes_by_stream", "Probes that were answered over TCP alone: something keeps UDP from passing.", counters.probes_by_stream),
+        ("maia_indirect_probes", "Times that another member was asked to ping one for this node.", counters.indirect_pings),
+        ("maia_pulls", "Times that this node asked another for offers that it seemed to lack.", counters.pulls),
+        ("maia_offers_accepted", "Offers of other members that were news here.", counters.entries_accepted),
         ("maia_datagrams_received", "Datagrams that arrived.", counters.datagrams_in),
         ("maia_events_dropped", "Events that a part of this node was too slow to hear.", counters.events_dropped),
     ):

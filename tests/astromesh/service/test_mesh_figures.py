@@ -18,6 +18,7 @@ def counted() -> Counters:
     counters.received("ping", 60)
     counters.sent("ack", 30)
     counters.reject("bad-crc")
+    counters.probes_by_stream, counters.indirect_pings, counters.pulls, counters.entries_accepted = 8, 9, 10, 11
     counters.intents, counters.user_events, counters.queries = 3, 2, 1
     for seconds in (0.0005, 0.003, 0.003, 10.0):
         counters.lagged(seconds)
@@ -45,6 +46,8 @@ def test_what_was_counted_is_what_is_shown() -> None:
     assert (found["maia_sent_bytes_total", ("ack",)], found["maia_sent_bytes_total", ("stream",)]) == (30, 800)
     assert (found["maia_health_score", ()], found["maia_rumours_queued", ()]) == (2, 7)
     assert found["maia_datagrams_rejected_total", ("bad-crc",)] == 1
+    more = ("maia_probes_by_stream_total", "maia_indirect_probes_total", "maia_pulls_total", "maia_offers_accepted_total")
+    assert [found[name, ()] for name in more] == [8, 9, 10, 11]
     assert [found["maia_serf_messages_total", (kind,)] for kind in ("intent", "event", "query")] == [3, 2, 1]
     assert [found["maia_members", (status,)] for status in ("alive", "suspect", "dead", "left")] == [2, 0, 1, 0]
 
