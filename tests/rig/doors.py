@@ -105,6 +105,8 @@ async def open_doors(rooms: Rooms, *, mesh: Membership | None = None) -> AsyncIt
         mesh=mesh,
         model_rows=lambda: [{"name": name, "state": "loaded", "identity": "ab" * 32, "created": 1700000000} for name in rooms.models.local],
         load=lambda: rooms.load,
+        devices=lambda: rooms.devices,
+        engine=rooms.engine,
         health=rooms.health,
         hosts_allowed=frozenset({"Lab", rooms.node}),
     )
@@ -132,5 +134,3 @@ async def sent_events(response: aiohttp.ClientResponse) -> AsyncIterator[SentEve
         elif not line.startswith(":"):
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
-        devices=lambda: rooms.devices,
-        engine=rooms.engine,

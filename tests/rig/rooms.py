@@ -107,8 +107,8 @@ class Rooms:
         self.traces = Ring()
         self.memory = InMemory()
         self.load = Load(12.5, 50.0, 3, 1)
-        self.health = ProviderHealth((), changed=lambda: None)
         self.devices = Devices()
+        self.health = ProviderHealth((), changed=lambda: None)
         self.roster = Roster(lambda: self.view)
         self.neighbours = Neighbours(self.roster)
         self.peers = PeerCalls(self.roster) if linked else self.neighbours
@@ -125,13 +125,13 @@ class Rooms:
             random=Unshuffled(),
         )
 
-    def sees(self, *others: MemberView) -> None:
-        self.view = mesh_view(*others, version=self.view.version + 1 if self.view else 1)
     async def engine(self) -> Mapping[str, Any]:
         """What it says of its engine: one for the processor alone."""
         facts = EngineFacts((("llama-cpp-python", "1"),), ("CPU",), ("AVX2",))
         return status_document(facts, Inventory(), Processor("A processor", 2, 4, ("avx2",)), cached={}, platform="linux")
 
+    def sees(self, *others: MemberView) -> None:
+        self.view = mesh_view(*others, version=self.view.version + 1 if self.view else 1)
 
     def has(self, model: ModelProvider, *, name: str = MODEL, ready: bool = True) -> None:
         self.models.local[name] = LocalModel(model, lambda: ready)

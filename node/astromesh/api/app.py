@@ -79,6 +79,8 @@ ROUTES: tuple[Route, ...] = (
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
     ),
     Route("GET", "/v1/providers", providers.listing, "The model servers behind the nodes of the mesh.", answer=providers.ProviderList),
+    Route("GET", "/v1/engine", engine.status, "The engine of this node: build, backends, processor, kernels.", answer=engine.EngineStatus),
+    Route("GET", "/v1/gpus", gpus.listing, "The cards of the mesh: what each is, its memory, how busy it is.", answer=gpus.GpuList),
     Route("GET", "/v1/nodes", mesh.nodes, "The nodes of the mesh and what each offers.", codes=(200, 503)),
     Route("GET", "/v1/mesh/state", mesh.state, "The mesh as this node sees it.", codes=(200, 503)),
     Route(
@@ -119,10 +121,6 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/mesh/keys/use",
-        Route(
-            "GET", "/v1/engine", engine.status, "The engine of this node: build, backends, processor, kernels.", answer=engine.EngineStatus
-        ),
-        Route("GET", "/v1/gpus", gpus.listing, "The cards of the mesh: what each is, its memory, how busy it is.", answer=gpus.GpuList),
         keys.use,
         "Have every member seal with a key. Refused until all hold it. The second step.",
         body=keys.ForceBody,

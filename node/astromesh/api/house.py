@@ -78,6 +78,8 @@ class House:
     mesh: MeshControl | None  # None: the mesh is off
     model_rows: Callable[[], list[dict[str, Any]]]  # this node's own models: `{name, state, identity, created, progress?, error?}`
     load: Callable[[], Load]  # how busy this node is
+    devices: Callable[[], Devices]  # what it computes with
+    engine: Callable[[], Awaitable[Mapping[str, Any]]]  # `inference.engines.status_document`
     health: ProviderHealth  # of the model servers that it calls
     hosts_allowed: frozenset[str]  # names under which this node may be addressed, besides loopback
     warnings: tuple[str, ...] = ()  # of the configuration, as a person reads them
@@ -86,5 +88,3 @@ class House:
 
 
 HOUSE = web.AppKey("house", House)
-    devices: Callable[[], Devices]  # what it computes with
-    engine: Callable[[], Awaitable[Mapping[str, Any]]]  # `inference.engines.status_document`

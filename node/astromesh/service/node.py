@@ -27,9 +27,9 @@ from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
 from astromesh.service.config_dir import Configuration
-from astromesh.service.mesh import MeshMembership, check_seeds
 from astromesh.service.devices import DeviceWatch
 from astromesh.service.engine_status import EngineStatus
+from astromesh.service.mesh import MeshMembership, check_seeds
 from astromesh.service.meter import Meter
 from astromesh.service.models import InstalledModels
 from astromesh.service.ports import check_loopback, taken
@@ -64,11 +64,11 @@ class Node:
         self.local = LocalModels(self._publish)
         self.installed = InstalledModels(settings, local=self.local, models=self.models)
         self.health = ProviderHealth(configuration.providers.values(), changed=self._publish)
+        self.devices = DeviceWatch(changed=self._publish)
         self.meter = Meter(
             active=lambda: max(self.runtime.active_runs, self.models.completing), queued=lambda: self.local.queued, changed=self._tell_load
         )
         self.house = House(
-        self.devices = DeviceWatch(changed=self._publish)
             node=settings.name,
             version=version("astromesh-node"),
             started_at=time.time(),
@@ -79,14 +79,14 @@ class Node:
             mesh=None,
             model_rows=self.local.rows,
             load=lambda: self.meter.load,
+            devices=lambda: self.devices.devices,
+            engine=EngineStatus(self.devices),
             health=self.health,
             hosts_allowed=frozenset({settings.name, socket.gethostname()}),
             not_ready=["the node is starting"],
         )
 
     async def open_parts(self, stack: AsyncExitStack) -> None:
-            devices=lambda: self.devices.devices,
-            engine=EngineStatus(self.devices),
         """What a node is without any door: its providers, its agents, its models."""
         configuration = self.configuration
         runtime = configuration.runtime or Runtime.unwritten()
@@ -191,11 +191,11 @@ async def open_node(settings: NodeSettings, configuration: Configuration, *, doo
         if doors and settings.mesh:
             await node.open_mesh(stack, file)
         if doors:
+            stack.push_async_callback(node.devices.close)
+            node.devices.open()
             await node.open_doors(stack)
         node.house.not_ready.clear()
         try:
             yield node
         finally:
             await node.drain()
-            stack.push_async_callback(node.devices.close)
-            node.devices.open()
