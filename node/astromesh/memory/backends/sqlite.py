@@ -23,7 +23,7 @@ import aiosqlite
 
 from astromesh.errors import MemoryUnavailable, Overloaded
 from astromesh.memory.backends import schema
-from astromesh.memory.port import TURNS_KEPT_MAX, Conversation, History, Summary, Turn
+from astromesh.memory.port import TURN_BYTES_MAX, TURNS_KEPT_MAX, Conversation, History, Summary, Turn
 from astromesh.memory.stored import pack, unpack
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class Sqlite:
         if connection is not None and name == "SQLITE_FULL":
             with suppress(sqlite3.Error):
                 ((pages,),) = await connection.execute_fetchall("PRAGMA page_count")
-                full = (pages + 1) * PAGE_BYTES > self._bytes_max
+                full = pages * PAGE_BYTES + TURN_BYTES_MAX > self._bytes_max  # what found no room is at most about a turn
         if full:
             message = f"{self._path} has reached its {self._bytes_max // 1024**2} MiB: no more turns are kept"
             hint = "delete sessions (DELETE /v1/memory/AGENT/history/SESSION), or give agents a spec.memory.conversational.ttl"
