@@ -20,12 +20,13 @@ from astromesh.dialogue import (
     ModelRequest,
     Sampling,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     ToolSchema,
     Usage,
 )
-from astromesh.errors import AstromeshError, ModelFailed, ModelRefused, Overloaded
+from astromesh.errors import AstromeshError, InvalidRequest, ModelFailed, ModelRefused, Overloaded
 from astromesh.providers.backends import openai_compat
 from astromesh.providers.backends.openai_compat import OpenAICompat
 
@@ -146,7 +147,7 @@ async def test_the_whole_request_is_told_in_openais_words_and_what_is_unset_is_l
         ),
         (WEATHER,),
         tool_choice="auto",
-        sampling=Sampling(temperature=0.0, seed=7, max_tokens=100, stop=("END",)),
+        sampling=Sampling(temperature=0.0, seed=7, max_tokens=100, stop=("END",), logit_bias=((7, -1.5),), logprobs=2),
         response_format={"type": "json_object"},
         stream=False,
     )
@@ -172,9 +173,37 @@ async def test_the_whole_request_is_told_in_openais_words_and_what_is_unset_is_l
         "seed": 7,
         "max_tokens": 100,
         "stop": ["END"],
+        "logit_bias": {"7": -1.5},
+        "logprobs": True,
+        "top_logprobs": 2,
         "tool_choice": "auto",
         "response_format": {"type": "json_object"},
     }
+
+
+async def test_log_probabilities_of_a_server_are_told_whole_and_streamed() -> None:
+    other = b'{"token": "No", "logprob": -1, "bytes": [78, 111]}'
+    told = b'{"content": [{"token": "Yes", "logprob": -0.5, "bytes": null, "top_logprobs": [%b]}]}' % other
+    expected = (TokenLogprob(b"Yes", -0.5, (TokenLogprob(b"No", -1.0),)),)
+    whole = b'{"choices": [{"message": {"content": "Yes"}, "logprobs": %b}]}' % told
+    async with a_server_that(saying(whole)) as url, calling(url) as provider:
+        (reply,) = await everything(provider, asks("hello", stream=False))
+    assert isinstance(reply, ModelReply)
+    assert reply.logprobs == expected
+    chunk = b'data: {"choices": [{"delta": {"content": "Yes"}, "logprobs": %b, "finish_reason": "stop"}]}\n\n' % told
+    async with a_server_that(saying(chunk + b"data: [DONE]\n\n")) as url, calling(url) as provider:
+        delta, reply = await everything(provider, asks("hello"))
+    assert isinstance(reply, ModelReply)
+    assert delta == TextDelta("Yes", logprobs=expected)
+    assert reply.logprobs == expected
+
+
+async def test_a_prompt_without_roles_is_refused_by_name_and_never_sent(stub: StubOpenAI) -> None:
+    async with calling(stub.endpoint) as provider:
+        error = await failure(provider, ModelRequest("stub", (), prompt="Once upon"))
+    assert isinstance(error, InvalidRequest)
+    assert error.param == "prompt"
+    assert stub.requests == []
 
 
 async def test_an_answer_that_was_cut_says_so(stub: StubOpenAI) -> None:
@@ -344,6 +373,8 @@ NO_CHUNKS += [
 NO_CHUNKS += [
     b'{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": {"a": 1}}}]}}]}',
     b'{"choices": [{"finish_reason": [1]}]}',
+    b'{"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [7]}}]}',
+    b'{"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": -1, "bytes": [256]}]}}]}',
 ]
 
 
