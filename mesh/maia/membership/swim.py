@@ -132,9 +132,7 @@ class Swim:
         member.renew(alive, tags)
         self._rumours.add(member.name, encode(alive))
         restarted = member.generation > generation
-        self._turn(
-            member, "alive", accuser="", how="restarted" if restarted else "refuted" if before == "suspect" else "said so itself", now=now
-        )
+        self._turn(member, "alive", accuser="", how=_how_it_came(before, restarted=restarted), now=now)
         member.heard_s = now
         if restarted or before in ("dead", "left"):
             self._events.append(MemberReturned(member.name, member.generation))
@@ -373,3 +371,12 @@ class Swim:
         self.due_s = min(
             (member.suspicion.deadline_s for member in self._suspects.values() if member.suspicion is not None), default=math.inf
         )
+
+
+def _how_it_came(before: Status, *, restarted: bool) -> str:
+    """A node that left and joins again begins another life, too, in the same process or in another: nobody here can tell."""
+    if before == "left":
+        return "joined again"
+    if restarted:
+        return "restarted"
+    return "refuted" if before == "suspect" else "said so itself"

@@ -35,6 +35,7 @@ from maia.view import (
     KeyMissing,
     KeyringChanged,
     MemberDied,
+    MemberJoined,
     MemberLeft,
     MemberReturned,
     MeshEvent,
@@ -297,6 +298,8 @@ class MeshMembership:
             case MemberLeft(name):
                 # Not hung up: whoever says goodbye has finished its calls or closes the link itself, and a goodbye can be forged.
                 log.info("%s left", name)
+            case MemberJoined(name):
+                log.info("%s is here", name)
             case MemberReturned(name):
                 log.info("%s is back", name)
             case IncarnationRaised(incarnation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import socket
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from tests.rig.eventually import eventually
 
 from astromesh.fleet.offers import Offer
@@ -98,3 +100,20 @@ async def test_a_disk_that_does_not_take_the_record_stops_nothing_and_is_told(tm
 
 async def _true(value: object) -> object:
     return value
+
+
+async def test_who_comes_stands_in_the_log_as_who_goes_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="astromesh.service.mesh")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    async with member(tmp_path / "one") as one, member(tmp_path / "two") as two:
+        view = one.view
+        assert view is not None
+        await two.join(str(view.myself.gossip))
+
+        async def both_are_told() -> bool:
+            return all(f"{node.name} is here" in caplog.messages for node in (one, two))
+
+        await eventually(both_are_told, goal_s=1.0)
+        await two.stop()
+        await one.stop()

@@ -318,6 +318,15 @@ def test_why_a_member_is_dead_is_remembered() -> None:
     assert "directly or through 2 others" in evidence.probes[-1].how
 
 
+def test_whoever_said_goodbye_and_comes_again_is_not_called_restarted() -> None:
+    talk = Talk(peers=2)
+    talk.hear(Dead(1, ONE, ONE), sender=talk.address(ONE))
+    talk.hear(talk.alive(ONE, 2, generation=2), sender=talk.address(ONE))
+    evidence = talk.member(ONE).evidence
+    assert evidence is not None
+    assert (evidence.status, evidence.how) == ("alive", "joined again")
+
+
 def test_what_led_to_a_death_is_still_known_when_the_member_is_back() -> None:
     talk = Talk(peers=3)
     talk.silent[ONE] = None
