@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -154,6 +155,8 @@ def _change(node: Chosen, operation: str, body: dict[str, Any], *, as_json: bool
         click.echo(f"{name} {said} on {done} of {everybody} node{'' if everybody == 1 else 's'}", err=bool(body.get("generate")))
         if answer["complete"] and following:
             click.echo(following.format(name), err=True)
+        if operation != "install":
+            warn(_away(node))
     if not answer["complete"]:
         troubles = [f"{one['node']} could not: {one['message'] or 'it did not say why'}" for one in answer["failed"]]
         troubles += [f"{name} did not answer" for name in answer["unanswered"]]
@@ -237,6 +240,20 @@ def _names(names: list[str], *, of: int) -> str:
         return "all" if of > 1 else names[0]
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _away(node: Chosen) -> Iterator[str]:
+    """Who may come back with keys of before. That it cannot be told is no failure of what was done."""
+    try:
+        state = node.client.get("/v1/mesh/state").body
+    except AstromeshError:
+        return
+    names = [printable(one["name"]) for one in state["nodes"] if one["status"] in ("dead", "left")]
+    if names:
+        yield (
+            f"away and not asked: {_names(names, of=0)}. Whoever comes back with keys that the others have removed is not heard: "
+            "'A node that was away' in docs/keys.md"
+        )
 
 
 def _unheard(one: dict[str, Any]) -> str:

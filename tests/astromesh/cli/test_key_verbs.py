@@ -16,7 +16,7 @@ from tests.astromesh.cli.conftest import START_S, Cli, RunningNode
 from tests.astromesh.cli.test_node_verbs import columns
 from tests.rig.doors import Membership, open_doors
 from tests.rig.key_members import KeyMembers, shown
-from tests.rig.mesh_view import mesh_view
+from tests.rig.mesh_view import member, mesh_view
 from tests.rig.rooms import Rooms
 
 from astromesh.service.keys import ClusterKeys
@@ -43,7 +43,9 @@ def sealed(tmp_path: Path) -> Iterator[Sealed]:
 
     async def live() -> None:
         rooms = Rooms()
-        rooms.view = mesh_view()
+        rooms.view = mesh_view(
+            member("garage-000001", status="dead"), member("shed-000002", status="left"), member("living-000003", status="suspect")
+        )
         keys = ClusterKeys(file, driver=lambda: them, label=str, members=str)
         async with open_doors(rooms, mesh=Membership(keys=keys)) as doors:
             opened.set_result(Sealed(doors.url, them))
@@ -95,6 +97,15 @@ def test_a_rotation_is_three_commands_and_each_says_what_comes_next(keys: Cli, s
     (left,) = {ring.keys for ring in sealed.them.rings.values()}
     assert [fingerprint_of(key) for key in left] == [new]
     assert keys("list").stdout.splitlines()[1].split() == [new, "3", "of", "3", "all", "-"]
+
+
+def test_who_is_away_during_a_rotation_is_named(keys: Cli) -> None:
+    new = keys("install", "--generate").stdout.strip()
+    for verb, key in (("use", new), ("remove", OLD_NAME)):
+        answer = keys(verb, key)
+        assert answer.exit_code == 0
+        assert "warning: away and not asked: garage, shed. " in answer.stderr
+        assert "living" not in answer.stderr
 
 
 def test_a_new_key_is_never_shown_as_words_or_as_json(keys: Cli, sealed: Sealed) -> None:
