@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
-from tests.bench.cluster import Cluster, Told, cluster, ours
+from tests.bench.cluster import Cluster, Told, cluster, first_words, ours
 from tests.bench.facts import facts, in_one_line, write_raw
 from tests.bench.network import enter_own_network, lose
 from tests.bench.ratios import Goal, Verdict, percentile, spread
@@ -65,10 +65,7 @@ class Arrival:
 
 def change_of(owner: str, changed_s: float, told: Sequence[Told], others: Sequence[str]) -> Change:
     """From what was said since the command."""
-    first: dict[str, float] = {}
-    for each in told:
-        if each.what == "offers" and each.about == owner:
-            first.setdefault(each.by, each.at_s - changed_s)
+    first = first_words(told, what="offers", about=owner, since_s=changed_s)
     known = sorted(first[name] for name in others if name in first)
     return Change(known, len(others) - len(known))
 
@@ -183,8 +180,9 @@ async def measure(arguments: argparse.Namespace) -> int:
         "arrivals": [asdict(each) for each in arrived],
     }
     parameters = {"changes": arguments.changes, "rounds": arguments.rounds, "size": SIZE, "loss_percent": LOSS_PERCENT}
-    verdict_rows = [{**asdict(each), "met": each.met} for each in judged]
-    write_raw(arguments.out, {"bench": "arrivals", **standing, "parameters": parameters, "verdicts": verdict_rows, **raw})
+    write_raw(
+        arguments.out, {"bench": "arrivals", **standing, "parameters": parameters, "verdicts": [each.as_json() for each in judged], **raw}
+    )
     return 0 if all(each.met for each in judged) else 1
 
 

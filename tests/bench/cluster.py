@@ -40,6 +40,15 @@ class Told:
     about: str
 
 
+def first_words(told: Sequence[Told], *, what: What, about: str, since_s: float) -> dict[str, float]:
+    """Who said so, and how many seconds after `since_s` it was first said."""
+    first: dict[str, float] = {}
+    for each in told:
+        if each.what == what and each.about == about:
+            first.setdefault(each.by, each.at_s - since_s)
+    return first
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
     """A kind of member: how to start one, and how to read what it writes.

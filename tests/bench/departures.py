@@ -189,9 +189,11 @@ async def measure(arguments: argparse.Namespace) -> int:
         "token_pause_s": TOKEN_PAUSE_S,
         "think_s": THINK_S,
     }
-    verdict_rows = [{**asdict(each), "met": each.met} for each in judged]
     raw = [asdict(each) for each in departures]
-    write_raw(arguments.out, {"bench": "departures", **standing, "parameters": parameters, "verdicts": verdict_rows, "departures": raw})
+    write_raw(
+        arguments.out,
+        {"bench": "departures", **standing, "parameters": parameters, "verdicts": [each.as_json() for each in judged], "departures": raw},
+    )
     return 0 if all(each.met for each in judged) else 1
 
 

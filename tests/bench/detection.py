@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.bench.cluster import PATIENCE_S, SERF, Cluster, Side, Told, cluster, ours, sealed
+from tests.bench.cluster import PATIENCE_S, SERF, Cluster, Side, Told, cluster, first_words, ours, sealed
 from tests.bench.facts import facts, in_one_line, write_raw
 from tests.bench.network import count, enter_own_network, lose, sent_bytes
 from tests.bench.overhead import cpu_seconds
@@ -100,10 +100,7 @@ Table = Mapping[int, Mapping[str, Found]]
 
 def death_of(victim: str, killed_s: float, told: Sequence[Told], survivors: Sequence[str]) -> Death:
     """From what was said since the kill."""
-    first: dict[str, float] = {}
-    for each in told:
-        if each.what == "died" and each.about == victim:
-            first.setdefault(each.by, each.at_s - killed_s)
+    first = first_words(told, what="died", about=victim, since_s=killed_s)
     verdicts = sorted(first[name] for name in survivors if name in first)
     false = sum(each.what == "died" and each.about != victim for each in told)
     return Death(verdicts, len(survivors) - len(verdicts), false)
@@ -272,8 +269,7 @@ async def measure(arguments: argparse.Namespace) -> int:
     print("", table(found), *judged, sep="\n")
     parameters = {key: value for key, value in vars(arguments).items() if key != "out"}
     raw = {size: {name: asdict(each) for name, each in sides.items()} for size, sides in found.items()}
-    verdict_rows = [{**asdict(each), "met": each.met} for each in judged]
-    document = {"bench": "detection", **standing, "parameters": parameters, "verdicts": verdict_rows}
+    document = {"bench": "detection", **standing, "parameters": parameters, "verdicts": [each.as_json() for each in judged]}
     write_raw(arguments.out, {**document, "found": {str(size): sides for size, sides in raw.items()}})
     return 0 if all(each.met for each in judged) else 1
 

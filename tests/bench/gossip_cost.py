@@ -139,8 +139,10 @@ async def measure(arguments: argparse.Namespace) -> int:
     print(table(found), *judged, sep="\n")
     raw = {name: [asdict(window) for window in each] for name, each in found.items()}
     parameters = {"rounds": arguments.rounds, "seconds": arguments.seconds, "peers": PEERS, "changes_per_second": CHANGES_PER_SECOND}
-    verdict_rows = [{**asdict(each), "met": each.met} for each in judged]
-    write_raw(arguments.out, {"bench": "gossip_cost", **standing, "parameters": parameters, "verdicts": verdict_rows, "windows": raw})
+    write_raw(
+        arguments.out,
+        {"bench": "gossip_cost", **standing, "parameters": parameters, "verdicts": [each.as_json() for each in judged], "windows": raw},
+    )
     return 0 if all(each.met for each in judged) else 1
 
 

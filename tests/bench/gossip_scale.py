@@ -32,7 +32,7 @@ CHANGES = {3: (6, 50), 10: (10, 100), 20: (4, 100), 50: (4, 50), 100: (4, 50), 2
 IDLE_S = {3: 120.0, 10: 120.0, 20: 120.0, 50: 60.0, 100: 60.0, 200: 30.0, 500: 20.0, 1000: 20.0}
 BUSY_S = {10: 60.0, 100: 30.0, 1000: 5.0}
 
-# Of goals.md. Acks, refutations and streams are outside the cap.
+# Of the goals. Acks, refutations and streams are outside the cap.
 IDLE_KBIT = {10: 12.0, 100: 16.0, 1000: 32.0}
 CHANGES_PER_S = {10: 5.0, 100: 20.0, 1000: 40.0}
 CAP_KBIT = {10: 24.0, 100: 64.0, 1000: 128.0}

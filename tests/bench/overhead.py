@@ -180,9 +180,11 @@ async def measure(arguments: argparse.Namespace) -> int:
     found = verdicts(rounds)
     print(table(rounds), *found, ANCHORS, sep="\n")
     raw = [{name: asdict(turn) for name, turn in turns.items()} for turns in rounds]
-    verdict_rows = [{**asdict(each), "met": each.met} for each in found]
     shape_row = {"rounds": arguments.rounds, "clients": CLIENTS, "pause_ms": PAUSE_MS, "streamed_words": STREAMED_WORDS, **shape}
-    write_raw(arguments.out, {"bench": "overhead", **standing, "parameters": shape_row, "verdicts": verdict_rows, "rounds": raw})
+    write_raw(
+        arguments.out,
+        {"bench": "overhead", **standing, "parameters": shape_row, "verdicts": [each.as_json() for each in found], "rounds": raw},
+    )
     broken = sum(turns[name].failures for turns in rounds for name in ("direct", "proxy"))
     if broken:
         print(f"{broken} failures of the yardsticks: this run proves nothing")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """A line of goals.md: `ratio` must be on the right side of the limit (one of the two is given)."""
+    """One of the goals: `ratio` must be on the right side of the limit (one of the two is given)."""
 
     name: str
     what: str
@@ -50,6 +51,9 @@ class Verdict:
             return False
         within = self.goal.at_most is None or self.ratio.median <= self.goal.at_most
         return within and (self.goal.at_least is None or self.ratio.median >= self.goal.at_least)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "met": self.met}
 
     def __str__(self) -> str:
         found = "no numbers" if self.ratio is None else f"{self.ratio:.3f}"

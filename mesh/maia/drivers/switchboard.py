@@ -54,7 +54,7 @@ class BoardLimits:
     # On a LAN a dial takes a millisecond. 3 s is one lost SYN and its second try (RFC 6298: after 1 s, then 2 s).
     dial_timeout_s: float = 3.0
     idle_max_s: float = 300.0
-    # A mesh is at most 1,000 nodes (goals.md, G9), each with one link in; the rest is for links that are just being replaced.
+    # A mesh is reckoned for 1,000 nodes, each with one link in; the rest is for links that are just being replaced.
     links_in_max: int = 1100
 
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 API_PORT = 8000
 GOSSIP_PORT = 7946
-LINK_PORT = 7947
 LOOPBACK = "127.0.0.1"
 
 _HOST = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9_])?\.?")
