@@ -10,7 +10,7 @@ without `from` (its reply is `Any`).
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from astromesh.dialogue import Message, ModelReply, ToolCall, ToolSchema, Transcript
@@ -34,8 +34,27 @@ Script = Generator[Effect[Any], Any, T]
 
 
 @dataclass(frozen=True, slots=True)
+class Screened:
+    """What the rules for input let through. A `refusal` is what is answered instead of doing anything."""
+
+    query: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    history: Transcript | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Screen(Effect[Screened]):
+    """Look at what was asked, and what came along with it, before anything else sees it."""
+
+    query: str
+    context: Mapping[str, Any]
+    history: Transcript | None
+
+
+@dataclass(frozen=True, slots=True)
 class AskModel(Effect[ModelReply]):
-    """One completion by the agent's model. Its text streams to the run's events as it is made; the reply comes at the end."""
+    """One completion by the agent's model. Its text, guarded, streams to the run's events as it is made; the reply comes at the end."""
 
     transcript: Transcript
     tools: tuple[ToolSchema, ...] = ()

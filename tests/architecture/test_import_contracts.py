@@ -27,6 +27,8 @@ BREACHES = [
     ("The rooms of maia, from the world down", "mesh/maia/links/planted.py", "maia.drivers.link"),
     ("Pure rooms touch no world", "node/astromesh/orchestration/patterns/planted.py", "time"),
     ("Pure rooms touch no world", "node/astromesh/routing/planted.py", "random"),
+    ("Pure rooms touch no world", "node/astromesh/guardrails/planted.py", "asyncio"),
+    ("The rooms of astromesh, from the doors down", "node/astromesh/guardrails/planted.py", "astromesh.orchestration.plan"),
     ("Pure rooms touch no world", "mesh/maia/wire/planted.py", "asyncio"),
     ("The mesh knows nothing of agents", "mesh/maia/drivers/planted.py", "astromesh.dialogue"),
     ("Only fleet, runtime, service, api and cli know maia", "node/astromesh/inference/planted.py", "maia.view"),

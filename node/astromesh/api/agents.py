@@ -48,9 +48,20 @@ class AgentList(BaseModel):
     agents: list[AgentRow]
 
 
+class GuardrailFinding(BaseModel):
+    direction: Literal["input", "output"]
+    rule: str
+    reason: str = Field(description="What was found, without the text of it.")
+
+
 class RunResult(BaseModel):
     answer: str
-    finish_reason: str = Field(description="Why the model stopped: stop, or length where max_tokens cut the answer.")
+    blocked: bool = Field(False, description="A guardrail blocked it; the answer is the rule's message. Absent otherwise.")
+    guardrail: GuardrailFinding | None = Field(None, description="The rule that blocked it. Absent otherwise.")
+    warnings: list[GuardrailFinding] = Field(default=[], description="Rules with action: warn that found something. Absent otherwise.")
+    finish_reason: str = Field(
+        description="Why the model stopped: stop, length where max_tokens or a cost_limit cut the answer, or content_filter."
+    )
     steps: list[dict[str, Any]]
     usage: dict[str, Any]
     trace: dict[str, Any]

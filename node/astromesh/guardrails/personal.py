@@ -121,7 +121,11 @@ CARD = Kind(
 SOCIAL_SECURITY = Kind(
     "a social security number",
     "[REDACTED_SSN]",
-    re.compile(r"(?<![0-9])[0-9] ?[0-9] ?[0-9][ .\-]{1,3}[0-9] ?[0-9][ .\-]{1,3}[0-9] ?[0-9] ?[0-9] ?[0-9](?![0-9])"),
+    # The second form has a space between all digits, and so says where its parts end.
+    re.compile(
+        r"(?<![0-9])[0-9]{3}[ .\-]{1,3}[0-9]{2}[ .\-]{1,3}[0-9]{4}(?![0-9])"
+        r"|(?<![0-9])[0-9] [0-9] [0-9] ?[.\-] ?[0-9] [0-9] ?[.\-] ?[0-9] [0-9] [0-9] [0-9](?![0-9])"
+    ),
     _social_security,
     _OPEN_NUMBER,
     NUMBER_CHARACTERS_MAX,

@@ -21,7 +21,11 @@ class Rails:
     @property
     def screens(self) -> bool:
         """Whether a run has to be looked at before it begins."""
-        return bool(self.input) or any(budget.session_tokens_max is not None for budget in self.budgets)
+        return bool(self.input) or self.limits_sessions
+
+    @property
+    def limits_sessions(self) -> bool:
+        return any(budget.session_tokens_max is not None for budget in self.budgets)
 
 
 def rails_of(guardrails: Guardrails) -> Rails:

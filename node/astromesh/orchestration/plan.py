@@ -18,6 +18,7 @@ class Part:
     turns: int  # how often the model may be asked in one run
     tools: tuple[ToolSchema, ...] = ()
     remembers: bool = False
+    screened: bool = False  # what it is asked has to be looked at first
 
 
 @dataclass(frozen=True, slots=True)

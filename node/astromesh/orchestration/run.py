@@ -1,4 +1,4 @@
-"""A whole run as a script: memory, prompt, pattern, persistence, in that order. Pure."""
+"""A whole run as a script: guards, memory, prompt, pattern, persistence, in that order. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from astromesh.dialogue import Message, Transcript
-from astromesh.effects import Recall, Remember, Script
+from astromesh.effects import Recall, Remember, Screen, Script
 from astromesh.orchestration.patterns.react import react
 from astromesh.orchestration.plan import Answer, Part
 
@@ -16,7 +16,13 @@ def whole_run(part: Part, query: str, *, context: Mapping[str, Any], history: Tr
 
     What is kept is the whole turn: the question as it was asked, the calls of tools with their results, and the answer. The rendered
     context belongs to its turn alone. With a `history`, the caller keeps the conversation: nothing is recalled and nothing remembered.
+    A question that is refused leaves no trace in any memory.
     """
+    if part.screened:
+        screened = yield from Screen(query, context, history)
+        if screened.refusal is not None:
+            return Answer(screened.refusal, by=part.agent)
+        query, context, history = screened.query, screened.context, screened.history
     remembers = part.remembers and history is None
     past = (yield from Recall()) if remembers else history or ()
     variables = {**context, "query": query, "agent": part.agent}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astromesh.dialogue import Sampling
+from astromesh.guardrails.rails import Rails
 from astromesh.memory.port import ConversationMemory
 from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
@@ -31,3 +32,4 @@ class Agent:
     forgets_after_s: float | None  # a conversation that nobody went on with for so long; None: never
     document: Mapping[str, Any]  # as it was written, secrets masked
     warnings: tuple[str, ...] = field(default=())
+    rails: Rails = field(default=Rails())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astromesh.errors import AgentUnusable, MemoryUnavailable
+from astromesh.guardrails.rails import rails_of
 from astromesh.memory.port import ConversationMemory, Openable
 from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
@@ -95,6 +96,7 @@ class Assembly:
         limits = document.limits(self._defaults)
         toolbox = Toolbox(lookup("tool", name)() for name in document.tools)
         remembering = document.remembering
+        rails = rails_of(document.spec.guardrails)
         return Agent(
             name=document.name,
             namespace=document.namespace,
@@ -106,6 +108,7 @@ class Assembly:
                 turns=limits.iterations,
                 tools=toolbox.schemas,
                 remembers=remembering is not None,
+                screened=rails.screens,
             ),
             model=document.model.model,
             model_source="local" if document.model.is_local else document.model.served_by,
@@ -118,6 +121,7 @@ class Assembly:
             forgets_after_s=None if remembering is None else remembering.ttl_s,
             document=document.as_document(),
             warnings=tuple(str(warning) for warning in document.warnings),
+            rails=rails,
         )
 
     def _provider(self, document: AgentResource) -> ModelProvider | None:

@@ -33,6 +33,7 @@ from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
 from astromesh.runtime.folding import Folding
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
+from astromesh.runtime.session_costs import SessionCosts
 from astromesh.runtime.stage import Stage
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring, Trace
@@ -85,6 +86,7 @@ class AgentRuntime:
         self._in_flight: Counter[str] = Counter()  # runs that a peer conducts for us, by its wire name
         self._runs: set[asyncio.Task[None]] = set()
         self._sessions: dict[Conversation, _Turns] = {}
+        self._costs = SessionCosts()
         self._draining = False
 
     @property
@@ -179,13 +181,15 @@ class AgentRuntime:
             trace=trace,
             began_at=began_at,
             deadline=began_at + timeout_s,
+            costs=self._costs,
         )
         outcome = "cancelled"
         ordered = agent.memory is not None and request.history is None
         try:
-            async with asyncio.timeout(timeout_s), self._turn(conversation) if ordered else nullcontext():
+            in_turn = ordered or agent.rails.limits_sessions
+            async with asyncio.timeout(timeout_s), self._turn(conversation) if in_turn else nullcontext():
                 answer = await stage.perform(whole_run(agent.part, request.query, context=request.context, history=request.history))
-            outcome = "ok"
+            outcome = "blocked" if stage.guarding.block is not None else "ok"
         except TimeoutError:
             outcome = DeadlineExceeded.code
             raise self._too_late(agent, stage, timeout_s) from None
@@ -199,6 +203,8 @@ class AgentRuntime:
             trace.status = outcome
             trace.duration_ms = (perf_counter() - began_at) * 1e3
             self._metrics.runs.labels(agent.name, outcome).inc()
+            if agent.rails.limits_sessions:
+                self._costs.add(conversation, stage.tally.usage.tokens_in + stage.tally.usage.tokens_out)
         if ordered:
             self.folding.begin(agent, conversation)
         await events.tell("done", self._result(agent, stage, answer=answer.text, session_id=session_id, trace=trace))
@@ -206,8 +212,11 @@ class AgentRuntime:
     def _result(self, agent: Agent, stage: Stage, *, answer: str, session_id: str, trace: Trace) -> dict[str, Any]:
         tally = stage.tally
         tokens = {"tokens_in": tally.usage.tokens_in, "tokens_out": tally.usage.tokens_out}
+        guarding = stage.guarding
         return {
             "answer": answer,
+            **({"blocked": True, "guardrail": guarding.block} if guarding.block is not None else {}),
+            **({"warnings": guarding.warnings} if guarding.warnings else {}),
             "finish_reason": tally.finish_reason,
             "steps": tally.steps,
             "usage": {

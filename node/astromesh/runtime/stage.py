@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter, time
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from astromesh.dialogue import FinishReason, Message, ModelReply, ModelRequest, TextDelta, Transcript, Usage
-from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
+from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Screen, Screened, Script
 from astromesh.errors import AstromeshError, DeadlineExceeded
+from astromesh.guardrails.release import Release
 from astromesh.memory.port import Conversation, Turn
 from astromesh.memory.window import in_prompt
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.events import RunEvents
+from astromesh.runtime.guarding import Guarding, fed
 from astromesh.runtime.models import Models, Routed
+from astromesh.runtime.session_costs import SessionCosts
 from astromesh.telemetry.traces import Span, Trace
 
 T = TypeVar("T")
@@ -57,6 +60,7 @@ class Stage:
         trace: Trace,
         began_at: float,
         deadline: float,
+        costs: SessionCosts | None = None,
     ) -> None:
         """`began_at` and `deadline` on the clock of `perf_counter`, seconds."""
         self._agent = agent
@@ -69,7 +73,9 @@ class Stage:
         self._deadline = deadline
         self._turn_id = uuid4().hex  # not the request's id, which a client may say twice
         self._tokens = 0
+        self._costs = costs or SessionCosts()
         self.tally = Tally()
+        self.guarding = Guarding(agent.rails)
 
     async def perform(self, script: Script[T]) -> T:
         reply: Any = None
@@ -96,6 +102,9 @@ class Stage:
         attributes: dict[str, Any] = {}
         try:
             match effect:
+                case Screen():
+                    name = "guardrails"
+                    return await self._screen(effect, attributes)
                 case AskModel():
                     name = "llm.complete"
                     return await self._ask(effect, attributes)
@@ -121,22 +130,26 @@ class Stage:
         remaining_s = self._deadline - perf_counter()
         if remaining_s <= 0:
             raise DeadlineExceeded(f"agent {agent.name} ran out of time", hint="raise spec.orchestration.timeout_seconds")
-        request = ModelRequest(agent.model, effect.transcript, effect.tools, sampling=agent.sampling, stream=self._events.watched)
+        turn_tokens, session_tokens = tally.usage.tokens_in + tally.usage.tokens_out, self._costs.spent(self._conversation)
+        if (spent := self.guarding.spent(turn_tokens=turn_tokens, session_tokens=session_tokens, attributes=attributes)) is not None:
+            return await self._instead(spent.message)
+        sampling = agent.sampling
+        if (left := self.guarding.tokens_left(turn_tokens=turn_tokens, session_tokens=session_tokens)) is not None:
+            sampling = replace(sampling, max_tokens=min(left, sampling.max_tokens or left))
+        request = ModelRequest(agent.model, effect.transcript, effect.tools, sampling=sampling, stream=self._events.watched)
         reply: ModelReply | None = None
+        release, shown, fed_characters = Release(agent.rails.output), [], 0
         async with aclosing(self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, provider=agent.provider)) as stream:
             async for event in stream:
                 match event:
                     case TextDelta(text):
-                        await self._events.tell("token", {"content": text, "index": self._tokens})
-                        self._tokens += 1
+                        fed_characters += len(text)
+                        shown.append(await self._show(await fed(release, text)))
                     case Routed(node, kind, attempt):
                         tally.node, tally.route = node, kind
                         tally.attempts = max(tally.attempts, attempt)
                         attributes.update(node=node, route=kind, model=agent.model)
-                        await self._events.tell(
-                            "route",
-                            {"node": node, "route": kind, "model": agent.model, "attempts": tally.attempts, "home": self._trace.node},
-                        )
+                        await self._tell_route()
                     case ModelReply():
                         reply = event
         assert reply is not None, "a completion ends with its reply"
@@ -145,12 +158,48 @@ class Stage:
         tally.model = reply.model or agent.model
         tally.finish_reason = reply.finish_reason
         attributes.update(tokens_in=reply.usage.tokens_in, tokens_out=reply.usage.tokens_out)
-        return reply
+        if not agent.rails.output:
+            return reply
+        # A server that was not asked to stream may say it all in its reply.
+        rest = await fed(release, reply.text[fed_characters:]) + release.finish(remark=bool(reply.tool_calls))
+        self.guarding.account(release, direction="output", attributes=attributes)
+        if release.block is not None:
+            return await self._instead(release.block.message)
+        shown.append(await self._show(rest))
+        return replace(reply, text="".join(shown), logprobs=())
+
+    async def _screen(self, effect: Screen, attributes: dict[str, Any]) -> Screened:
+        spent = self.guarding.spent(turn_tokens=0, session_tokens=self._costs.spent(self._conversation), attributes=attributes)
+        screened = Screened(refusal=spent.message) if spent is not None else await self.guarding.screened(effect, attributes)
+        if screened.refusal is not None:
+            await self._instead(screened.refusal)
+        return screened
+
+    async def _instead(self, message: str) -> ModelReply:
+        """What is said in the place of an answer that a rule blocks, told as one would be."""
+        if not self.tally.node:
+            self.tally.node = self._trace.node
+            await self._tell_route()
+        await self._show(message)
+        self.tally.finish_reason = "content_filter"
+        return ModelReply(message, finish_reason="content_filter")
+
+    async def _show(self, text: str) -> str:
+        if text:
+            await self._events.tell("token", {"content": text, "index": self._tokens})
+            self._tokens += 1
+        return text
+
+    async def _tell_route(self) -> None:
+        tally = self.tally
+        data = {"node": tally.node, "route": tally.route, "model": self._agent.model, "attempts": tally.attempts, "home": self._trace.node}
+        await self._events.tell("route", data)
 
     async def _call_tools(self, effect: CallTools, attributes: dict[str, Any]) -> tuple[Message, ...]:
         attributes["tools"] = [call.name for call in effect.calls]
         for call in effect.calls:
-            await self._events.tell("tool_call", {"id": call.id, "name": call.name, "arguments": call.arguments})
+            arguments = await self.guarding.shown_json(call.arguments)
+            await self._events.tell("tool_call", {"id": call.id, "name": call.name, "arguments": arguments})
         results = await self._agent.toolbox.call(effect.calls)
         for result in results:
             await self._events.tell("tool_result", {"id": result.tool_call_id, "ok": not result.content.startswith("error:")})
@@ -167,11 +216,11 @@ class Stage:
         memory, after_s = self._agent.memory, self._agent.forgets_after_s
         if memory is not None:
             now = time()
-            turn = Turn(self._turn_id, now, effect.turn)
+            turn = Turn(self._turn_id, now, await self.guarding.kept(effect.turn))
             await memory.remember(self._conversation, turn, expires_at=None if after_s is None else now + after_s)
 
     async def _note(self, note: Note) -> None:
-        data: Mapping[str, Any] = note.data
+        data: Mapping[str, Any] = await self.guarding.noted(note.data)
         if note.kind == "step":
             self.tally.steps.append(dict(data))
         await self._events.tell(note.kind, data)

@@ -22,6 +22,10 @@ _TARGET = (
     "parameters.temperature", "parameters.top_p", "parameters.top_k", "parameters.min_p", "parameters.max_tokens", "parameters.stop",
     "parameters.seed", "parameters.presence_penalty", "parameters.frequency_penalty", "parameters.repeat_penalty",
 )  # fmt: skip
+_RULE = (
+    "type", "action", "message", "blocked_topics", "allowed_topics", "max_chars", "max_tokens_per_turn", "max_tokens_per_session",
+    "blocked_patterns", "forbidden_keywords",
+)  # fmt: skip
 _METADATA = ("metadata.name", "metadata.version", "metadata.namespace", "metadata.labels", "metadata.annotations")
 _HEALTH = ("health_check_interval", "health_check.interval", "health_check.timeout", "health_check.path")
 _ENVELOPE = ("api_version", "kind", *_METADATA)
@@ -37,6 +41,7 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         "spec.tools[].type", "spec.tools[].name",
         "spec.memory.conversational.backend", "spec.memory.conversational.strategy", "spec.memory.conversational.max_turns",
         "spec.memory.conversational.max_tokens", "spec.memory.conversational.ttl",
+        *(f"spec.guardrails.{direction}[].{key}" for direction in ("input", "output") for key in _RULE),
     ),
     "ProviderConfig": (
         *_ENVELOPE,
@@ -54,7 +59,7 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         *_ENVELOPE,
         "spec.api.host", "spec.api.port",
         *(f"spec.mesh.{key}" for key in ("enabled", "node_name", "bind", "seeds", "profile", "cluster_id", "keyring_file", "serf")),
-        "spec.inference.models_dir", "spec.inference.memory_budget_mb", "spec.inference.idle_unload_seconds",
+        "spec.inference.models_dir", "spec.inference.memory_budget_mb", "spec.inference.idle_unload_seconds", "spec.inference.engine",
         *(f"spec.inference.models[].{key}" for key in ("name", "path", "pull", "context", "gpu_layers", "parallel", "prefix_cache_mb")),
         "spec.defaults.orchestration.pattern", "spec.defaults.orchestration.max_iterations",
         "spec.defaults.orchestration.timeout_seconds",
@@ -97,8 +102,6 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
         "spec.memory.conversational.connection": "is not used: conversations are kept in the node's data directory",
         "spec.memory.semantic": "does not exist yet: nothing is stored or found by meaning",
         "spec.memory.episodic": "does not exist yet: no events are stored",
-        "spec.guardrails.input[]": "THE RULE {type} IS NOT ENFORCED: what users write reaches the model as it is",
-        "spec.guardrails.output[]": "THE RULE {type} IS NOT ENFORCED: what the model writes reaches users as it is",
         "spec.permissions": "IS NOT ENFORCED",
         "spec.output_schema": "is not enforced: the answer is whatever the model writes",
         "spec.knowledge": "does not exist yet: nothing is looked up",
@@ -164,8 +167,7 @@ def unhonoured(kind: str, document: Any, places: Places) -> tuple[tuple[Caution,
     mistakes: list[Mistake] = []
     for path, pattern, value in _walk(document, (), "", NOT_YET[kind]):
         if (said := NOT_YET[kind].get(pattern)) is not None:
-            names = {"type": value.get("type", "")} if isinstance(value, dict) else {}
-            message, _, remedy = said.format_map(names).partition(". ")
+            message, _, remedy = said.partition(". ")
             cautions.append(places.caution(path, message, f"{remedy}." if remedy else ""))
         elif (choice := CHOICES.get(kind, {}).get(pattern)) is not None and value not in choice.values:
             found = places.mistake if choice.refuse else places.caution

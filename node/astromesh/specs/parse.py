@@ -18,6 +18,7 @@ from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotte
 from astromesh.specs.honoured import LISTED_KINDS, RUN_KINDS, unhonoured
 from astromesh.specs.keys import Canonical, canonical, guess
 from astromesh.specs.provider import ProviderConfig, ProviderConfigDocument, ProviderDocument, ProviderResource
+from astromesh.specs.rails import rail_findings
 from astromesh.specs.resource import API_VERSION, Broken, Listed
 from astromesh.specs.runtime import Runtime, RuntimeDocument
 from astromesh.specs.section import Section
@@ -155,6 +156,8 @@ def _resource(document: Document, kind: str, source: str, environment: Mapping[s
     told += in_vain
     if isinstance(model, AgentDocument):
         mistakes += template_mistakes(model.spec.prompts, settled.places)
+        for finding in rail_findings(model.spec.guardrails, settled.places):
+            (mistakes if isinstance(finding, Mistake) else told).append(finding)  # type: ignore[arg-type]
     if mistakes:
         return _broken(document, kind, source, mistakes, told)
     resource = _built(model, settled, source, _bounded(told))

@@ -81,6 +81,7 @@ class Inference(Section):
     models_dir: str | None = Field(default=None, min_length=1)
     memory_budget_mb: int | None = Field(default=None, ge=1, le=100_000_000, examples=[8192])  # of all models together
     idle_unload_seconds: Idle | None = Field(default=None, examples=[3600])  # 0: never
+    engine: Literal["auto", "llama_cpp", "xllamacpp"] | None = Field(default=None, examples=["auto"])  # auto: the compiled one, if there
     models: tuple[ServedModel, ...] = ()
 
 

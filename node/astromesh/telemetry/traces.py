@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(slots=True)
 class Trace:
-    """A run as it went. `status` is "running" until it ended, then "ok" or the code of the error."""
+    """A run as it went. `status` is "running" until it ended, then "ok", "blocked" or the code of the error."""
 
     id: str
     agent: str

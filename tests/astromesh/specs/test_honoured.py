@@ -147,6 +147,7 @@ spec:
     models_dir: models
     memory_budget_mb: 8192
     idle_unload_seconds: 1h
+    engine: auto
     models: [{name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 512}, {name: b, pull: b}]
   tools: {modules: [my.tools]}
   observability: {otlp: http://collector:4317}
@@ -239,7 +240,7 @@ def agent(spec: str, *, model: str = "{provider: local, model: m}") -> Parsed:
         ("  memory:\n    conversational:\n      connection: redis://h\n", 8, "conversations are kept in the node's data directory"),
         ("  tools:\n    - {type: webhook, name: x, url: http://x}\n", 7, "not offered to the model: tools of type webhook"),
         ("  tools:\n    - {type: builtin, name: web_search}\n", 7, "no built-in tool of this name, only datetime_now"),
-        ("  guardrails:\n    input:\n      - type: pii_detection\n", 8, "THE RULE pii_detection IS NOT ENFORCED"),
+        ("  permissions: {execution: {dry_run: true}}\n", 6, "IS NOT ENFORCED"),
         ("  prompts: {system: 'echo ${not-a-variable}'}\n", 6, "names no variable"),
     ],
 )
