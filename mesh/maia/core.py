@@ -64,7 +64,7 @@ from maia.wire.outbox import Datagram, Outbox
 from maia.wire.seal import Sealer
 from maia.wire.tags import decode_tags, encode_tags
 
-HOUSEKEEPING_S: Final = 5.0
+HOUSEKEEPING_S: Final = 5.0  # what is forgotten then was kept for minutes or days
 
 
 class Mesh:

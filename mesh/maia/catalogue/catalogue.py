@@ -19,7 +19,7 @@ from maia.wire.offers import ENTRY_OVERHEAD_BYTES, KEY_BYTES_MAX, KEYS_MAX, VALU
 
 OFFERS_BYTES_MAX: Final = 64 * 1024  # of one node, all values together
 DEAD_KEPT_S: Final = 600.0  # a fast return finds its entries where they were
-DEPARTED_MAX: Final = 10_000
+DEPARTED_MAX: Final = 10_000  # an id and two numbers each; ten times the largest mesh
 DEPARTED_KEPT_S: Final = 86_400.0
 ROOTS_REMEMBERED: Final = 64  # more changes than are ever on their way at once
 

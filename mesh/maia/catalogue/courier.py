@@ -54,7 +54,7 @@ from maia.wire.offers import (
 from maia.wire.outbox import Outbox
 
 PUSH_SLICE: Final = 32  # receivers at once; a hundred packets in one burst overrun small socket buffers
-PUSH_PAUSE_S: Final = 0.005
+PUSH_PAUSE_S: Final = 0.005  # a hundred receivers have theirs after fifteen milliseconds
 PUSH_TOGETHER: Final = 8  # receivers at once where there is no room for all: a wake for each of them would cost more than it saves
 # How long a push may be under way, beside what its slices take, before a root that we never had means a loss: of a gossip interval, which
 # is ten times and more the latency of the networks that a profile is for. Twice the interval, a lost change took 0.85 s at p99 among ten.
@@ -65,10 +65,10 @@ PULL_PAUSES_MAX: Final = 128
 # Among many some push is always under way and every root another, so a pull a second has to do: what it costs grows with the members.
 PULL_PAUSE_PER_SHELF_S: Final = 0.001
 ANSWER_BODIES_MAX: Final = 8  # packets that answer one digest or one want; the rest follows with the next pull
-WANTED_MAX: Final = 256
+WANTED_MAX: Final = 256  # more than the packets of an answer can hold
 EXCHANGE_BYTES_MAX: Final = 4 * 1024 * 1024
 STREAM_PAUSE_S: Final = 1.0  # between two streams to one peer for entries too big for packets
-STREAMS_REMEMBERED_MAX: Final = 256
+STREAMS_REMEMBERED_MAX: Final = 256  # far more peers than can be streamed from in a second
 DIGEST_ROWS_MAX: Final = ITEMS_BYTES_MAX // ROW_BYTES
 PARTIAL_ROWS_MAX: Final = (ITEMS_BYTES_MAX - MASK_BYTES) // ROW_BYTES
 BUCKETS_FROM: Final = BUCKETS * BUCKET_BYTES // ROW_BYTES  # nodes; with more, their rows are longer than the hashes of all buckets

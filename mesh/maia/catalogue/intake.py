@@ -23,7 +23,7 @@ SLICE_CHECKS: Final = 32  # five milliseconds at most
 SLICE_PAUSE_S: Final = 0.016  # two thousand a second, a fifth of a core while it lasts
 WAITING_BYTES_MAX: Final = 4 * 1024 * 1024  # one whole exchange; what is beyond is asked for again
 ENTRY_OVERHEAD_BYTES: Final = 512  # what an entry with an empty value takes in memory
-ASKED_MAX: Final = 4096
+ASKED_MAX: Final = 4096  # sixteen wants of the longest
 ASKED_FOR_S: Final = 5.0  # an answer that comes later was not waited for
 
 

@@ -38,9 +38,9 @@ from maia.wire.messages import PushPull
 PUBLISH_PAUSE_S: Final = 0.01  # at most 100 views a second: a reader cannot use more, and each wakes the node's loop
 WAKE_PAUSE_S: Final = 0.001  # between two wakes by the clock: no deadline is worth a busy loop
 EVENTS_MAX: Final = 8192  # waiting for a subscriber whose loop stands still; the oldest go first, the view still holds the truth
-HEARD_MAX: Final = 4096
+HEARD_MAX: Final = 4096  # as many members as a mesh has
 BIND_ATTEMPTS: Final = 32  # for port 0: the UDP port that the kernel gave may be taken for TCP
-RESOLVE_PAUSE_S: Final = 5.0
+RESOLVE_PAUSE_S: Final = 5.0  # as long as between two dials at one address; a machine that is not up yet takes longer
 
 
 class Joining(NamedTuple):

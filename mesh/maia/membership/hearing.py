@@ -13,7 +13,7 @@ from maia.view import KeyMissing, MeshEvent
 
 UNREAD_MIN: Final = 8  # packets in a row that no key opens, from members: one that was changed on the way is no sign
 UNREAD_S: Final = 1.0  # and for so long: during a rotation by hand the first that use a new key are ahead by less
-TOLD_PAUSE_S: Final = 60.0
+TOLD_PAUSE_S: Final = 60.0  # it lasts until a person brings the key, who reads it once a minute
 TOLD_MAX: Final = 16  # fingerprints remembered; whoever can name more of them holds a key and is making them up
 
 

@@ -18,7 +18,7 @@ KNOCK_INTERVALS: Final = 5  # of probing: one ping to somebody lost for every fi
 # Every so many knocks one goes over TCP as well: where UDP is blocked nothing else reaches whoever was given up. Ten seconds under
 # `lan-fast`; Serf dials those whom it lost twice a minute.
 KNOCKS_PER_STREAM: Final = 10
-KNOCKS_REMEMBERED_MAX: Final = 64
+KNOCKS_REMEMBERED_MAX: Final = 64  # a minute's under `lan-fast`; who answers later than that is knocked at again
 REPEAT_S: Final = 5.0  # between two exchanges that the same address prompts: who answers and is still not living here will not be so sooner
 
 

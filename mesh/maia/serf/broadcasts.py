@@ -11,7 +11,7 @@ from typing import Final
 from maia.wire.telling import Tellings
 
 BYTES_MAX: Final = 128 * 1024  # a hundred full packets; beyond it what was told most goes first
-COUNT_MAX: Final = 1024
+COUNT_MAX: Final = 1024  # all that wait are sorted for every packet
 PASSED_OVER_MAX: Final = 3  # packets: a quarter of them is the share
 
 

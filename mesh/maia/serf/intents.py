@@ -13,7 +13,7 @@ from maia.serf.clocks import LamportClock
 from maia.view import Status
 
 PENDING_S: Final = 300.0  # Serf's: an intent about somebody whom we have not met yet is kept for so long
-PENDING_MAX: Final = 1024
+PENDING_MAX: Final = 1024  # a thousand that join elsewhere are heard of before they are met
 
 
 class Outcome(Enum):
