@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,8 @@ from tests.rig.key_members import KeyMembers
 from tests.rig.rooms import Rooms
 
 from astromesh.api.app import build
-from astromesh.api.house import House
-from astromesh.errors import AstromeshError
+from astromesh.api.house import House, ModelControl, PullProgress
+from astromesh.errors import AstromeshError, StoreError, UnknownModel
 from astromesh.service.keys import ClusterKeys
 from maia.view import MeshEvent
 
@@ -63,6 +63,32 @@ class Membership:
         return {"state": "open", "rtt_ms": 0.5}
 
 
+class NoModels:
+    """A node that has no models of its own."""
+
+    async def pull(self, source: str, *, name: str | None, sha256: str) -> AsyncGenerator[PullProgress | dict[str, Any], None]:
+        raise StoreError(f"{source!r} is neither a file nor a registered model")
+        yield {}
+
+    async def show(self, name: str) -> dict[str, Any] | None:
+        return None
+
+    async def plan(self, name: str, *, context: int | None = None) -> dict[str, Any]:
+        raise self._unknown(name)
+
+    def load(self, name: str) -> dict[str, Any]:
+        raise self._unknown(name)
+
+    async def unload(self, name: str, *, force: bool) -> dict[str, Any]:
+        raise self._unknown(name)
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownModel:
+        return UnknownModel(f"this node has no model {name!r} of its own")
+
+
 @dataclass(frozen=True, slots=True)
 class SentEvent:
     """One server-sent event. `id` and `event` are empty where the stream does not say them."""
@@ -93,7 +119,7 @@ class Doors:
 
 
 @asynccontextmanager
-async def open_doors(rooms: Rooms, *, mesh: Membership | None = None) -> AsyncIterator[Doors]:
+async def open_doors(rooms: Rooms, *, mesh: Membership | None = None, shelf: ModelControl | None = None) -> AsyncIterator[Doors]:
     house = House(
         node=rooms.node,
         version="1.2.3",
@@ -104,6 +130,7 @@ async def open_doors(rooms: Rooms, *, mesh: Membership | None = None) -> AsyncIt
         metrics=rooms.metrics,
         mesh=mesh,
         model_rows=lambda: [{"name": name, "state": "loaded", "identity": "ab" * 32, "created": 1700000000} for name in rooms.models.local],
+        shelf=shelf or NoModels(),
         load=lambda: rooms.load,
         devices=lambda: rooms.devices,
         engine=rooms.engine,

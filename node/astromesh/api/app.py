@@ -18,6 +18,7 @@ from astromesh.api import (
     memory,
     mesh,
     mesh_events,
+    models,
     openai,
     providers,
     system,
@@ -61,7 +62,39 @@ ROUTES: tuple[Route, ...] = (
         codes=(200, 400, 403, 404, 413, 415, 422, 429, 502, 503, 504),
     ),
     Route("GET", "/v1/models", openai.models, "The models of the mesh, in OpenAI's shape; agents among them as agent:NAME."),
-    Route("GET", "/v1/models/{name}", openai.model, "One model.", codes=(200, 404)),
+    Route("GET", "/v1/models/{name}", models.model, "One model; with what this node has of it, as here.", codes=(200, 404)),
+    Route(
+        "POST",
+        "/v1/models/pull",
+        models.pull,
+        "Install a model on this node: an event stream of progress {done, total, what, rate, eta_s}, then done {model}, or error.",
+        body=models.PullBody,
+        codes=(200, 413, 415, 422, 429, 502),
+    ),
+    Route(
+        "POST",
+        "/v1/models/{name}/load",
+        models.load,
+        "Begin to load a model on this node; GET /v1/models/{name} says how far it is. With dry_run: whether it fits, and what it takes.",
+        body=models.LoadBody,
+        codes=(200, 202, 404, 415, 422, 502),
+    ),
+    Route(
+        "POST",
+        "/v1/models/{name}/unload",
+        models.unload,
+        "Free the memory of a model on this node; it stays on disk. Refused while somebody reads from it, unless by force.",
+        body=models.ForceBody,
+        codes=(200, 404, 409, 415, 422),
+    ),
+    Route(
+        "DELETE",
+        "/v1/models/{name}",
+        models.remove,
+        "Forget a model on this node, and its files unless they are the user's own. Refused while it is loaded, unless by force.",
+        codes=(200, 404, 409, 422, 502),
+        query=(("force", "true: unload it first"),),
+    ),
     Route(
         "POST",
         "/v1/chat/completions",
@@ -165,7 +198,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", system.metrics, "Figures for Prometheus."),
 )
 
-_OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/responses")
+_OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/responses")
 
 
 def build(house: House) -> web.Application:
@@ -194,7 +227,7 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
     resource = request.match_info.route.resource
     route = resource.canonical.rstrip("/") if resource is not None else "none"
-    to_openai = request.path.startswith(_OPENAI_PATHS)
+    to_openai = request.path.startswith(_OPENAI_PATHS) or (request.method == "GET" and request.path.startswith("/v1/models"))
     try:
         check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
         check_origin(request.headers.get("Origin"), request.headers.get("Host"))

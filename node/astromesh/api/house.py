@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,45 @@ class KeyControl(Protocol):
     async def use(self, choice: NamedKey | GivenKey, *, force: bool) -> KeyChange: ...
 
     async def remove(self, choice: NamedKey | GivenKey, *, force: bool) -> KeyChange: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is. `rate` in bytes a second of what is going on now; None where it cannot be told."""
+
+    done: int
+    total: int  # 0 where nobody tells
+    what: str
+    rate: float | None
+    eta_s: float | None
+
+
+class ModelControl(Protocol):
+    """The models of this node, and of no other. Every method raises `AstromeshError`."""
+
+    def pull(self, source: str, *, name: str | None, sha256: str) -> AsyncGenerator[PullProgress | dict[str, Any], None]:
+        """Progress as it is made, then what was installed. Closing it ends the pull unless somebody else waits for it, too."""
+        ...
+
+    async def show(self, name: str) -> dict[str, Any] | None:
+        """What is known of a model that is stored here; None where it is not."""
+        ...
+
+    async def plan(self, name: str, *, context: int | None = None) -> dict[str, Any]:
+        """What loading it would take, and whether it fits."""
+        ...
+
+    def load(self, name: str) -> dict[str, Any]:
+        """Begins to; its row."""
+        ...
+
+    async def unload(self, name: str, *, force: bool) -> dict[str, Any]:
+        """Raises `ModelBusy` while somebody reads from it."""
+        ...
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """Raises `ModelBusy` while it is loaded."""
+        ...
 
 
 class MeshControl(Protocol):
@@ -77,6 +116,7 @@ class House:
     metrics: Metrics
     mesh: MeshControl | None  # None: the mesh is off
     model_rows: Callable[[], list[dict[str, Any]]]  # this node's own models: `{name, state, identity, created, progress?, error?}`
+    shelf: ModelControl
     load: Callable[[], Load]  # how busy this node is
     devices: Callable[[], Devices]  # what it computes with
     engine: Callable[[], Awaitable[Mapping[str, Any]]]  # `inference.engines.status_document`

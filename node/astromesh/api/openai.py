@@ -31,7 +31,7 @@ from astromesh.dialogue import (
     Transcript,
     Usage,
 )
-from astromesh.errors import Draining, InvalidRequest, UnknownModel
+from astromesh.errors import Draining, InvalidRequest
 from astromesh.runtime.events import SESSION_ID_CHARACTERS_MAX, RunRequest
 from astromesh.runtime.models import Routed
 
@@ -87,14 +87,6 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 async def models(request: web.Request) -> web.Response:
     return reply({"object": "list", "data": list(known_models(request.app[HOUSE]).values())})
-
-
-async def model(request: web.Request) -> web.Response:
-    name = request.match_info["name"]
-    found = known_models(request.app[HOUSE]).get(name)
-    if found is None:
-        raise UnknownModel(f"no node of this mesh offers a model named {name!r}", hint="GET /v1/models lists them")
-    return reply(found)
 
 
 def _open_house(request: web.Request) -> House:

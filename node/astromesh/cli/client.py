@@ -79,15 +79,27 @@ class NodeClient:
     def post(self, path: str, body: object = None, *, silence_s: float = ANSWER_S) -> Answer:
         return self._ask("POST", path, body, silence_s=silence_s)
 
+    def delete(self, path: str) -> Answer:
+        return self._ask("DELETE", path, None, silence_s=ANSWER_S)
+
+    def pull(self, body: object) -> Generator[Event, None, None]:
+        """The steps of an installation on the node, to its `done`. Closing the iterator ends it."""
+        with self._exchange("POST", "/v1/models/pull", body, silence_s=WATCH_SILENCE_S) as response:
+            for event in events(response):
+                if event.kind == "error":
+                    raise _refused(event)
+                yield event
+                if event.kind == "done":
+                    return
+        raise self._lost("the stream ended in the middle")
+
     def run(self, agent: str, query: str, *, session_id: str | None) -> Generator[Event, None, None]:
         """The events of a run as they happen, to its `done`. Closing the iterator cancels the run."""
         body = {"query": query, "session_id": session_id, "stream": True}
         with self._exchange("POST", f"/v1/agents/{quote(agent, safe='')}/run", body, silence_s=RUN_SILENCE_S) as response:
             for event in events(response):
                 if event.kind == "error":
-                    raise NodeRefused(
-                        str(event.data.get("message")), code=str(event.data.get("code")), hint=str(event.data.get("hint", ""))
-                    )
+                    raise _refused(event)
                 yield event
                 if event.kind == "done":
                     return
@@ -167,6 +179,10 @@ class NodeClient:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         assert self._parts.hostname is not None, "api_url has seen to it"
         return kind(self._parts.hostname, self._parts.port, timeout=timeout_s)
+
+
+def _refused(event: Event) -> NodeRefused:
+    return NodeRefused(str(event.data.get("message")), code=str(event.data.get("code")), hint=str(event.data.get("hint", "")))
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[Event]:

@@ -134,4 +134,6 @@ def _progress(done: int, total: int, what: str, seconds: float) -> str:
     part = min(1.0, done / total)
     bar = "#" * round(part * BAR_CHARACTERS)
     rate = f"  {size(done / seconds)}/s" if seconds > 0 and done else ""
+    if rate and done < total and (left_s := seconds * (total - done) / done) >= 1:
+        rate += f"  {duration(left_s)} left"
     return f"{what}  [{bar.ljust(BAR_CHARACTERS, '.')}] {part:4.0%}  {size(done)} of {size(total)}{rate}"

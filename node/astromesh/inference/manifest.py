@@ -70,6 +70,24 @@ def changed(file: StoredFile) -> str:
     return ""
 
 
+def described(model: StoredModel) -> dict[str, Any]:
+    """For people and programs."""
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "path": str(model.path),
+        "sha256": model.sha256,
+        "size_bytes": model.size_bytes,
+        "source": model.source,
+        "licence": model.licence,
+        "architecture": model.architecture,
+        "quantisation": model.quantisation,
+        "context": model.context,
+        "template": model.template,
+        "files": [{"role": file.role, "path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes} for file in model.files],
+    }
+
+
 def write(model: StoredModel, *, root: Path) -> str:
     """As JSON. Paths under `root` become relative."""
     values = asdict(model)

@@ -83,7 +83,7 @@ class InstalledModels:
             raise StoreError(f"{model.path} is no GGUF model: {mistake}", hint=f"astromesh-node models pull {model.name}") from mistake
         memory = psutil.virtual_memory()
         devices = Inventory(memory_total_bytes=memory.total, memory_free_bytes=memory.available)
-        return plan_placement(header, devices, context=context or _context(model), parallel=parallel)
+        return plan_placement(header, devices, context=context or context_of(model), parallel=parallel)
 
     def prefix_cache_bytes(self) -> int:
         return min(DEFAULT_PREFIX_CACHE_BYTES, int(self.local.rules.budget_bytes * PREFIX_SHARE))
@@ -141,7 +141,7 @@ class InstalledModels:
             name=stored.name,
             path=file.path,
             identity=file.sha256,
-            context=_context(stored),
+            context=context_of(stored),
             size_bytes=file.size_bytes,
             changed_ns=file.changed_ns,
             kind=stored.kind,
@@ -152,5 +152,5 @@ class InstalledModels:
         return FoundModel(specification, needed_bytes=stored.size_bytes, size_bytes=stored.size_bytes, created=created)
 
 
-def _context(model: StoredModel) -> int:
+def context_of(model: StoredModel) -> int:
     return min(DEFAULT_CONTEXT_TOKENS, model.context or DEFAULT_CONTEXT_TOKENS)

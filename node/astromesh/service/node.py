@@ -35,6 +35,7 @@ from astromesh.service.models import InstalledModels
 from astromesh.service.ports import check_loopback, taken
 from astromesh.service.record import RecordFile
 from astromesh.service.settings import NodeSettings
+from astromesh.service.shelf import Shelf
 from astromesh.specs.runtime import Runtime
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring
@@ -63,6 +64,7 @@ class Node:
         )
         self.local = LocalModels(self._publish)
         self.installed = InstalledModels(settings, local=self.local, models=self.models)
+        self.shelf = Shelf(self.installed)
         self.health = ProviderHealth(configuration.providers.values(), changed=self._publish)
         self.devices = DeviceWatch(changed=self._publish)
         self.meter = Meter(
@@ -78,6 +80,7 @@ class Node:
             metrics=metrics,
             mesh=None,
             model_rows=self.local.rows,
+            shelf=self.shelf,
             load=lambda: self.meter.load,
             devices=lambda: self.devices.devices,
             engine=EngineStatus(self.devices),
@@ -112,6 +115,7 @@ class Node:
         self.house.metrics.watch(self.local.figures)
         stack.push_async_callback(assembly.close_memories)
         problems += await assembly.open_memories()
+        stack.push_async_callback(self.shelf.close)
         stack.push_async_callback(self.local.close)
         self.local.open()
         stack.push_async_callback(self.health.close)

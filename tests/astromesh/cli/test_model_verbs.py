@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.astromesh.cli.conftest import Cli
+from tests.astromesh.cli.conftest import Cli, RunningNode
 from tests.astromesh.inference.gguf_files import a_gguf
 
 
@@ -27,11 +27,13 @@ def test_a_file_of_ones_own_is_installed_where_it_is(cli: Cli, file: Path, tmp_p
     assert "reading and hashing" in answer.stderr
 
 
-def test_a_pull_as_json_is_one_document(cli: Cli, file: Path, tmp_path: Path) -> None:
+def test_a_pull_as_json_is_a_line_for_each_step_and_one_for_the_end(cli: Cli, file: Path, tmp_path: Path) -> None:
     answer = cli("models", "pull", str(file), "--name", "mine", "--models", str(tmp_path / "store"), "--json")
     assert answer.stderr == ""
-    document = json.loads(answer.stdout)
-    assert (document["name"], document["path"], document["size_bytes"]) == ("mine", str(file), file.stat().st_size)
+    *steps, done = (json.loads(line) for line in answer.stdout.splitlines())
+    assert {step["type"] for step in steps} <= {"progress"}
+    model = done["model"]
+    assert (done["type"], model["name"], model["path"], model["size_bytes"]) == ("done", "mine", str(file), file.stat().st_size)
 
 
 def test_without_a_node_the_list_is_what_is_installed_here(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,3 +54,63 @@ def test_a_model_that_is_registered_nowhere_exits_1_and_says_which_are(cli: Cli,
         "message": "'gpt-17' is neither a file nor a registered model",
         "hint": "registered models: smollm2, gemma3-270m, minilm; others by hf:OWNER/REPO:FILE.gguf, an address or a path",
     }
+
+
+def test_what_is_installed_is_shown_and_removed_without_a_node(
+    cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ASTROMESH_MODELS_DIR", str(tmp_path / "store"))
+    cli("models", "pull", str(file))
+    shown = cli("models", "show", "tiny").stdout
+    assert f"path     {file}" in shown
+    assert "kind     gguf llama Q4_1" in shown
+    assert json.loads(cli("models", "show", "tiny", "--json").stdout)["here"]["name"] == "tiny"
+    assert cli("models", "rm", "tiny").stdout == "tiny is removed\n"
+    assert "no model 'tiny'" in cli("models", "show", "tiny").stderr
+    assert cli("models", "load", "tiny").exit_code == 3  # nobody is there to load it
+
+
+def test_another_digest_than_the_one_that_was_said_is_refused(cli: Cli, file: Path, tmp_path: Path) -> None:
+    answer = cli("models", "pull", str(file), "--models", str(tmp_path / "store"), "--sha256", "0" * 64)
+    assert answer.exit_code == 1
+    assert "not 0000" in answer.stderr
+
+
+# With a node: it does it itself, and says what only it knows.
+
+
+def test_a_node_pulls_plans_and_removes_its_own_models(cli: Cli, node: RunningNode, file: Path) -> None:
+    pulled = cli("models", "pull", str(file), "--name", "mine", "--url", node.url)
+    assert pulled.exit_code == 0, pulled.stderr
+    assert pulled.stdout.startswith("mine is installed\n")
+    listed = next(line for line in cli("models", "list", "--url", node.url).stdout.splitlines() if line.startswith("mine"))
+    assert listed.split()[:3] == ["mine", "on_disk", "solo"]
+    plan = cli("models", "load", "mine", "--dry-run", "--url", node.url).stdout
+    assert plan.startswith("mine on solo: ")
+    assert "it fits" in plan
+    assert "not measured yet" in plan
+    shown = cli("models", "show", "mine", "--url", node.url).stdout
+    assert "On this node" in shown
+    assert f"path     {file}" in shown
+    assert cli("models", "unload", "mine", "--url", node.url).stdout == "mine is unloaded on solo\n"
+    assert cli("models", "rm", "mine", "--url", node.url, "--json").exit_code == 0
+    gone = cli("models", "rm", "mine", "--url", node.url)
+    assert (gone.exit_code, "no model 'mine'" in gone.stderr) == (1, True)
+
+
+def test_a_model_that_is_no_model_fails_to_load_with_the_engines_reason(cli: Cli, node: RunningNode, file: Path) -> None:
+    cli("models", "pull", str(file), "--name", "hollow", "--url", node.url)
+    answer = cli("models", "load", "hollow", "--url", node.url)
+    assert answer.exit_code == 1
+    assert "model hollow is not loaded on solo: " in answer.stderr
+    cli("models", "rm", "hollow", "--force", "--url", node.url)
+
+
+def test_a_model_of_a_server_is_not_loaded_by_the_node(cli: Cli, node: RunningNode) -> None:
+    answer = cli("models", "load", "stub", "--url", node.url)
+    assert (answer.exit_code, "behind a model server" in answer.stderr) == (1, True)
+
+
+def test_a_folder_here_and_a_node_elsewhere_do_not_go_together(cli: Cli, node: RunningNode) -> None:
+    assert cli("models", "pull", "smollm2", "--models", "x", "--url", node.url).exit_code == 2
+    assert cli("models", "load", "stub", "--context", "10", "--url", node.url).exit_code == 2

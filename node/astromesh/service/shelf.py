@@ -1,0 +1,180 @@
+"""What people do with the models of this node, and of no other: pull, show, plan, load, unload, remove.
+
+A pull that two people ask for is one, and goes on as long as one of them listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from astromesh.api.house import PullProgress
+from astromesh.errors import ModelBusy, Overloaded, StoreError, UnknownModel
+from astromesh.inference import manifest
+from astromesh.inference.manifest import StoredModel
+from astromesh.inference.port import DEFAULT_PARALLEL
+from astromesh.inference.residence import LOAD_BYTES_S, START_S
+from astromesh.service.models import WORKER_BYTES, InstalledModels, context_of
+
+PULLS_AT_ONCE_MAX = 4  # each has a thread; more would only share the line
+TOLD_EVERY_S = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Pull:
+    """One under way. `enough`: nobody listens any more, so its thread ends at its next word."""
+
+    task: asyncio.Task[StoredModel] | None = None
+    listeners: int = 0
+    enough: threading.Event = field(default_factory=threading.Event)
+    told: PullProgress = field(default_factory=lambda: PullProgress(0, 0, "starting", None, None))
+    what_began_s: float = 0.0
+    what_began_bytes: int = 0
+
+    def tell(self, done: int, total: int, what: str) -> None:
+        """Called by its thread."""
+        if self.enough.is_set():
+            raise StoreError(f"nobody waits any more while {what}")
+        now = monotonic()
+        if what != self.told.what:
+            self.what_began_s, self.what_began_bytes = now, done
+        passed_s, came = now - self.what_began_s, done - self.what_began_bytes
+        rate = came / passed_s if passed_s > 0 and came > 0 else None
+        eta_s = (total - done) / rate if rate and total else None
+        self.told = PullProgress(done, total, what, rate, eta_s)
+
+
+class Shelf:
+    """A `ModelControl`."""
+
+    def __init__(self, installed: InstalledModels) -> None:
+        self._installed = installed
+        self._local = installed.local
+        self._store = installed.store
+        self._pulls: dict[tuple[str, str | None, str], _Pull] = {}
+        # Not the loop's own threads: a download takes long, and others write to disk with those.
+        self._threads = ThreadPoolExecutor(PULLS_AT_ONCE_MAX, thread_name_prefix="pull")
+
+    async def close(self) -> None:
+        pulls = tuple(self._pulls.values())
+        for pull in pulls:
+            pull.enough.set()
+        await asyncio.gather(*(pull.task for pull in pulls if pull.task is not None), return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    async def pull(self, source: str, *, name: str | None, sha256: str) -> AsyncGenerator[PullProgress | dict[str, Any], None]:
+        key = (source, name, sha256)
+        pull = self._pulls.get(key)
+        if pull is None:
+            if len(self._pulls) >= PULLS_AT_ONCE_MAX:
+                raise Overloaded(f"{len(self._pulls)} models are being pulled already", hint="wait for one of them", retry_after_s=30)
+            pull = self._pulls[key] = _Pull()
+            pull.task = asyncio.create_task(self._pull(key, pull), name=f"pulling {len(self._pulls)}")
+        assert pull.task is not None
+        pull.listeners += 1
+        last = None
+        try:
+            while not (await asyncio.wait([pull.task], timeout=TOLD_EVERY_S))[0]:
+                if (told := pull.told) is not last:
+                    last = told
+                    yield told
+            yield manifest.described(pull.task.result())
+        finally:
+            pull.listeners -= 1
+            if not pull.listeners:
+                pull.enough.set()
+                await asyncio.wait([pull.task])
+                _ = pull.task.cancelled() or pull.task.exception()  # whoever left does not want to know
+
+    async def _pull(self, key: tuple[str, str | None, str], pull: _Pull) -> StoredModel:
+        source, name, sha256 = key
+        loop = asyncio.get_running_loop()
+        try:
+            stored = await loop.run_in_executor(
+                self._threads, lambda: self._store.pull(source, name=name, sha256=sha256, progress=pull.tell)
+            )
+            if not self._local.has(stored.name):
+                self._installed.add(stored)
+                self._local.changed()
+            return stored
+        finally:
+            del self._pulls[key]
+
+    async def show(self, name: str) -> dict[str, Any] | None:
+        if not self._local.has(name) and not await self._is_stored(name):
+            return None
+        try:
+            stored = await asyncio.to_thread(self._store.resolve, name)
+        except StoreError as problem:
+            return {"problem": problem.message}
+        plan = await self.plan(name) if stored.kind == "gguf" else None
+        return manifest.described(stored) | {"plan": plan}
+
+    async def plan(self, name: str, *, context: int | None = None) -> dict[str, Any]:
+        stored = await asyncio.to_thread(self._store.resolve, name)
+        if stored.kind != "gguf":
+            raise StoreError(f"model {name} is {stored.kind}: only .gguf models can be planned", hint="load it and see")
+        placement = await asyncio.to_thread(self._installed.placement, stored, context=context)
+        prefixes = self._installed.prefix_cache_bytes()
+        needed = placement.host_needed_bytes + prefixes + WORKER_BYTES
+        leaving = self._local.leaving_for(stored.name, needed)
+        there = next((row for row in self._local.rows() if row["name"] == stored.name), {})
+        return {
+            "model": stored.name,
+            "state": there.get("state", "on_disk"),
+            "fits": None if placement.fits is None else placement.fits and leaving is not None,
+            "needed_bytes": needed,
+            "budget_bytes": self._local.rules.budget_bytes,
+            "unloads": list(leaving or ()),
+            "prefix_cache_bytes": prefixes,
+            "context": context or context_of(stored),
+            "parallel": DEFAULT_PARALLEL,
+            "placement": placement.as_json(),
+            "load_s": round(START_S + stored.size_bytes / LOAD_BYTES_S, 1),
+            "tok_s": there.get("tok_s"),
+            "tok_s_estimate": self._estimated_tok_s(stored),
+        }
+
+    def load(self, name: str) -> dict[str, Any]:
+        own = self._local.own(name)
+        own.load()
+        return own.row()
+
+    async def unload(self, name: str, *, force: bool) -> dict[str, Any]:
+        own = self._local.own(name)
+        await own.unload(force=force)
+        return own.row()
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        if self._local.has(name):
+            own = self._local.own(name)
+            if own.state in ("loaded", "loading") and not force:
+                raise ModelBusy(
+                    f"model {name} is {own.state} on this node", hint=f"astromesh-node models unload {name} first, or rm it with --force"
+                )
+        elif not await self._is_stored(name):
+            raise UnknownModel(f"there is no model {name!r} in {self._store.root}", hint="astromesh-node models list")
+        await asyncio.to_thread(self._store.remove, name)
+        if self._local.has(name):
+            del self._installed.models.local[name]
+            await self._local.forget(name)
+
+    async def _is_stored(self, name: str) -> bool:
+        try:
+            await asyncio.to_thread(self._store.resolve, name)
+        except StoreError:
+            return False
+        return True
+
+    def _estimated_tok_s(self, stored: StoredModel) -> float | None:
+        """From a model that was measured here: making a token reads all weights once, so speed goes with their size."""
+        known = [row for row in self._local.rows() if row.get("tok_s") and row.get("size_bytes") and row["name"] != stored.name]
+        if not known:
+            return None
+        nearest = min(known, key=lambda row: (abs(row["size_bytes"] - stored.size_bytes), row["name"]))
+        return float(f"{nearest['tok_s'] * nearest['size_bytes'] / stored.size_bytes:.2g}")

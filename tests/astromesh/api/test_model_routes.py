@@ -1,0 +1,240 @@
+"""The models of the node that is asked, over HTTP: pulled, shown, planned, loaded, unloaded, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.astromesh.inference.gguf_files import a_gguf
+from tests.rig.doors import Doors, SentEvent, open_doors, sent_events
+from tests.rig.eventually import eventually
+from tests.rig.hub_double import HubDouble, running
+from tests.rig.rooms import Rooms
+from tests.rig.sleepy_engine import SleepyEngine
+
+from astromesh.dialogue import Message, ModelRequest
+from astromesh.runtime.local_models import FoundModel, LocalModels
+from astromesh.service.models import InstalledModels
+from astromesh.service.settings import NodeSettings, settle
+from astromesh.service.shelf import Shelf
+from astromesh.specs.runtime import Runtime
+
+CONTENT = a_gguf(context=2048)
+
+
+class Installed(InstalledModels):
+    """Its engines answer at once, or when they are told to."""
+
+    answers = True
+
+    def __init__(self, root: Path, *, local: LocalModels, rooms: Rooms) -> None:
+        super().__init__(_settings(root), local=local, models=rooms.models)
+        self.engines: list[SleepyEngine] = []
+
+    def _engine(self, found: FoundModel) -> SleepyEngine:
+        self.engines.append(SleepyEngine(found.specification, on_change=self.local.changed, answers=self.answers))
+        return self.engines[-1]
+
+
+class House:
+    """A node's shelf behind its doors."""
+
+    def __init__(self, root: Path) -> None:
+        self.rooms = Rooms()
+        self.local = LocalModels(lambda: None, free_bytes=lambda: 10**12)
+        self.installed = Installed(root, local=self.local, rooms=self.rooms)
+        self.shelf = Shelf(self.installed)
+
+    @asynccontextmanager
+    async def doors(self) -> AsyncIterator[Doors]:
+        async with open_doors(self.rooms, shelf=self.shelf) as doors:
+            doors.house.model_rows = self.local.rows
+            yield doors
+        await self.shelf.close()
+        await self.local.close()
+
+
+def _settings(root: Path) -> NodeSettings:
+    return settle(
+        flags={"models_dir": str(root / "models"), "memory_budget_mb": "4000"},
+        environment={},
+        runtime=Runtime.unwritten(),
+        folder=root,
+        data_default=root,
+        hostname="here",
+    ).values
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "Tiny.gguf"
+    path.write_bytes(CONTENT)
+    return path
+
+
+async def pulled(doors: Doors, source: object, **more: object) -> list[SentEvent]:
+    async with doors.http.post("/v1/models/pull", json={"source": str(source), **more}) as response:
+        assert response.status == 200, await response.text()
+        return [event async for event in sent_events(response)]
+
+
+async def post(doors: Doors, path: str, body: object = None) -> tuple[int, Any]:
+    async with doors.http.post(path, json=body) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def test_a_pulled_model_is_there_at_once_and_loaded_when_asked_for(house: House, file: Path) -> None:
+    async with house.doors() as doors:
+        events = await pulled(doors, file)
+        assert (events[-1].event, events[-1].data["node"], events[-1].data["model"]["name"]) == ("done", "here", "tiny")
+        _, row = await doors.get("/v1/models/tiny")
+        assert (row["nodes"][0]["state"], row["here"]["sha256"]) == ("on_disk", hashlib.sha256(CONTENT).hexdigest())
+        assert row["here"]["plan"]["fits"] is True
+        status, answer = await post(doors, "/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]})
+        assert (status, answer["choices"][0]["message"]["content"]) == (200, "Yes")
+        _, row = await doors.get("/v1/models/tiny")
+        assert (row["nodes"][0]["state"], row["nodes"][0]["tok_s"]) == ("loaded", 50.0)
+
+
+async def test_a_dry_run_says_what_it_takes_and_loads_nothing(house: House, file: Path) -> None:
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        status, plan = await post(doors, "/v1/models/tiny/load", {"dry_run": True, "context": 1000})
+        assert (status, plan["node"], plan["fits"], plan["state"], plan["context"]) == (200, "here", True, "on_disk", 1000)
+        # Three layers of two heads of sixteen values, key and value, two bytes each, for two contexts of 1,000 tokens.
+        assert plan["placement"]["cache_bytes"] == 3 * 2 * 16 * 2 * 2 * 2 * 1000
+        assert plan["budget_bytes"] == 4_000_000_000
+        assert house.installed.engines == []
+        status, refused = await post(doors, "/v1/models/tiny/load", {"context": 1000})
+        assert (status, refused["param"]) == (422, "context")
+
+
+async def test_loaded_then_unloaded_and_removed(house: House, file: Path) -> None:
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        status, answer = await post(doors, "/v1/models/tiny/load")
+        assert (status, answer["model"]["state"]) == (202, "loading")
+
+        async def loaded() -> bool:
+            return (await doors.get("/v1/models/tiny"))[1]["nodes"][0]["state"] == "loaded"
+
+        await eventually(loaded, 1.0)
+        async with doors.http.delete("/v1/models/tiny") as response:
+            body = await response.json(content_type=None)
+            assert (response.status, body["code"], "--force" in body["hint"]) == (409, "model_busy", True)
+        status, answer = await post(doors, "/v1/models/tiny/unload")
+        assert (status, answer["model"]["state"]) == (200, "on_disk")
+        async with doors.http.delete("/v1/models/tiny") as response:
+            assert response.status == 200
+        assert (await doors.get("/v1/models/tiny"))[0] == 404
+        assert file.exists()
+
+
+async def test_what_is_loaded_is_removed_by_force(house: House, file: Path) -> None:
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        await post(doors, "/v1/models/tiny/load")
+        async with doors.http.delete("/v1/models/tiny?force=true") as response:
+            assert response.status == 200
+        assert house.local.rows() == []
+        assert house.rooms.models.local == {}
+
+
+async def test_nothing_is_unloaded_under_a_reader_unless_by_force(house: House, file: Path) -> None:
+    house.installed.answers = False
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        stream = house.local.own("tiny").complete(ModelRequest("tiny", (Message("user", "Hi"),)), timeout_s=30)
+        async with aclosing(stream):
+            await anext(stream)
+            status, body = await post(doors, "/v1/models/tiny/unload")
+            assert (status, body["code"]) == (409, "model_busy")
+            assert (await post(doors, "/v1/models/tiny/unload", {"force": True}))[0] == 200
+
+
+async def test_a_model_that_is_elsewhere_is_not_this_nodes_to_load(house: House) -> None:
+    async with house.doors() as doors:
+        for path in ("/v1/models/far/load", "/v1/models/far/unload"):
+            status, body = await post(doors, path)
+            assert (status, body["code"]) == (404, "model_not_found")
+        async with doors.http.delete("/v1/models/far") as response:
+            assert response.status == 404
+        status, body = await post(doors, "/v1/models/pull", {"source": "gpt-17"})
+        assert (status, body["code"]) == (502, "model_store")
+
+
+@pytest.fixture
+def hub() -> HubDouble:
+    return HubDouble(a_gguf() + bytes(200_000), arrived=10**9)
+
+
+async def test_a_pull_that_fails_on_its_way_says_why_in_its_stream(house: House, hub: HubDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.hang_after, hub.linked = 60_000, "0" * 64
+    with running(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.base)
+        async with house.doors() as doors, doors.http.post("/v1/models/pull", json={"source": "hf:acme/tiny:tiny.gguf"}) as response:
+            events = sent_events(response)
+            assert (await anext(events)).event == "progress"
+            hub.hang_after = None
+            hub.go_on.set()
+            last = [event async for event in events][-1]
+            assert (last.event, last.data["code"]) == ("error", "model_store")
+            assert hub.digest in last.data["message"]
+
+
+async def test_two_who_pull_the_same_are_one_pull_and_it_ends_with_the_last_of_them(
+    house: House, hub: HubDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.hang_after = 60_000
+    with running(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.base)
+        async with house.doors() as doors:
+            first = asyncio.create_task(pulled(doors, "hf:acme/tiny:tiny.gguf"))
+            second = asyncio.create_task(pulled(doors, "hf:acme/tiny:tiny.gguf"))
+            assert await asyncio.to_thread(hub.sends.wait, 10)
+            first.cancel()
+            await asyncio.wait([first])
+            hub.hang_after = None
+            hub.go_on.set()
+            events = await second
+            assert events[-1].data["model"]["size_bytes"] == len(hub.content)
+            assert (
+                sum(asked.path.endswith("tiny.gguf") and asked.path.startswith("/acme") for asked in hub.asked) == 2
+            )  # begun, gone on with
+            assert hub.sent == len(hub.content)
+
+
+async def test_a_pull_that_nobody_waits_for_ends_and_is_gone_on_with(house: House, hub: HubDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.hang_after = 60_000
+    with running(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.base)
+        async with house.doors() as doors:
+            lonely = asyncio.create_task(pulled(doors, "hf:acme/tiny:tiny.gguf"))
+            part = house.installed.store.root / "incoming" / "tiny" / "model.part"
+
+            async def came() -> bool:
+                return part.exists() and part.stat().st_size > 0
+
+            await eventually(came, 1.0)
+            lonely.cancel()
+
+            async def ended() -> bool:
+                return not any(thread.name.startswith("pull") and house.shelf._pulls for thread in threading.enumerate())
+
+            await eventually(ended, 1.0)
+            hub.hang_after = None
+            hub.go_on.set()
+            events = await pulled(doors, "hf:acme/tiny:tiny.gguf")
+            assert events[-1].event == "done"
+            assert hub.asked[-1].range != ""
