@@ -16,11 +16,13 @@ import click
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
 from astromesh.cli.terminal import printable, table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
+from astromesh.cli.waiting import waiting
 from astromesh.errors import AstromeshError, InvalidRequest
 from astromesh.service.addresses import HostPort
 
 KEY_FILE_BYTES_MAX = 16_384  # a whole keyring file, as a node takes it
 NAMES_SHOWN = 5
+ASKING = "asking every member, which takes some seconds where one is silent"
 # Two questions to the whole mesh after two of somebody else's, each over in 40 s at the latest; mostly it is a moment.
 ANSWER_S = 180.0
 _HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{8,64}")
@@ -74,7 +76,8 @@ def list_keys(*, node: Chosen, as_json: bool) -> None:
 
     Each by its fingerprint, the start of its SHA-256: on how many nodes it is, who seals with it, who lacks it, and who did not answer.
     """
-    answer = node.client.get("/v1/mesh/keys", silence_s=ANSWER_S).body
+    with waiting(ASKING, shown=not as_json):
+        answer = node.client.get("/v1/mesh/keys", silence_s=ANSWER_S).body
     if as_json:
         print_json(answer)
         return
@@ -143,7 +146,8 @@ def remove(*, fingerprint: str | None, key_file: str | None, force: bool, node: 
 
 
 def _change(node: Chosen, operation: str, body: dict[str, Any], *, as_json: bool) -> None:
-    answer = node.client.post(f"/v1/mesh/keys/{operation}", body, silence_s=ANSWER_S).body
+    with waiting(ASKING, shown=not as_json):
+        answer = node.client.post(f"/v1/mesh/keys/{operation}", body, silence_s=ANSWER_S).body
     name, done = answer["fingerprint"], len(answer["confirmed"])
     everybody = done + len(answer["failed"]) + len(answer["unanswered"])
     if as_json:

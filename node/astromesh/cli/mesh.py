@@ -10,7 +10,8 @@ from urllib.parse import quote
 import click
 
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
-from astromesh.cli.terminal import duration, table, warn
+from astromesh.cli.terminal import duration, printable, table, warn
+from astromesh.cli.waiting import waiting
 from astromesh.cli.watching import watch
 from astromesh.cli.why import why
 
@@ -21,7 +22,8 @@ from astromesh.cli.why import why
 @json_option
 def join(*, address: str, node: Chosen, as_json: bool) -> None:
     """Join the mesh of another node. ADDR is HOST:PORT of its gossip, 7946 where the port is left out."""
-    answer = node.client.post("/v1/mesh/join", {"address": address}).body
+    with waiting(f"asking {printable(address)}", shown=not as_json):
+        answer = node.client.post("/v1/mesh/join", {"address": address}).body
     if as_json:
         print_json(answer)
         return
