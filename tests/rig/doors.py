@@ -126,6 +126,7 @@ async def open_doors(rooms: Rooms, *, mesh: Membership | None = None, shelf: Mod
         started_at=0.0,
         runtime=rooms.runtime,
         models=rooms.models,
+        embedder=rooms.embedder,
         roster=rooms.roster,
         metrics=rooms.metrics,
         mesh=mesh,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from astromesh.fleet.devices import Devices
-from astromesh.fleet.offers import ModelState, Offer, OfferedAgent, OfferedModel, OfferedProvider, slots
+from astromesh.fleet.offers import COMPLETES, Capability, ModelState, Offer, OfferedAgent, OfferedModel, OfferedProvider, slots
 from maia.config import Address
 from maia.view import LoadSeen, MemberView, MeshView, Status
 
@@ -19,6 +19,7 @@ def member(
     title: str = "",
     status: Status = "alive",
     models: Iterable[str | tuple[str, ModelState]] = (),
+    capabilities: tuple[Capability, ...] = COMPLETES,
     agents: Iterable[str] = (),
     link: Address | None = None,
     api: str = "",
@@ -29,7 +30,10 @@ def member(
     """`name` on the wire; `models` are loaded unless their state is given."""
     offered = (model if isinstance(model, tuple) else (model, "loaded") for model in models)
     offer = Offer(
-        tuple(OfferedModel(name, state) for name, state in offered), tuple(OfferedAgent(name) for name in agents), tuple(providers), devices
+        tuple(OfferedModel(name, state, capabilities=capabilities) for name, state in offered),
+        tuple(OfferedAgent(name) for name in agents),
+        tuple(providers),
+        devices,
     )
     return MemberView(
         name=name,

@@ -22,11 +22,12 @@ from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import ModelProvider
 from astromesh.runtime.agent import Agent
+from astromesh.runtime.embeddings import Embedder
 from astromesh.runtime.engine import AgentRuntime, Run
 from astromesh.runtime.events import RunEvent, RunRequest
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import LocalModel, Models
-from astromesh.runtime.peers import COMPLETE, RUN, PeerCalls, PeerServing
+from astromesh.runtime.peers import COMPLETE, EMBED, RUN, PeerCalls, PeerServing
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring
 from astromesh.tools.port import Tool
@@ -115,6 +116,7 @@ class Rooms:
         self.models = Models(
             node=node, models_dir="/models", roster=self.roster, peers=self.peers, metrics=self.metrics, random=Unshuffled()
         )
+        self.embedder = Embedder(models=self.models, roster=self.roster, peers=self.peers, metrics=self.metrics)
         self.runtime = AgentRuntime(
             node=node,
             models=self.models,
@@ -160,10 +162,11 @@ class Rooms:
     @asynccontextmanager
     async def open_door(self, port: int = 0) -> AsyncIterator[Address]:
         """Serves calls of other nodes on loopback, under its own name, and lets this one call others."""
-        serving = PeerServing(models=self.models, start_run=self.runtime.serve, metrics=self.metrics)
+        serving = PeerServing(models=self.models, embedder=self.embedder, start_run=self.runtime.serve, metrics=self.metrics)
         async with AsyncExitStack() as stack:
             me = Greeting(f"{self.node}-000000", f"id-{self.node}")
-            board = await stack.enter_async_context(Switchboard(me=me, handlers={COMPLETE: serving.complete, RUN: serving.run}))
+            handlers = {COMPLETE: serving.complete, EMBED: serving.embed, RUN: serving.run}
+            board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers))
             port = await board.serve("127.0.0.1", port)
             self.peers.board = board
             yield Address("127.0.0.1", port)

@@ -11,6 +11,7 @@ from aiohttp import web
 from astromesh.api import (
     agents,
     documentation,
+    embeddings,
     engine,
     gpus,
     keys,
@@ -109,6 +110,14 @@ ROUTES: tuple[Route, ...] = (
         openai.completions,
         "OpenAI's completions of a prompt, without roles or template.",
         body=CompletionBody,
+        codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/embeddings",
+        embeddings.embeddings,
+        "OpenAI's embeddings: texts into vectors of length 1, by whoever has the model.",
+        body=embeddings.EmbeddingsBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
     ),
     Route("GET", "/v1/providers", providers.listing, "The model servers behind the nodes of the mesh.", answer=providers.ProviderList),

@@ -68,7 +68,7 @@ async def _whole(request: web.Request, body: SampledBody, pieces: Pieces, shape:
     }
     if len(replies) == 1 and replies[0].timings:
         answer["timings"] = dict(replies[0].timings)
-    return reply(answer, headers={**headers, **_route_headers(routed, request.app[HOUSE])})
+    return reply(answer, headers={**headers, **route_headers(routed, request.app[HOUSE])})
 
 
 async def _streamed(
@@ -79,7 +79,7 @@ async def _streamed(
     # The first piece says who does it; what fails before has a status of its own.
     index, routed = await anext(pieces)
     assert isinstance(routed, Routed), "a completion begins with who does it"
-    async with EventStream(request, {**headers, **_route_headers(routed, request.app[HOUSE])}) as out:
+    async with EventStream(request, {**headers, **route_headers(routed, request.app[HOUSE])}) as out:
         await out.data({**base, "choices": [shape.opening(index)]})
         try:
             async for index, piece in pieces:
@@ -179,7 +179,7 @@ def _finite(logprob: float) -> float:
     return max(logprob, LOGPROB_MIN)
 
 
-def _route_headers(routed: Routed | None, house: House) -> dict[str, str]:
+def route_headers(routed: Routed | None, house: House) -> dict[str, str]:
     assert routed is not None, "a completion begins with who does it"
     return {
         "X-Astromesh-Node": routed.node,

@@ -154,6 +154,11 @@ def ignored(body: SampledBody) -> list[str]:
     return sorted({f"{where}{key}" for where, part in parts for key in _said(part)})
 
 
+def unknown(body: Open) -> list[str]:
+    """The keys of a flat body that were accepted and do nothing."""
+    return sorted(_said(body))
+
+
 def _said(part: Open) -> Iterable[str]:
     # What is empty says nothing, and clients send it along with their own model's earlier answers.
     return (key for key, value in (part.model_extra or {}).items() if value not in _EMPTY)

@@ -50,15 +50,6 @@ class Roster:
         index = self.index()
         return index.models.get(model, ()) if index else ()
 
-    def embedding(self, model: str) -> tuple[MemberView, ...]:
-        """Those of them whose model makes embeddings."""
-        index = self.index()
-        return tuple(
-            member
-            for member in (index.models.get(model, ()) if index else ())
-            if index and any(one.name == model and "embed" in one.capabilities for one in index.offers[member.name].models)
-        )
-
     def waking(self, model: str) -> tuple[MemberView, ...]:
         """Living peers that have this model and would have to load it first, or are at it."""
         index = self.index()

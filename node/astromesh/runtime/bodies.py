@@ -7,13 +7,15 @@ cannot be read at all is the other node's fault and becomes an error, never a gu
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn, cast, get_args
 
 from astromesh import errors
 from astromesh.dialogue import (
     AnswerBegan,
+    EmbeddingRequest,
+    Embeddings,
     FinishReason,
     Message,
     ModelEvent,
@@ -28,6 +30,7 @@ from astromesh.dialogue import (
     ToolCallDelta,
     ToolSchema,
     Usage,
+    Vectors,
 )
 from astromesh.errors import AstromeshError, MalformedBody, ModelFailureCode
 from astromesh.runtime.events import RunEvent, RunRequest
@@ -165,6 +168,46 @@ def _to_logprobs(rows: Any) -> tuple[TokenLogprob, ...]:
         TokenLogprob(_bytes(piece), float(logprob), tuple(TokenLogprob(_bytes(other), float(chance)) for other, chance in top))
         for piece, logprob, top in rows
     )
+
+
+# One body of a reply may be 10 MiB on a link: a large answer goes in several.
+ROWS_BYTES = 1 << 20
+
+
+def from_embedding_request(request: EmbeddingRequest) -> dict[str, Any]:
+    return {"model": request.model, "texts": list(request.texts), "dimensions": request.dimensions}
+
+
+def to_embedding_request(body: Body) -> EmbeddingRequest:
+    with _Reading("a request for embeddings"):
+        dimensions = body.get("dimensions")
+        texts = tuple(map(_text, body["texts"])) if isinstance(body["texts"], list) else _wrong("no list of texts")
+        return EmbeddingRequest(_text(body["model"]), texts, None if dimensions is None else _number(dimensions))
+
+
+def from_embeddings(made: Embeddings) -> Iterator[dict[str, Any]]:
+    """Rows, in bodies of a bounded size, and then what they are."""
+    data = made.vectors.data
+    for start in range(0, len(data), ROWS_BYTES):
+        yield {"rows": data[start : start + ROWS_BYTES]}
+    yield {
+        "dimensions": made.vectors.dimensions,
+        "usage": [made.usage.tokens_in, made.usage.tokens_out, made.usage.cached_tokens],
+        "model": made.model,
+        "truncated": list(made.truncated),
+    }
+
+
+def to_embeddings(bodies: Sequence[Body], *, texts: int) -> Embeddings:
+    """Of so many texts: another number of rows is no answer."""
+    with _Reading("embeddings"):
+        *parts, what = bodies
+        tokens_in, tokens_out, cached, *_ = what["usage"]
+        vectors = Vectors(_number(what["dimensions"]), b"".join(_bytes(part["rows"]) for part in parts))
+        if len(vectors) != texts:
+            _wrong(f"{len(vectors)} rows for {texts} texts")
+        usage = Usage(_number(tokens_in), _number(tokens_out), _number(cached))
+        return Embeddings(vectors, usage, _text(what["model"]), _numbers(what.get("truncated", [])))
 
 
 def from_error(error: AstromeshError) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from typing import Any
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
-from astromesh.errors import AstromeshError, ModelBusy, ModelFailed, ModelUnavailable, UnknownModel
-from astromesh.fleet.offers import ModelState, OfferedModel
+from astromesh.dialogue import EmbeddingRequest, Embeddings, ModelEvent, ModelReply, ModelRequest
+from astromesh.errors import AstromeshError, InvalidRequest, ModelBusy, ModelFailed, ModelUnavailable, UnknownModel
+from astromesh.fleet.offers import COMPLETES, Capability, ModelState, OfferedModel
 from astromesh.inference.port import Counting, EngineState, InferenceEngine, ModelSpecification, Progress
 from astromesh.inference.residence import Resident, average_tok_s, eta_s, idle, to_unload, told_tok_s
 from astromesh.providers.port import ModelProvider
+from astromesh.runtime.embeddings import Embeds
 from astromesh.runtime.health import Watched
 from astromesh.runtime.models import LocalModel
 
@@ -46,6 +47,7 @@ class FoundModel:
     needed_bytes: int = 0
     size_bytes: int = 0
     created: int = 0  # in seconds since the epoch
+    capabilities: tuple[Capability, ...] = COMPLETES
 
 
 Find = Callable[[Progress], FoundModel]
@@ -254,6 +256,10 @@ class OwnModel:
     def takes_memory(self) -> bool:
         return self.reserved or (self.engine is not None and self.engine.state in ("loading", "loaded"))
 
+    @property
+    def capabilities(self) -> tuple[Capability, ...]:
+        return self.found.capabilities if self.found is not None else COMPLETES
+
     def resident(self) -> Resident:
         busy = bool(self.active) or self.state == "loading"
         return Resident(self.name, self.needed_bytes, self._used_s, busy)
@@ -261,7 +267,9 @@ class OwnModel:
     def offered(self) -> OfferedModel:
         engine = self.engine if self.state == "loaded" else None
         kernel, warmth = (engine.kernel, engine.warmth) if engine is not None else ("", b"")
-        return OfferedModel(self.name, _OFFERED_AS[self.state], self.identity, kernel=kernel, tok_s=self._told_tok_s, warmth=warmth)
+        return OfferedModel(
+            self.name, _OFFERED_AS[self.state], self.identity, self.capabilities, kernel=kernel, tok_s=self._told_tok_s, warmth=warmth
+        )
 
     def load(self) -> None:
         """Begins to, unless it is at it or there. One that failed is tried again."""
@@ -272,11 +280,19 @@ class OwnModel:
             self._changed()
 
     async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
-        async with self._in_use(timeout_s) as (engine, left_s), aclosing(engine.complete(request, timeout_s=left_s)) as stream:
+        async with (
+            self._in_use(timeout_s, to="complete") as (engine, left_s),
+            aclosing(engine.complete(request, timeout_s=left_s)) as stream,
+        ):
             async for event in stream:
                 if isinstance(event, ModelReply):
                     self._measure(event)
                 yield event
+
+    async def embed(self, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
+        async with self._in_use(timeout_s, to="embed") as (engine, left_s):
+            assert isinstance(engine, Embeds), "what an engine can do stands in its capabilities"
+            return await engine.embed(request, timeout_s=left_s)
 
     async def count_tokens(self, texts: Sequence[str], *, timeout_s: float) -> tuple[int, ...]:
         """By the model's own tokenizer. Raises `ModelUnavailable` where it is not loaded: nothing is loaded only to count."""
@@ -286,8 +302,12 @@ class OwnModel:
         return await engine.count_tokens(texts, timeout_s=timeout_s)
 
     @asynccontextmanager
-    async def _in_use(self, timeout_s: float) -> AsyncIterator[tuple[InferenceEngine, float]]:
-        """The loaded engine and what is left of the time. It is not unloaded meanwhile. Raises `ModelUnavailable`, `ModelFailed`."""
+    async def _in_use(self, timeout_s: float, *, to: Capability) -> AsyncIterator[tuple[InferenceEngine, float]]:
+        """The loaded engine and what is left of the time. It is not unloaded meanwhile.
+
+        Raises `InvalidRequest` for what the model cannot do, `ModelUnavailable`, `ModelFailed`.
+        """
+        self._must_be_able(to)
         began_s = monotonic()
         self.active += 1
         try:
@@ -304,11 +324,19 @@ class OwnModel:
                 raise self._refusal or ModelUnavailable(
                     f"model {self.name} is not loaded on this node: {self._problem or 'it was unloaded again'}"
                 )
+            self._must_be_able(to)  # now it is known what the model is
             self._used_s = monotonic()
             yield self.engine, max(0.0, timeout_s - (monotonic() - began_s))
         finally:
             self.active -= 1
             self._used_s = monotonic()
+
+    def _must_be_able(self, to: Capability) -> None:
+        if self.found is not None and to not in self.capabilities:
+            can = " and ".join(self.capabilities) or "nothing"
+            raise InvalidRequest(
+                f"model {self.name} can {can} and not {to}", hint="GET /v1/models shows under capabilities who can", param="model"
+            )
 
     async def unload(self, *, force: bool = False) -> None:
         """Ends its worker; the model stays on disk. Raises `ModelBusy` while somebody reads from it, unless by force."""
@@ -336,6 +364,7 @@ class OwnModel:
             "state": _OFFERED_AS[self.state],
             "identity": self.identity,
             "created": self.found.created if self.found is not None else 0,
+            "capabilities": list(self.capabilities),
         }
         if found is not None:
             row |= {"size_bytes": found.size_bytes, "needed_bytes": found.needed_bytes}

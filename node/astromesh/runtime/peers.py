@@ -11,11 +11,24 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from astromesh.dialogue import ModelEvent, ModelRequest
+from astromesh.dialogue import EmbeddingRequest, Embeddings, ModelEvent, ModelRequest
 from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, MalformedBody, ModelUnavailable, PeerLost
 from astromesh.fleet.loads import read
 from astromesh.fleet.roster import Roster
-from astromesh.runtime.bodies import from_error, from_event, from_request, from_run_event, to_error, to_event, to_request, to_run_event
+from astromesh.runtime.bodies import (
+    from_embedding_request,
+    from_embeddings,
+    from_error,
+    from_event,
+    from_request,
+    from_run_event,
+    to_embedding_request,
+    to_embeddings,
+    to_error,
+    to_event,
+    to_request,
+    to_run_event,
+)
 from astromesh.runtime.events import RunEvent
 from astromesh.telemetry.metrics import Metrics
 from maia.catalogue.loads import LOAD_KEPT_S
@@ -24,9 +37,11 @@ from maia.drivers.switchboard import Peer, Switchboard
 from maia.errors import CallError, CallExpired, CallFailed, LinkLost, PeerUnreachable
 from maia.view import MemberView
 
+B = TypeVar("B")
 V = TypeVar("V")
 
 COMPLETE = "model.complete"
+EMBED = "model.embed"
 RUN = "agent.run"
 RETRY_AFTER_S = 5
 
@@ -72,13 +87,20 @@ class PeerCalls:
 
         return complete
 
+    async def embed_on(self, member: MemberView, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
+        """Texts turned into vectors by that member."""
+        calls = self._call(member, EMBED, from_embedding_request(request), timeout_s=timeout_s, unreachable=ModelUnavailable)
+        async with aclosing(calls) as told:
+            bodies = [body async for body in told]
+        return self._read(lambda whole: to_embeddings(whole, texts=len(request.texts)), bodies, member)
+
     async def run_on(self, member: MemberView, request: Mapping[str, Any], *, timeout_s: float) -> AsyncGenerator[RunEvent, None]:
         """A run of an agent that this member hosts: its events as they happen there."""
         async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=AgentUnavailable)) as bodies:
             async for body in bodies:
                 yield self._read(to_run_event, body, member)
 
-    def _read(self, to_value: Callable[[Mapping[str, Any]], V], body: Mapping[str, Any], member: MemberView) -> V:
+    def _read(self, to_value: Callable[[B], V], body: B, member: MemberView) -> V:
         """What the peer said. That it cannot be read is the peer's fault, not that of whoever asks this node."""
         try:
             return to_value(body)
@@ -133,6 +155,12 @@ class Completing(Protocol):
     def complete(self, request: ModelRequest, *, timeout_s: float, forwarded: bool) -> AsyncGenerator[Any, None]: ...
 
 
+class Embedding(Protocol):
+    """What serving needs of `runtime.embeddings`."""
+
+    async def embed(self, request: EmbeddingRequest, *, timeout_s: float, forwarded: bool) -> tuple[Any, Embeddings]: ...
+
+
 StartRun = Callable[[Mapping[str, Any], float], Awaitable["ServedRun"]]
 
 
@@ -148,8 +176,9 @@ class ServedRun(Protocol):
 class PeerServing:
     """The handlers of the link door."""
 
-    def __init__(self, *, models: Completing, start_run: StartRun, metrics: Metrics) -> None:
+    def __init__(self, *, models: Completing, embedder: Embedding, start_run: StartRun, metrics: Metrics) -> None:
         self._models = models
+        self._embedder = embedder
         self._start_run = start_run
         self._metrics = metrics
 
@@ -167,6 +196,20 @@ class PeerServing:
             raise CallFailed(from_error(error), definite=error.definite) from error
         finally:
             self._metrics.served.labels(COMPLETE, outcome).inc()
+
+    async def embed(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        outcome = "cancelled"
+        try:
+            request = to_embedding_request(call.body)
+            _, made = await self._embedder.embed(request, timeout_s=call.remaining_s(), forwarded=True)
+            for body in from_embeddings(made):
+                yield body
+            outcome = "ok"
+        except AstromeshError as error:
+            outcome = error.code
+            raise CallFailed(from_error(error), definite=error.definite) from error
+        finally:
+            self._metrics.served.labels(EMBED, outcome).inc()
 
     async def run(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
         outcome = "cancelled"

@@ -11,10 +11,12 @@ from functools import partial
 import psutil
 
 from astromesh.errors import StoreError
+from astromesh.fleet.offers import Capability
 from astromesh.inference.backends.folder import open_store
 from astromesh.inference.devices import Inventory
+from astromesh.inference.encoder import MANIFEST_BYTES_MAX, read_manifest
 from astromesh.inference.gguf import NotGguf, read_header
-from astromesh.inference.manifest import StoredModel
+from astromesh.inference.manifest import StoredFile, StoredModel
 from astromesh.inference.placement import Placement, plan_placement
 from astromesh.inference.port import (
     DEFAULT_CONTEXT_TOKENS,
@@ -26,7 +28,7 @@ from astromesh.inference.port import (
 )
 from astromesh.inference.store import ModelStore
 from astromesh.runtime.assembly import Providers
-from astromesh.runtime.builtins import lookup
+from astromesh.runtime.engines import Wish, engine_for
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import FoundModel, LocalModels, MemoryRules
 from astromesh.runtime.models import Models
@@ -47,6 +49,7 @@ class InstalledModels:
         self.store: ModelStore = open_store(settings.models_dir)
         self.local = local
         self.models = models
+        self._wish: Wish = "auto"
         total = psutil.virtual_memory().total
         written = settings.memory_budget_mb
         budget = int(total * MEMORY_SHARE) if written is None else written * 1_000_000
@@ -55,12 +58,13 @@ class InstalledModels:
     def open(self, runtime: Runtime, *, providers: Providers, health: ProviderHealth) -> list[str]:
         """Gives each model to `models`. What cannot be had is returned, a sentence each, and stops nothing."""
         problems: list[str] = []
+        self._wish = runtime.spec.inference.engine or "auto"
         for model in runtime.models:
             self.models.local[model.name] = self.local.add_own(model.name, partial(self._named, model), engine=self._engine)
             self.local.at_start.append(model.name)
         if not runtime.models:
             problems += self.store.problems()
-            self._add_installed()
+            problems += self._add_installed()
         for provider, name, client in providers.shared():
             if name in self.models.local:
                 problems.append(f"{provider.place}: model {name} is served by this node already; the first one is used")
@@ -88,22 +92,24 @@ class InstalledModels:
     def prefix_cache_bytes(self) -> int:
         return min(DEFAULT_PREFIX_CACHE_BYTES, int(self.local.rules.budget_bytes * PREFIX_SHARE))
 
-    def _add_installed(self) -> None:
-        """Smallest first, as long as there is room."""
+    def _add_installed(self) -> list[str]:
+        """Smallest first, as long as there is room. What cannot be had is returned."""
+        problems: list[str] = []
         room = int(psutil.virtual_memory().available * UNASKED_MEMORY_SHARE)
         for model in sorted(self.store.list(), key=lambda one: (one.size_bytes, one.name)):
-            if model.kind == "gguf":
+            try:
                 self.add(model)
-                room -= model.size_bytes
-                if room >= 0:
-                    self.local.at_start.append(model.name)
+            except StoreError as mistake:
+                problems.append(f"{mistake.message}. {mistake.hint}")
+                continue
+            room -= model.size_bytes
+            if room >= 0:
+                self.local.at_start.append(model.name)
+        return problems
 
     def _engine(self, found: FoundModel) -> InferenceEngine:
-        if found.specification.kind != "gguf":
-            raise StoreError(
-                f"model {found.specification.name} makes embeddings, which no engine of this node does", hint="load a .gguf model"
-            )
-        built: InferenceEngine = lookup("engine", "llama_cpp")(found.specification, on_change=self.local.changed)
+        kind = engine_for(found.specification.kind, wish=self._wish)
+        built: InferenceEngine = kind(found.specification, on_change=self.local.changed)
         return built
 
     def _named(self, model: ServedModel, progress: Progress) -> FoundModel:
@@ -129,7 +135,7 @@ class InstalledModels:
             prefix_cache_bytes=self.prefix_cache_bytes() if wanted.prefix_cache_mb is None else wanted.prefix_cache_mb << 20,
         )
         if stored.kind != "gguf":
-            return replace(about, needed_bytes=ENCODER_SHARE * stored.size_bytes + WORKER_BYTES)
+            return replace(about, specification=specification, needed_bytes=ENCODER_SHARE * stored.size_bytes + WORKER_BYTES)
         placement = self.placement(stored, context=specification.context, parallel=specification.parallel)
         needed = placement.host_needed_bytes + specification.prefix_cache_bytes + WORKER_BYTES
         return replace(about, specification=specification, needed_bytes=needed)
@@ -146,10 +152,35 @@ class InstalledModels:
             changed_ns=file.changed_ns,
             kind=stored.kind,
             tokenizer=tokenizer.path if tokenizer is not None else None,
-            encoder=encoder.path.read_bytes() if encoder is not None else b"",
+            encoder=_read(encoder) if encoder is not None else b"",
         )
         created = int(file.path.stat().st_mtime)
-        return FoundModel(specification, needed_bytes=stored.size_bytes, size_bytes=stored.size_bytes, created=created)
+        return FoundModel(
+            specification,
+            needed_bytes=stored.size_bytes,
+            size_bytes=stored.size_bytes,
+            created=created,
+            capabilities=self._capabilities(specification),
+        )
+
+    def _capabilities(self, specification: ModelSpecification) -> tuple[Capability, ...]:
+        if specification.kind == "gguf":
+            return ("complete", *engine_for("gguf", wish=self._wish).does)
+        try:
+            return (read_manifest(specification.encoder).task,)
+        except ValueError as mistake:
+            raise StoreError(
+                f"encoder.json of model {specification.name}: {mistake}", hint="docs/embeddings.md says what may stand there"
+            ) from mistake
+
+
+def _read(file: StoredFile) -> bytes:
+    """What stands in it, as far as it may be long."""
+    try:
+        with file.path.open("rb") as stream:
+            return stream.read(MANIFEST_BYTES_MAX)
+    except OSError as error:
+        raise StoreError(f"{file.path} cannot be read: {error.strerror or error}", hint="pull the model again") from error
 
 
 def context_of(model: StoredModel) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from astromesh.dialogue import EmbeddingRequest, Embeddings, Usage, Vectors
 from astromesh.errors import InvalidRequest
@@ -23,9 +23,11 @@ class Rows:
 
 
 class EncodingEngine(WorkerEngine):
+    does: ClassVar[tuple[Task, ...]] = ()  # of what an encoder does, what every model of this engine can do
+
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return ("embed",)
+        return self.does
 
     async def embed(self, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
         rows = await self._encode("embed", request.texts, timeout_s=timeout_s, dimensions=request.dimensions)

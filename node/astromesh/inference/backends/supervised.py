@@ -119,6 +119,16 @@ class WorkerEngine:
         return self._problem
 
     @property
+    def kernel(self) -> str:
+        """None is claimed, unless an engine knows better."""
+        return ""
+
+    @property
+    def warmth(self) -> bytes:
+        """Nothing is told of what was read, unless an engine knows better."""
+        return b""
+
+    @property
     def stats(self) -> EngineStats:
         return replace(self._stats, queued=len(self._waiting), running=len(self._running))
 

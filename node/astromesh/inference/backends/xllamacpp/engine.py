@@ -10,7 +10,6 @@ from astromesh.dialogue import ModelRequest
 from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.completing import CompletingEngine
 from astromesh.inference.backends.xllamacpp.asking import as_body
-from astromesh.inference.encoding import Task
 
 EXTRA_HINT = (
     "pip install 'astromesh-node[local-prebuilt]' brings one in seconds; "
@@ -26,10 +25,6 @@ class XllamacppEngine(CompletingEngine):
     needs: ClassVar[tuple[str, ...]] = ("xllamacpp",)
     absent: ClassVar[str] = "no inference engine is installed, so this node cannot run models itself"
     extra_hint: ClassVar[str] = EXTRA_HINT
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        return ()
 
     @property
     def warmth(self) -> bytes:
