@@ -12,6 +12,7 @@ from astromesh.memory.port import ConversationMemory
 from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.providers.port import ModelProvider
+from astromesh.routing.eligible import Requirements
 from astromesh.tools.toolbox import Toolbox
 
 
@@ -33,3 +34,4 @@ class Agent:
     document: Mapping[str, Any]  # as it was written, secrets masked
     warnings: tuple[str, ...] = field(default=())
     rails: Rails = field(default=Rails())
+    requires: Requirements = field(default=Requirements())  # of the node that runs its model

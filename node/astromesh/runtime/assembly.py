@@ -13,6 +13,7 @@ from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import Checkable
+from astromesh.routing.eligible import Requirements
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
 from astromesh.specs.agent import ModelTarget
@@ -120,8 +121,9 @@ class Assembly:
             window=_window(remembering),
             forgets_after_s=None if remembering is None else remembering.ttl_s,
             document=document.as_document(),
-            warnings=tuple(str(warning) for warning in document.warnings),
+            warnings=(*(str(warning) for warning in document.warnings), *_in_vain(document)),
             rails=rails,
+            requires=_requirements(document),
         )
 
     def _provider(self, document: AgentResource) -> ModelProvider | None:
@@ -144,6 +146,22 @@ def _window(remembering: Remembering | None) -> Window:
     if remembering is None:
         return Window(turns_max=0)
     return Window(remembering.turns_max, remembering.tokens_max, folds=remembering.strategy == "summary")
+
+
+def _requirements(document: AgentResource) -> Requirements:
+    asked = document.model.requires
+    if asked is None or not document.model.is_local:
+        return Requirements()
+    return Requirements(bool(asked.gpu), asked.vram_gb or 0.0, asked.min_tok_s or 0.0)
+
+
+def _in_vain(document: AgentResource) -> tuple[str, ...]:
+    """What a node cannot know of a model server."""
+    target = document.model
+    if target.requires is None or target.is_local:
+        return ()
+    where = document.place("spec.model.primary.requires")
+    return (f"{where}: is checked for models of this mesh alone, and {target.served_by} is a model server",)
 
 
 def assemble(

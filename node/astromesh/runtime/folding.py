@@ -76,7 +76,9 @@ class Folding:
         turns = foldable(outside(history, window, await self._counts.costs(history.turns, agent=agent)))
         sampling = replace(agent.sampling, max_tokens=SUMMARY_TOKENS_MAX, stop=())
         request = ModelRequest(agent.model, question(history.summary, turns), sampling=sampling, stream=False)
-        async with aclosing(self._models.complete(request, timeout_s=FOLDING_S, provider=agent.provider)) as stream:
+        async with aclosing(
+            self._models.complete(request, timeout_s=FOLDING_S, provider=agent.provider, requires=agent.requires)
+        ) as stream:
             async for event in stream:
                 if isinstance(event, ModelReply) and event.text.strip():
                     return Summary(event.text.strip(), through=turns[-1].id)

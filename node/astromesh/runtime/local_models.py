@@ -92,7 +92,7 @@ class LocalModels:
         own = self._own[name] = OwnModel(
             name, find, engine=engine, named=named, found=found, changed=self.changed, make_room=self._make_room
         )
-        return LocalModel(own, lambda: own.state == "loaded", wakes=lambda: own.state in ("unloaded", "loading"))
+        return LocalModel(own, lambda: own.state == "loaded", wakes=lambda: own.state in ("unloaded", "loading"), tok_s=lambda: own.tok_s)
 
     def add_shared(self, name: str, provider: ModelProvider, *, watched: Watched) -> LocalModel:
         """`watched` knows whether the server behind it answers."""

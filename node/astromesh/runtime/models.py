@@ -17,9 +17,11 @@ from typing import Literal
 
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
 from astromesh.errors import AstromeshError, CallersMistake, ModelFailed, ModelUnavailable
+from astromesh.fleet.devices import Devices
 from astromesh.fleet.roster import Roster
 from astromesh.inference import registry
 from astromesh.providers.port import ModelProvider
+from astromesh.routing.eligible import Means, Requirements, lack
 from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.runtime.peers import PeerCalls
 from astromesh.telemetry.metrics import Metrics
@@ -30,6 +32,8 @@ RETRY_AFTER_S = 5  # a node that comes back is usable again about this long afte
 DRAIN_LOOK_S = 0.02
 
 RouteKind = Literal["local", "peer"]
+OpenStream = Callable[..., AsyncGenerator[ModelEvent, None]]
+ANY = Requirements()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class LocalModel:
     ready: Callable[[], bool]
     doubt: Callable[[], None] = lambda: None
     wakes: Callable[[], bool] = lambda: False
+    tok_s: Callable[[], float | None] | None = None  # as it was measured; None: a server behind this node makes the tokens
 
 
 class Models:
@@ -67,19 +72,26 @@ class Models:
         self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
         self._in_flight: Counter[str] = Counter()
         self.local: dict[str, LocalModel] = {}
+        self.devices: Callable[[], Devices | None] = lambda: None  # what this node computes with
 
     async def complete(
-        self, request: ModelRequest, *, timeout_s: float, provider: ModelProvider | None = None, forwarded: bool = False
+        self,
+        request: ModelRequest,
+        *,
+        timeout_s: float,
+        provider: ModelProvider | None = None,
+        requires: Requirements = ANY,
+        forwarded: bool = False,
     ) -> AsyncGenerator[Routed | ModelEvent, None]:
         """`Routed`, then what the model streams, then its `ModelReply`. Closing the generator cancels the work, wherever it is.
 
-        `provider`: ask this one and no other (an agent's own endpoint). `forwarded`: the request came over a link, so it is served here or
-        refused, never passed on: no request ever takes a second hop.
+        `provider`: ask this one and no other (an agent's own endpoint). `requires`: ask only nodes that have it.
+        `forwarded`: the request came over a link, so it is served here or refused, never passed on: no request ever takes a second hop.
         """
         if provider is not None:
             attempts = [(Candidate(self._node, here=True, suspected=False, in_flight=0), provider.complete)]
         else:
-            attempts = self._attempts(request.model, forwarded=forwarded)
+            attempts = self._attempts(request.model, requires=requires, forwarded=forwarded)
         ends_at = perf_counter() + timeout_s
         failures: list[AstromeshError] = []
         for number, (candidate, open_stream) in enumerate(attempts, start=1):
@@ -161,26 +173,50 @@ class Models:
         here = self.local.get(model)
         return (here is not None and here.ready()) or bool(self._roster.serving(model))
 
-    def _attempts(self, model: str, *, forwarded: bool) -> list[tuple[Candidate, Callable[..., AsyncGenerator[ModelEvent, None]]]]:
+    def _attempts(self, model: str, *, requires: Requirements, forwarded: bool) -> list[tuple[Candidate, OpenStream]]:
         """Candidates in the order in which to try them, each with what opens its stream.
 
-        Who would have to load the model first is asked only where nobody has it loaded.
+        Who would have to load the model first is asked only where nobody has it loaded. Raises `ModelFailed` where somebody has it, and
+        nobody has what is required.
         """
-        opens: dict[str, Callable[..., AsyncGenerator[ModelEvent, None]]] = {}
-        candidates: list[Candidate] = []
         here = self.local.get(model)
-        mine = here if here is not None and here.ready() else None
-        peers = () if forwarded else self._roster.serving(model)
-        if mine is None and not peers:
-            mine = here if here is not None and here.wakes() else None
-            peers = () if forwarded else self._roster.waking(model)
-        if mine is not None:
-            opens[self._node] = mine.provider.complete
-            candidates.append(self.candidate(None))
-        for member in peers:
-            opens[member.name] = self._peers.model_on(member)
-            candidates.append(self.candidate(member))
-        return [(candidate, opens[candidate.node]) for candidate in self.ranked(candidates)]
+        awake: list[MemberView | None] = [None] if here is not None and here.ready() else []
+        asleep: list[MemberView | None] = [None] if here is not None and here.wakes() else []
+        if not forwarded:
+            awake += self._roster.serving(model)
+            asleep += self._roster.waking(model)
+        unfit: dict[str, str] = {}
+
+        def fits(member: MemberView | None) -> bool:
+            if missing := lack(requires, self._means(model, member)):
+                unfit[self._node if member is None else self._roster.label(member.name)] = missing
+            return not missing
+
+        chosen = [member for member in awake if fits(member)] or [member for member in asleep if fits(member)]
+        if unfit and not chosen:
+            raise ModelFailed(
+                f"no node that has model {model} has {requires}: {'; '.join(f'{node}: {missing}' for node, missing in unfit.items())}",
+                code="model_no_eligible_provider",
+                hint=f"ask for less in spec.model.primary.requires, or install {model} on a node that has it",
+                definite=True,
+            )
+        opens: dict[str, OpenStream] = {}
+        for member in chosen:
+            if member is not None:
+                opens[member.name] = self._peers.model_on(member)
+            elif here is not None:
+                opens[self._node] = here.provider.complete
+        return [(candidate, opens[candidate.node]) for candidate in self.ranked([self.candidate(member) for member in chosen])]
+
+    def _means(self, model: str, member: MemberView | None) -> Means:
+        """What that member (None: this node) is known to have for the model. Of a server behind it nothing is known."""
+        if member is None:
+            here = self.local.get(model)
+            return _means(self.devices(), here.tok_s()) if here is not None and here.tok_s is not None else Means()
+        offered, index = self._roster.offered(member, model), self._roster.index()
+        if offered is None or index is None or offered.state == "remote":
+            return Means()
+        return _means(index.offers[member.name].devices, offered.tok_s)
 
     def label(self, candidate: Candidate) -> str:
         return self._node if candidate.here else self._roster.label(candidate.node)
@@ -241,3 +277,8 @@ class Models:
             for member in missed
         ]
         return " and ".join(parts)
+
+
+def _means(devices: Devices | None, tok_s: float | None) -> Means:
+    gpus = devices.gpus if devices is not None else None
+    return Means(None if gpus is None else tuple(gpu.total_bytes for gpu in gpus if gpu.usable is not False), tok_s)

@@ -139,7 +139,9 @@ class Stage:
         request = ModelRequest(agent.model, effect.transcript, effect.tools, sampling=sampling, stream=self._events.watched)
         reply: ModelReply | None = None
         release, shown, fed_characters = Release(agent.rails.output), [], 0
-        async with aclosing(self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, provider=agent.provider)) as stream:
+        async with aclosing(
+            self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, provider=agent.provider, requires=agent.requires)
+        ) as stream:
             async for event in stream:
                 match event:
                     case TextDelta(text):

@@ -67,6 +67,7 @@ class Node:
         self.local = LocalModels(self._publish)
         self.installed = InstalledModels(settings, local=self.local, models=self.models)
         self.shelf = Shelf(self.installed)
+        self.models.devices = lambda: self.devices.devices
         self.health = ProviderHealth(configuration.providers.values(), changed=self._publish)
         self.devices = DeviceWatch(changed=self._publish)
         self.meter = Meter(

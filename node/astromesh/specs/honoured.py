@@ -20,6 +20,7 @@ LISTED_KINDS = ("Channel", "RAGPipeline", "Workflow", "AgentTemplate", "Integrat
 _TARGET = (
     "provider", "model", "endpoint", "api_key", "api_key_env", "timeout", "provider_ref",
     "parameters.temperature", "parameters.top_p", "parameters.top_k", "parameters.min_p", "parameters.max_tokens", "parameters.stop",
+    "requires.gpu", "requires.vram_gb", "requires.min_tok_s",
     "parameters.seed", "parameters.presence_penalty", "parameters.frequency_penalty", "parameters.repeat_penalty",
 )  # fmt: skip
 _RULE = (
@@ -86,10 +87,8 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
         "spec.model.fallback": "the fallback is not tried: when the primary fails, the run fails",
         "spec.model.routing": "has no effect: the primary is always asked",
         "spec.model.default.strategy": "has no effect: the first candidate is always asked",
-        "spec.model.default.candidates[].requires": "is not checked",
         "spec.model.default.candidates[].context_window": "is not used: the model's server says what it can hold",
         "spec.model.roles": "roles do not exist yet: every step asks the agent's one model",
-        "spec.model.primary.requires": "is not checked: the model runs wherever it is",
         "spec.model.primary.context_window": "is not used: the model's server says what it can hold",
         "spec.prompts.templates": "templates are not rendered. Put the text into prompts.system",
         **{f"spec.orchestration.{key}": said for key, said in _ORCHESTRATION.items()},

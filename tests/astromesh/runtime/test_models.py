@@ -13,9 +13,11 @@ from tests.rig.rooms import MODEL, Rooms, drained
 
 from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import AstromeshError, ModelFailed, ModelRefused, ModelUnavailable, Overloaded, PeerLost
+from astromesh.fleet.devices import Devices, Gpu
 from astromesh.fleet.offers import OfferedProvider
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.providers.port import ModelProvider
+from astromesh.routing.eligible import Requirements
 from astromesh.runtime.models import LocalModel, Routed
 
 REQUEST = ModelRequest(MODEL, (Message("user", "Hello"),))
@@ -285,3 +287,56 @@ def test_a_model_is_ready_here_or_on_a_peer_and_known_wherever_it_ever_was() -> 
     rooms.sees(B, member("d-000004", models=["old"], status="dead"))
     assert rooms.models.ready(MODEL)
     assert not rooms.models.ready("old")
+
+
+# What an agent requires of the node.
+
+
+def card(gigabytes: int) -> Devices:
+    return Devices(gpus=(Gpu("a card", "id", gigabytes * 1_000_000_000),))
+
+
+async def required(rooms: Rooms, requires: Requirements) -> Routed | ModelEvent:
+    async with aclosing(rooms.models.complete(REQUEST, timeout_s=60, requires=requires)) as stream:
+        return await anext(stream)
+
+
+async def test_a_node_without_what_is_required_is_not_asked() -> None:
+    rooms = Rooms()
+    rooms.models.local[MODEL] = LocalModel(Scripted(["No."]), lambda: True, tok_s=lambda: 5.0)
+    rooms.models.devices = lambda: Devices(gpus=())
+    rooms.sees(member("b-000002", models=[MODEL], devices=card(8)), member("c-000003", models=[MODEL], devices=card(24)))
+    rooms.neighbours.models = {name: Scripted(["Yes."] * 3) for name in ("b-000002", "c-000003")}
+    assert await required(rooms, Requirements(gpu=True)) == Routed("b", "peer", 1)
+    assert await required(rooms, Requirements(vram_gb=16)) == Routed("c", "peer", 1)
+    assert await required(rooms, Requirements(min_tok_s=20)) == Routed("b", "peer", 1)  # nobody has measured it there
+    assert await required(rooms, Requirements(min_tok_s=4)) == Routed("here", "local", 1)
+
+
+async def test_a_node_that_would_have_to_load_it_is_asked_if_only_it_has_what_is_required() -> None:
+    rooms = Rooms()
+    rooms.sees(
+        member("b-000002", models=[MODEL], devices=Devices(gpus=())), member("c-000003", models=[(MODEL, "on_disk")], devices=card(8))
+    )
+    rooms.neighbours.models = {"c-000003": Scripted(["Yes."])}
+    assert await required(rooms, Requirements(gpu=True)) == Routed("c", "peer", 1)
+
+
+async def test_when_nobody_has_what_is_required_it_says_what_there_is() -> None:
+    rooms = Rooms()
+    rooms.has(Scripted(["No."]))
+    rooms.sees(member("b-000002", models=[MODEL], devices=card(8)), C)
+    with pytest.raises(ModelFailed) as raised:
+        await required(rooms, Requirements(vram_gb=40))
+    assert (raised.value.code, raised.value.definite) == ("model_no_eligible_provider", True)
+    assert raised.value.message == (
+        f"no node that has model {MODEL} has a GPU with 40 GB: here: whether it has a GPU is not known; "
+        "b: its largest GPU has 8.0 GB; c: whether it has a GPU is not known"
+    )
+    assert "spec.model.primary.requires" in raised.value.hint
+
+
+async def test_where_nobody_has_the_model_that_is_what_is_said() -> None:
+    with pytest.raises(ModelFailed) as raised:
+        await required(Rooms(), Requirements(gpu=True))
+    assert raised.value.code == "model_no_providers"
