@@ -280,6 +280,7 @@ class MeshMembership:
     async def _look_for(self, seeds: tuple[str, ...]) -> None:
         addresses = tuple(_literal(parse_seed(seed)) for seed in seeds)
         assert self._driver is not None
+        log.info("looking for the mesh: asking %s", ", ".join(seeds))  # what they answer may take a while to come
         try:
             await self._driver.join(addresses, timeout_s=JOIN_TIMEOUT_S)
         except JoinFailed:

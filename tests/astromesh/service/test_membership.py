@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.rig.eventually import eventually
+from tests.rig.ports import free_port
 
 from astromesh.fleet.offers import Offer
 from astromesh.service.mesh import MeshMembership
@@ -27,10 +28,10 @@ from maia.wire.messages import Suspect
 
 
 @asynccontextmanager
-async def member(data: Path) -> AsyncIterator[MeshMembership]:
+async def member(data: Path, *, join: tuple[str, ...] = ()) -> AsyncIterator[MeshMembership]:
     """Alone on loopback, and not stopped."""
     settings = settle(
-        flags={"gossip": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0"},
+        flags={"gossip": "127.0.0.1:0", "link": "127.0.0.1:0", "api": "127.0.0.1:0", "join": join},
         environment={},
         runtime=Runtime.unwritten(),
         folder=data,
@@ -116,4 +117,17 @@ async def test_who_comes_stands_in_the_log_as_who_goes_does(tmp_path: Path, capl
 
         await eventually(both_are_told, goal_s=1.0)
         await two.stop()
+        await one.stop()
+
+
+async def test_whom_a_node_asks_stands_in_the_log_before_anybody_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="astromesh.service.mesh")
+    nobody = f"127.0.0.1:{free_port()}"
+    async with member(tmp_path, join=(nobody,)) as one:
+
+        async def it_is_told() -> bool:
+            return f"looking for the mesh: asking {nobody}" in caplog.messages
+
+        await eventually(it_is_told, goal_s=0.5)
+        assert one.warnings() == ()
         await one.stop()
