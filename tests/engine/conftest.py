@@ -9,20 +9,24 @@ from pathlib import Path
 import pytest
 
 from astromesh.inference.backends.folder import open_store
-from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, LlamaCppEngine, engine_is_installed
+from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
+from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import ModelSpecification
+from astromesh.inference.store import ModelStore
+
+
+def a_store() -> ModelStore:
+    """In a cache outside the checkout."""
+    return open_store(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models")
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> StoredModel:
-    """SmolLM2-135M, installed through the store itself, once, in a cache outside the checkout."""
-    if not engine_is_installed():
-        pytest.fail(
-            f"these tests need the engine: {EXTRA_HINT}, or python installers/engine_wheel.py and pip install what it prints", pytrace=False
-        )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astromesh" / "models"
-    return open_store(cache).pull("smollm2")
+    """SmolLM2-135M, installed through the store itself, once."""
+    if not LlamaCppEngine.installed():
+        pytest.fail(f"these tests need the compiled engine: {HOW_TO_GET_ONE}", pytrace=False)
+    return a_store().pull("smollm2")
 
 
 @pytest.fixture

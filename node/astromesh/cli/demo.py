@@ -42,13 +42,11 @@ class DemoFailed(AstromeshError):
 
 
 def demonstrate(models_dir: str | None) -> int:
-    from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, engine_is_installed
+    from astromesh.inference.engines import HOW_TO_GET_ONE
+    from astromesh.runtime.engines import installed
 
-    if not engine_is_installed():
-        raise MissingExtra(
-            "the demo needs the engine llama-cpp-python, and this Python has none",
-            hint=f"in a checkout 'make demo' builds it (about 4 minutes, once); elsewhere: {EXTRA_HINT}",
-        )
+    if not installed():
+        raise MissingExtra("the demo needs an inference engine, and this Python has none", hint=HOW_TO_GET_ONE)
     with _ended_by_signals(), ExitStack() as stack:
         store = installed_models(None, models_dir)
         try:

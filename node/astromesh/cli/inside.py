@@ -107,7 +107,8 @@ class NodeInside:
     def _missing(self, model: str, agent: str, *, problem: str) -> AstromeshError:
         """Why the model does not load, and what brings it: the model itself, or the engine."""
         from astromesh.inference.backends.folder import open_store
-        from astromesh.inference.backends.llama_cpp.engine import EXTRA_HINT, engine_is_installed
+        from astromesh.inference.engines import HOW_TO_GET_ONE
+        from astromesh.runtime.engines import installed
 
         try:
             open_store(self._settings.models_dir).resolve(model)
@@ -115,8 +116,8 @@ class NodeInside:
             if not problem or registry.find(model) is not None:
                 said = f"agent {agent} uses the model {model}: {missing.message}"
                 return ModelNotInstalled(said, model=model, hint=missing.hint)
-        if not engine_is_installed():
-            return MissingExtra(problem, hint=EXTRA_HINT)
+        if not installed():
+            return MissingExtra(problem, hint=HOW_TO_GET_ONE)
         hint = "" if problem else "name it under spec.inference.models of runtime.yaml"
         return ModelUnavailable(problem or f"model {model} is installed and not loaded", hint=hint)
 

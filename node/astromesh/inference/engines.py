@@ -32,7 +32,10 @@ _OPTIONS: Mapping[Backend, str] = {"cpu": "", "cuda": "-DGGML_CUDA=on", "vulkan"
 _WORTH: Mapping[str, str] = {"avx2": "AVX2", "fma": "FMA", "avx512f": "AVX512", "avx512-bf16": "AVX512_BF16", "avx512-vnni": "AVX512_VNNI",
                              "neon": "NEON", "dotprod": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE"}  # fmt: skip
 
-HOW_TO_GET_ONE = "'astromesh-node engine install' compiles one for this machine"
+HOW_TO_GET_ONE = (
+    "pip install 'astromesh-node[local-prebuilt]' brings one in seconds; "
+    "'astromesh-node engine install' compiles one for this machine in minutes, which does more and is faster"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,4 +271,4 @@ async def test_without_an_engine_the_error_names_the_command_that_brings_it(monk
     monkeypatch.setattr(LlamaCppEngine, "needs", ("no_such_engine",))
     with pytest.raises(MissingExtra) as missing:
         await LlamaCppEngine(ModelSpecification("tiny", Path("/x.gguf"), "")).start()
-    assert "astromesh-node[local]" in missing.value.hint
+    assert "astromesh-node[local-prebuilt]" in missing.value.hint

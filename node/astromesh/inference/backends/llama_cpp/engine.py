@@ -13,17 +13,11 @@ from astromesh.errors import AstromeshError, InvalidRequest, ModelFailed, ModelU
 from astromesh.inference.backends.completing import CompletingEngine
 from astromesh.inference.backends.process import WorkerProcess
 from astromesh.inference.backends.supervised import EngineLimits, nobody
+from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.inference.frames import pack
 from astromesh.inference.port import ModelSpecification
 from astromesh.inference.request import as_frame
 from astromesh.inference.session_state import STATE_BYTES_MAX
-
-EXTRA_HINT = "pip install 'astromesh-node[local]'"
-
-
-def engine_is_installed() -> bool:
-    """Without importing it."""
-    return LlamaCppEngine.installed()
 
 
 class LlamaCppEngine(CompletingEngine):
@@ -32,7 +26,7 @@ class LlamaCppEngine(CompletingEngine):
     command: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "astromesh.inference.backends.llama_cpp.worker")
     needs: ClassVar[tuple[str, ...]] = ("llama_cpp",)
     absent: ClassVar[str] = "no inference engine is installed, so this node cannot run models itself"
-    extra_hint: ClassVar[str] = EXTRA_HINT
+    extra_hint: ClassVar[str] = HOW_TO_GET_ONE
 
     def __init__(
         self,

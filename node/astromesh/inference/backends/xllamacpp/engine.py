@@ -10,11 +10,8 @@ from astromesh.dialogue import ModelRequest
 from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.completing import CompletingEngine
 from astromesh.inference.backends.xllamacpp.asking import as_body
+from astromesh.inference.engines import HOW_TO_GET_ONE
 
-EXTRA_HINT = (
-    "pip install 'astromesh-node[local-prebuilt]' brings one in seconds; "
-    "'astromesh-node[local]' compiles one for this machine in minutes, which does more and is faster"
-)
 _NO_SESSIONS = "the prebuilt engine cannot hand the state of a conversation over"
 
 
@@ -24,7 +21,7 @@ class XllamacppEngine(CompletingEngine):
     command: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "astromesh.inference.backends.xllamacpp.worker")
     needs: ClassVar[tuple[str, ...]] = ("xllamacpp",)
     absent: ClassVar[str] = "no inference engine is installed, so this node cannot run models itself"
-    extra_hint: ClassVar[str] = EXTRA_HINT
+    extra_hint: ClassVar[str] = HOW_TO_GET_ONE
 
     @property
     def warmth(self) -> bytes:
