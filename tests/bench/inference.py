@@ -23,12 +23,10 @@ import aiohttp
 import orjson
 from tests.bench.facts import facts, in_one_line, write_raw
 from tests.bench.ratios import Goal, Verdict, per_round, percentile, spread
+from tests.engine.conftest import a_store
 from tests.rig.documents import runtime
 from tests.rig.nodes import node_process
 from tests.rig.server_process import server_process
-
-from astromesh.inference.backends.packages import PythonPackages
-from astromesh.inference.store import ModelStore
 
 THREADS = 2
 SLOTS = 16
@@ -190,12 +188,13 @@ async def longest_pause(side: Side, numbers: Numbers) -> tuple[float, int]:
 @contextlib.asynccontextmanager
 async def sides() -> AsyncIterator[tuple[Side, Side, Side]]:
     """The node, the node without a prefix cache, and the yardstick."""
-    cache = Path.home() / ".cache" / "astromesh" / "models"
-    stored = await asyncio.to_thread(ModelStore(cache, packages=PythonPackages()).pull, "smollm2")
+    store = a_store()
+    stored = await asyncio.to_thread(store.pull, "smollm2")
     timeout = aiohttp.ClientTimeout(total=REQUEST_S)
 
     def served(**keys: Any) -> Any:
-        return runtime(inference={"models": [{"name": "smollm2", "path": str(stored.path), "context": CONTEXT, "parallel": SLOTS, **keys}]})
+        model = {"name": "smollm2", "context": CONTEXT, "parallel": SLOTS, **keys}
+        return runtime(inference={"models_dir": str(store.root), "models": [model]})
 
     arguments = ("--model", str(stored.path), "--threads", str(THREADS), "--context", str(CELLS), "--slots", str(SLOTS), "--port", "0")
     async with (
