@@ -23,8 +23,8 @@ from maia.membership.swim import Swim
 from maia.serf.layer import Serf
 from maia.view import Counters, MeshEvent
 from maia.wire.codec import DATAGRAM_BYTES_MAX, decode, kind_of
-from maia.wire.messages import Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
-from maia.wire.offers import PRIVATE_FROM, Entry, decode_offers
+from maia.wire.messages import PRIVATE_FROM, Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
+from maia.wire.offers import Entry, decode_offers
 from maia.wire.outbox import Outbox
 from maia.wire.seal import seems_sealed
 

@@ -15,6 +15,7 @@ from maia.errors import DatagramRejected, MisuseError
 from maia.view import GenerationRaised, IncarnationRaised, MemberForgotten, MemberJoined, OffersChanged
 from maia.wire.codec import COMPOUND, HAS_CRC, PACKET_BYTES_MAX, encode, pack
 from maia.wire.messages import (
+    PRIVATE_FROM,
     STATE_ALIVE,
     STATE_DEAD,
     STATE_LEFT,
@@ -30,7 +31,6 @@ from maia.wire.messages import (
     User,
 )
 from maia.wire.offers import (
-    PRIVATE_FROM,
     Entries,
     Listed,
     Want,

@@ -19,7 +19,7 @@ import msgpack
 from maia.config import INCARNATION_MAX, LOAD_BYTES_MAX, Address
 from maia.errors import DatagramRejected, MisuseError
 from maia.wire.compress import expand
-from maia.wire.messages import Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
+from maia.wire.messages import PRIVATE_FROM, Ack, Alive, Dead, IndirectPing, Message, Nack, Ping, Suspect, User
 from maia.wire.seal import LABEL, SEAL_OVERHEAD
 
 PING: Final = 0
@@ -58,6 +58,8 @@ _KIND_OF: Final = {
     Nack: "nack",
 }
 
+_PRIVATE: Final = bytes((PRIVATE_FROM,))
+
 LZW: Final = 0  # the only compression that memberlist knows
 
 # 1200 and not memberlist's 1400: it also fits where a tunnel takes its share of a 1280-byte path (RFC 8200's minimum, QUIC's choice).
@@ -95,8 +97,15 @@ class Packet:
 
 
 def kind_of(message: Message) -> str:
-    """The message's kind, as in `KINDS`."""
+    """The message's kind, for counting: as in `KINDS`, and "serf" for a user message that is not ours."""
+    if type(message) is User and message.body[:1] < _PRIVATE:
+        return "serf"
     return _KIND_OF[type(message)]
+
+
+def kind_in(encoded: bytes) -> str:
+    """The same of an encoded message."""
+    return "serf" if encoded[0] == USER and encoded[1:2] < _PRIVATE else KINDS[encoded[0]]
 
 
 @lru_cache(maxsize=4096)

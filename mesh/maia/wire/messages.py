@@ -13,6 +13,8 @@ from maia.config import Address
 # Protocol 1 to 5 and speaking 2, delegate 2 to 5 and speaking 4: what Serf 0.8 to 0.10 sends. Fewer than six bytes panic stock agents.
 VSN: Final = bytes((1, 5, 2, 2, 5, 4))
 
+PRIVATE_FROM: Final = 0x80  # first bytes of user messages: Serf's are below
+
 STATE_ALIVE: Final = 0
 STATE_SUSPECT: Final = 1
 STATE_DEAD: Final = 2
@@ -89,7 +91,7 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Opaque bytes for the layer above: Serf's below 0x80, Maia's from 0x80 on (`wire.offers`)."""
+    """Opaque bytes for the layer above: Serf's (`wire.serf`), and from `PRIVATE_FROM` on Maia's (`wire.offers`)."""
 
     body: bytes
 

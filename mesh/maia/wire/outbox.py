@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from maia.config import Address
 from maia.view import Counters
-from maia.wire.codec import COMPOUND_OVERHEAD, CRC_OVERHEAD, KINDS, PACKET_BYTES_MAX, PART_OVERHEAD, PARTS_MAX, encode, pack
+from maia.wire.codec import COMPOUND_OVERHEAD, CRC_OVERHEAD, PACKET_BYTES_MAX, PART_OVERHEAD, PARTS_MAX, encode, kind_in, pack
 from maia.wire.messages import Message
 from maia.wire.seal import SEAL_OVERHEAD, Sealer
 
@@ -89,5 +89,5 @@ class Outbox:
         payload = parts[0] if len(parts) == 1 else pack(parts, checksum=self._reads_checksums(target))
         if self.sealer is not None:
             payload = self.sealer.seal(payload)
-        self._counters.sent(KINDS[parts[0][0]], len(payload))
+        self._counters.sent(kind_in(parts[0]), len(payload))
         datagrams.append(Datagram(payload, target))

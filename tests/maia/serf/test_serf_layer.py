@@ -9,8 +9,7 @@ from tests.maia.wire.test_serf import MESSAGES
 from maia.config import LAN, Address
 from maia.view import MemberDied, MemberLeft
 from maia.wire.frames import StreamDecoder
-from maia.wire.messages import STATE_ALIVE, Alive, Dead, NodeState, PushPull, User
-from maia.wire.offers import PRIVATE_FROM
+from maia.wire.messages import PRIVATE_FROM, STATE_ALIVE, Alive, Dead, NodeState, PushPull, User
 from maia.wire.serf import (
     JoinIntent,
     LeaveIntent,
@@ -55,6 +54,18 @@ def query(title: bytes, payload: bytes = b"", *, asker: Address = STOCK_ADDRESS,
 
 
 # --- events and queries of others ---
+
+
+def test_what_is_serfs_is_not_counted_among_the_offers() -> None:
+    talk = among_stock()
+    talk.pass_time(3.0)
+    offers = talk.mesh.counters.bytes_out.get("offers", 0)
+    talk.hear(User(MESSAGES["event"]), sender=STOCK_ADDRESS)
+    talk.pass_time(6.0)
+    counters = talk.mesh.counters
+    assert (counters.bytes_in_by_kind["serf"], counters.bytes_in_by_kind.get("offers", 0)) == (1 + len(MESSAGES["event"]), 0)
+    assert counters.bytes_out["serf"] > 0
+    assert counters.bytes_out.get("offers", 0) == offers
 
 
 @pytest.mark.parametrize("name", ["event", "query", "filtered-query"])
