@@ -260,6 +260,11 @@ class OwnModel:
     def capabilities(self) -> tuple[Capability, ...]:
         return self.found.capabilities if self.found is not None else COMPLETES
 
+    @property
+    def problem(self) -> str:
+        """Why it cannot be loaded, or what its worker died of; empty where nothing is wrong."""
+        return self._problem or (self.engine.problem if self.engine is not None else "")
+
     def resident(self) -> Resident:
         busy = bool(self.active) or self.state == "loading"
         return Resident(self.name, self.needed_bytes, self._used_s, busy)
@@ -313,7 +318,7 @@ class OwnModel:
         try:
             if self.state == "failed":
                 raise ModelUnavailable(
-                    f"model {self.name} cannot be loaded: {self._problem}", hint=f"astromesh-node models load {self.name} tries it again"
+                    f"model {self.name} cannot be loaded: {self.problem}", hint=f"astromesh-node models load {self.name} tries it again"
                 )
             self.load()
             if self._loading is not None and not self._loading.done():
@@ -373,7 +378,7 @@ class OwnModel:
         if self.state == "loaded" and engine is not None:
             row |= {"warm": bool(engine.warmth), "kernel": engine.kernel or None, "active": self.active}
             row |= {"tok_s": None if self.tok_s is None else round(self.tok_s, 1)}
-        if problem := self._problem or (engine.problem if engine is not None else ""):
+        if problem := self.problem:
             row["error"] = problem
         return row
 

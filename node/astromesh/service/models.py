@@ -143,23 +143,23 @@ class InstalledModels:
     def _about(self, stored: StoredModel) -> FoundModel:
         """What is known of it without a look into its file."""
         file, tokenizer, encoder = stored.files[0], stored.file("tokenizer"), stored.file("encoder")
+        status = file.path.stat()
         specification = ModelSpecification(
             name=stored.name,
             path=file.path,
             identity=file.sha256,
             context=context_of(stored),
             size_bytes=file.size_bytes,
-            changed_ns=file.changed_ns,
+            changed_ns=status.st_mtime_ns,  # of a blob, too: from now on nobody writes to it
             kind=stored.kind,
             tokenizer=tokenizer.path if tokenizer is not None else None,
             encoder=_read(encoder) if encoder is not None else b"",
         )
-        created = int(file.path.stat().st_mtime)
         return FoundModel(
             specification,
             needed_bytes=stored.size_bytes,
             size_bytes=stored.size_bytes,
-            created=created,
+            created=int(status.st_mtime),
             capabilities=self._capabilities(specification),
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -272,3 +274,56 @@ async def test_without_an_engine_the_error_names_the_command_that_brings_it(monk
     with pytest.raises(MissingExtra) as missing:
         await LlamaCppEngine(ModelSpecification("tiny", Path("/x.gguf"), "")).start()
     assert "astromesh-node[local-prebuilt]" in missing.value.hint
+
+
+# The file under a model.
+
+
+def a_filed_engine(path: Path) -> LlamaCppEngine:
+    status = path.stat()
+    model = ModelSpecification("tiny", path, "0" * 64, size_bytes=status.st_size, changed_ns=status.st_mtime_ns)
+    return LlamaCppEngine(model, limits=LIMITS, command=DOUBLE)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(b"weights")
+    return path
+
+
+async def test_a_file_that_changed_since_it_was_found_is_not_loaded(file: Path) -> None:
+    engine = a_filed_engine(file)
+    file.write_bytes(b"weights of another model")
+    with pytest.raises(ModelFailed, match="has changed since it was registered: it has 24 bytes and had 7"):
+        await engine.start()
+    assert engine.worker_pid is None
+    await engine.close()
+
+
+async def test_a_worker_that_died_of_a_cut_file_is_not_started_again(file: Path) -> None:
+    async with started(a_filed_engine(file)) as engine:
+        reading = ask(engine, "hold on")
+        await anext(reading)
+        waiting = asyncio.create_task(all_of(ask(engine, "say hello")))
+        await seen(lambda: engine.stats.queued == 1)
+        file.write_bytes(b"wei")
+        assert engine.worker_pid is not None
+        os.kill(engine.worker_pid, signal.SIGBUS)
+        with pytest.raises(ModelFailed, match="SIGBUS: a file that it reads was cut under it"):
+            await anext(reading)
+        with pytest.raises(ModelFailed, match="it has 3 bytes and had 7") as told:
+            await waiting
+        assert (told.value.definite, "models load tiny" in told.value.hint) == (True, True)
+        assert (engine.state, engine.stats.restarts) == ("failed", 1)
+        assert "it has 3 bytes and had 7" in engine.problem
+
+
+async def test_a_file_that_was_swapped_for_one_of_the_same_size_is_not_taken_for_the_old_one(file: Path) -> None:
+    async with started(a_filed_engine(file)) as engine:
+        file.write_bytes(b"WEIGHTS")
+        os.utime(file, ns=(0, 0))
+        with pytest.raises(ModelFailed):
+            await all_of(ask(engine, "crash"))
+        await seen(lambda: engine.state == "failed")
+        assert "it was written to" in engine.problem

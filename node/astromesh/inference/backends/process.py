@@ -100,6 +100,8 @@ class WorkerProcess:
 def _in_words(code: int) -> str:
     if code >= 0:
         return f"exited with code {code}"
+    if -code == signal.SIGBUS:
+        return "was ended by SIGBUS: a file that it reads was cut under it, or the disk fails"
     try:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:

@@ -22,6 +22,7 @@ from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, Model
 from astromesh.inference.answer import Answer
 from astromesh.inference.backends.process import WorkerProcess
 from astromesh.inference.frames import FrameError, pack
+from astromesh.inference.manifest import StoredFile, changed
 from astromesh.inference.port import EngineState, EngineStats, ModelSpecification
 
 
@@ -207,7 +208,7 @@ class WorkerEngine:
             f"model {self.name} cannot be loaded: {why}",
             code="model_provider_unavailable",
             definite=True,
-            hint="astromesh-node models pull fetches the file again; then start the node again",
+            hint=f"astromesh-node models pull fetches the file again; then astromesh-node models load {self.name}",
         )
         self._fail_waiting(failure)
         if self._settled is not None and not self._settled.done():
@@ -217,6 +218,8 @@ class WorkerEngine:
         """One worker from its start to its end. Why the model will never load, where the worker says so; None when it just ended."""
         self._silent = False
         refusal: str | None = None
+        if self._model.size_bytes and (problem := await asyncio.to_thread(self._changed_file)):
+            return problem  # other bytes under this identity would be another model
         try:
             process = await WorkerProcess.spawn(self._command)
         except OSError as error:
@@ -249,6 +252,10 @@ class WorkerEngine:
             )
         )
         return refusal
+
+    def _changed_file(self) -> str:
+        model = self._model
+        return changed(StoredFile("model", model.path, model.identity, model.size_bytes, model.changed_ns))
 
     def _load_frame(self) -> dict[str, Any]:
         model = self._model
