@@ -41,6 +41,7 @@ class ModelSpecification:
     context: int = DEFAULT_CONTEXT_TOKENS
     parallel: int = DEFAULT_PARALLEL
     gpu_layers: int = -1  # negative: all of them, where there is a GPU that the engine can use
+    tensor_split: tuple[int, ...] = ()  # layers for each card that the engine can use, in its order; empty: as the engine likes
     threads: int | None = None  # None: one for each physical core
     prefix_cache_bytes: int = DEFAULT_PREFIX_CACHE_BYTES
     size_bytes: int = 0  # of the file when its digest was taken, and when it was last written to; 0: not known

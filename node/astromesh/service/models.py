@@ -5,6 +5,7 @@ What is installed and not named is loaded at the start as far as half of the fre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -45,10 +46,12 @@ WORKER_BYTES = 60_000_000  # a worker process before its first weight: Python an
 class InstalledModels:
     """The store of this node and what comes of it: specifications, and what each would take."""
 
-    def __init__(self, settings: NodeSettings, *, local: LocalModels, models: Models) -> None:
+    def __init__(self, settings: NodeSettings, *, local: LocalModels, models: Models, survey: Callable[[], Inventory]) -> None:
+        """`survey` tells what the engine can put layers on, with the free memory of now. It blocks."""
         self.store: ModelStore = open_store(settings.models_dir)
         self.local = local
         self.models = models
+        self._survey = survey
         self._wish: Wish = "auto"
         total = psutil.virtual_memory().total
         written = settings.memory_budget_mb
@@ -78,16 +81,16 @@ class InstalledModels:
         about = self._about(model)
         self.models.local[model.name] = self.local.add_own(model.name, find, engine=self._engine, named=False, found=about)
 
-    def placement(self, model: StoredModel, *, context: int | None = None, parallel: int = DEFAULT_PARALLEL) -> Placement:
-        """What a model would take of this machine's memory. Reads its header, and blocks."""
+    def placement(
+        self, model: StoredModel, *, context: int | None = None, parallel: int = DEFAULT_PARALLEL, gpu_layers: int | None = None
+    ) -> Placement:
+        """What a model would take of this machine's memory and of its cards. Reads its header, looks at the cards, and blocks."""
         try:
             with model.path.open("rb") as stream:
                 header = read_header(stream)
         except NotGguf as mistake:
             raise StoreError(f"{model.path} is no GGUF model: {mistake}", hint=f"astromesh-node models pull {model.name}") from mistake
-        memory = psutil.virtual_memory()
-        devices = Inventory(memory_total_bytes=memory.total, memory_free_bytes=memory.available)
-        return plan_placement(header, devices, context=context or context_of(model), parallel=parallel)
+        return plan_placement(header, self._survey(), context=context or context_of(model), parallel=parallel, gpu_layers=gpu_layers)
 
     def prefix_cache_bytes(self) -> int:
         return min(DEFAULT_PREFIX_CACHE_BYTES, int(self.local.rules.budget_bytes * PREFIX_SHARE))
@@ -131,12 +134,16 @@ class InstalledModels:
             about.specification,
             context=wanted.context or about.specification.context,
             parallel=wanted.parallel or DEFAULT_PARALLEL,
-            gpu_layers=-1 if wanted.gpu_layers is None else wanted.gpu_layers,
             prefix_cache_bytes=self.prefix_cache_bytes() if wanted.prefix_cache_mb is None else wanted.prefix_cache_mb << 20,
         )
         if stored.kind != "gguf":
             return replace(about, specification=specification, needed_bytes=ENCODER_SHARE * stored.size_bytes + WORKER_BYTES)
-        placement = self.placement(stored, context=specification.context, parallel=specification.parallel)
+        chosen = wanted.gpu_layers if isinstance(wanted.gpu_layers, int) else None
+        placement = self.placement(stored, context=specification.context, parallel=specification.parallel, gpu_layers=chosen)
+        if chosen is not None:
+            specification = replace(specification, gpu_layers=chosen, tensor_split=placement.tensor_split)
+        elif placement.parts:
+            specification = replace(specification, gpu_layers=placement.gpu_layers, tensor_split=placement.tensor_split)
         needed = placement.host_needed_bytes + specification.prefix_cache_bytes + WORKER_BYTES
         return replace(about, specification=specification, needed_bytes=needed)
 

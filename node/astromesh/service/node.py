@@ -65,11 +65,11 @@ class Node:
             node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
         )
         self.local = LocalModels(self._publish)
-        self.installed = InstalledModels(settings, local=self.local, models=self.models)
+        self.devices = DeviceWatch(changed=self._publish)
+        self.installed = InstalledModels(settings, local=self.local, models=self.models, survey=self.devices.looker.survey)
         self.shelf = Shelf(self.installed)
         self.models.devices = lambda: self.devices.devices
         self.health = ProviderHealth(configuration.providers.values(), changed=self._publish)
-        self.devices = DeviceWatch(changed=self._publish)
         self.meter = Meter(
             active=lambda: max(self.runtime.active_runs, self.models.completing), queued=lambda: self.local.queued, changed=self._tell_load
         )
@@ -198,8 +198,8 @@ async def open_node(settings: NodeSettings, configuration: Configuration, *, doo
         await node.open_parts(stack)
         if doors and settings.mesh:
             await node.open_mesh(stack, file)
+        stack.push_async_callback(node.devices.close)
         if doors:
-            stack.push_async_callback(node.devices.close)
             node.devices.open()
             await node.open_doors(stack)
         node.house.not_ready.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -62,7 +62,8 @@ class ServedModel(Section):
     path: str | None = Field(default=None, min_length=1, examples=["models/smollm2.gguf"])
     pull: str | None = Field(default=None, min_length=1, examples=["smollm2"])
     context: int | None = Field(default=None, ge=1, examples=[4096])
-    gpu_layers: int | None = Field(default=None, ge=-1, examples=[-1])  # -1: all of them
+    # auto, which is also what it is unsaid: as many as the cards have room for; -1: all of them, whatever the cards say
+    gpu_layers: Annotated[int, Field(ge=-1)] | Literal["auto"] | None = Field(default=None, examples=["auto"])
     parallel: int | None = Field(default=None, ge=1, le=60, examples=[2])  # as many as one decode takes
     prefix_cache_mb: int | None = Field(default=None, ge=0, examples=[512])  # 0: every prompt is read anew
 

@@ -266,6 +266,7 @@ class WorkerEngine:
             "context": model.context,
             "parallel": model.parallel,
             "gpu_layers": model.gpu_layers,
+            "tensor_split": list(model.tensor_split),
             "prefix_cache_bytes": model.prefix_cache_bytes,
             "threads": model.threads or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         }

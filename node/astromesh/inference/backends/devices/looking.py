@@ -48,6 +48,13 @@ class Looker:
         """All sources, one after the other, and the memory as it is now."""
         return with_memory(Inventory(tuple(self.look(source) for source in SOURCES)))
 
+    def survey(self) -> Inventory:
+        """What the engine can put layers on, with the figures of now. Without such an engine only the memory, and no process is started."""
+        engine = self.look("engine")
+        if not engine.found:
+            return with_memory(Inventory((engine,)))
+        return with_memory(Inventory((self.look("nvidia"), self.look("amd"), engine)))
+
     def look(self, source: Source) -> Look:
         try:
             if source != "engine":

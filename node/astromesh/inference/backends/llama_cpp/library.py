@@ -18,6 +18,7 @@ import llama_cpp
 import numpy as np
 
 from astromesh.errors import InvalidRequest
+from astromesh.inference.backends.devices.engine import report
 from astromesh.inference.chat import CUT
 from astromesh.inference.sampling import SamplingPlan
 from astromesh.inference.schedule import Piece, TokenChances
@@ -45,6 +46,12 @@ def _log(level: int, text: bytes, _data: object) -> None:
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
+def _cards() -> list[str]:
+    """What llama.cpp can put layers on, by the names of the hardware, in its order."""
+    found = report(Path(llama_cpp.__file__).parent / "lib")["look"]["found"]
+    return [row["name"] for row in found]
+
+
 def _array_of(candidates: Any) -> Any:
     rows = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
     return llama_cpp.llama_token_data_array(rows, len(candidates), -1, False)
@@ -66,7 +73,7 @@ class Sampler:
 class Model:
     """A `Decoder`: a model's file, its vocabulary, and one context with room for `cells` tokens of `sequences` streams."""
 
-    def __init__(self, path: Path, *, gpu_layers: int, progress: Callable[[float], None]) -> None:
+    def __init__(self, path: Path, *, gpu_layers: int, tensor_split: Sequence[int], progress: Callable[[float], None]) -> None:
         """Maps the file. Raises `EngineFault` where llama.cpp cannot read it; why is on stderr."""
         llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
@@ -79,6 +86,10 @@ class Model:
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = gpu_layers
         self._on_gpu = gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
+        self._where = f"{gpu_layers} layers as {list(tensor_split)} on {', '.join(_cards())}" if self._on_gpu else ""
+        if tensor_split and self._on_gpu:
+            split = (ctypes.c_float * llama_cpp.llama_max_devices())(*tensor_split)
+            parameters.tensor_split = ctypes.cast(split, ctypes.POINTER(ctypes.c_float))
         parameters.progress_callback = report
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
@@ -378,5 +389,6 @@ class Model:
 
     @property
     def build(self) -> str:
-        """What computes: the engine's version, and the features of the processor that it was built for and found."""
-        return f"llama_cpp {llama_cpp.__version__} {llama_cpp.llama_print_system_info().decode(errors='replace').strip()}"
+        """What computes: the engine's version, the features of the processor that it was built for, and the cards that take part."""
+        features = llama_cpp.llama_print_system_info().decode(errors="replace").strip()
+        return f"llama_cpp {llama_cpp.__version__} {features} {self._where}".strip()

@@ -40,7 +40,7 @@ def main() -> None:
 
     sequences = load["parallel"]
     try:
-        model = Model(Path(load["path"]), gpu_layers=load["gpu_layers"], progress=progress)
+        model = Model(Path(load["path"]), gpu_layers=load["gpu_layers"], tensor_split=load["tensor_split"], progress=progress)
         template = ChatTemplate(model.chat_template or CHATML, bos=model.bos, eos=model.eos, specials=model.specials)
         context = min(load["context"], model.trained_context or load["context"])
         cells = placement.cells(context, sequences)
