@@ -281,7 +281,7 @@ async def test_without_an_engine_the_error_names_the_command_that_brings_it(monk
 
 def a_filed_engine(path: Path) -> LlamaCppEngine:
     status = path.stat()
-    model = ModelSpecification("tiny", path, "0" * 64, size_bytes=status.st_size, changed_ns=status.st_mtime_ns)
+    model = ModelSpecification("tiny", path, "0" * 64, parallel=1, size_bytes=status.st_size, changed_ns=status.st_mtime_ns)
     return LlamaCppEngine(model, limits=LIMITS, command=DOUBLE)
 
 
