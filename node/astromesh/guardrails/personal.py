@@ -44,7 +44,7 @@ class Kind:
     def find(self, text: str, start: int) -> Hit | None:
         while (candidate := self.shape.search(text, start)) is not None:
             if (end := self.end(candidate)) > candidate.start():
-                return Hit(candidate.start(), end)
+                return Hit(candidate.start(), end, self.found)
             start = candidate.start() + 1
         return None
 
@@ -106,7 +106,7 @@ EMAIL = Kind(
     _whole,
     re.compile(
         rf"{_LOCAL}{{1,64}}(?: ?(?:[(\[](?:at?)?)?|{_AT}(?:{_LABEL}{_DOT}){{0,5}}[a-z0-9\-]{{0,63}}(?: \.?| ?[(\[](?:d(?:ot?)?)?)?)\Z"
-        rf"|(?:{_LOCAL} ){{1,32}}(?:{_LOCAL}|@(?: [a-z0-9.\-])* ?)?\Z"
+        rf"|(?<![a-z0-9])(?:{_LOCAL} ){{1,32}}(?:{_LOCAL}|@(?: [a-z0-9.\-])* ?)?\Z"
     ),
     EMAIL_CHARACTERS_MAX,
 )

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from astromesh.guardrails.personal import KINDS
 from astromesh.guardrails.scan import Chain, Matcher
-from astromesh.guardrails.words import Pattern, Words
+from astromesh.guardrails.words import Patterns, Words
 from astromesh.specs.agent import Guardrail, GuardrailAction
 
 MESSAGE_DEFAULT = "I cannot help with that."
@@ -181,7 +181,8 @@ def _rules(rail: Guardrail) -> Iterator[Rule]:
             matchers: list[Matcher] = []
             if rail.forbidden_keywords:
                 matchers.append(Words(rail.forbidden_keywords, found="a forbidden keyword"))
-            matchers += [Pattern(text, found=f"blocked_patterns[{number}]") for number, text in enumerate(rail.blocked_patterns)]
+            if rail.blocked_patterns:
+                matchers.append(Patterns(rail.blocked_patterns))
             yield Rule(rail.type, action, message, lambda: Redacting(matchers))
         case "cost_limit":
             return

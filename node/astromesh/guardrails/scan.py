@@ -16,10 +16,11 @@ from astromesh.guardrails.folding import Fold, Folded
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A match in folded text, `end` behind its last character."""
+    """A match in folded text, `end` behind its last character. `found` says what it is, in words, without the text of it."""
 
     start: int
     end: int
+    found: str
 
 
 class Matcher(Protocol):
@@ -27,11 +28,6 @@ class Matcher(Protocol):
 
     @property
     def fold(self) -> Fold: ...
-
-    @property
-    def found(self) -> str:
-        """What a hit is, in words, without the text of it."""
-        ...
 
     @property
     def mark(self) -> str:
@@ -54,7 +50,7 @@ class Scan:
     """Replaces what its matcher finds. `hits` counts what was found."""
 
     def __init__(self, matcher: Matcher) -> None:
-        self.hits = 0
+        self.hits: Counter[str] = Counter()
         self._matcher = matcher
         self._folded = Folded(matcher.fold)
         self._position = 0  # in the folded text: everything before it is decided
@@ -72,7 +68,7 @@ class Scan:
         while (hit := self._matcher.find(text, position)) is not None and hit.start < open_from:
             shown += (folded.past(hit.start, hit.end), self._matcher.mark)
             position = hit.end
-            self.hits += 1
+            self.hits[hit.found] += 1
         position = max(position, open_from)
         shown.append(folded.up_to(position))
         self._position = folded.forget(position)
@@ -83,23 +79,19 @@ class Chain:
     """Several matchers, one after the other: each reads what the one before it shows."""
 
     def __init__(self, matchers: Iterable[Matcher]) -> None:
-        self._scans = [(matcher, Scan(matcher)) for matcher in matchers]
+        self._scans = [Scan(matcher) for matcher in matchers]
 
     def feed(self, piece: str) -> str:
-        for _, scan in self._scans:
+        for scan in self._scans:
             piece = scan.feed(piece)
         return piece
 
     def finish(self) -> str:
         last = ""
-        for _, scan in self._scans:
+        for scan in self._scans:
             last = scan.feed(last) + scan.finish()
         return last
 
     @property
     def hits(self) -> Counter[str]:
-        found: Counter[str] = Counter()
-        for matcher, scan in self._scans:
-            if scan.hits:
-                found[matcher.found] += scan.hits
-        return found
+        return sum((scan.hits for scan in self._scans), Counter())

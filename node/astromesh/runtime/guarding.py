@@ -18,7 +18,7 @@ from astromesh.guardrails.rails import Rails
 from astromesh.guardrails.release import BLOCKED, Block, Release
 from astromesh.guardrails.rules import Rule
 
-PART_CHARACTERS = 4096  # rules look at so much at once: some 5 ms of CPU with every rule there is
+PART_CHARACTERS = 2048  # rules look at so much at once: personal data takes 2 ms of CPU, 10 where no letter is Latin
 
 
 @dataclass(slots=True)

@@ -6,13 +6,15 @@ A rule that cannot do what it says is a mistake, for an agent that runs without 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from unicodedata import normalize
 
 from astromesh.specs.agent import Guardrail, Guardrails, GuardrailType
 from astromesh.specs.findings import Caution, Mistake, Path
 from astromesh.specs.keys import Places
 from astromesh.specs.patterns import BadPattern, compiled, width
 
-WORDS_MAX = 1000  # of one list: beyond it every token is compared for longer than a model takes to make it
+WORDS_MAX = 1000  # of one list: they take 0.15 s to compile when the agent is loaded
+WORD_CHARACTERS_MAX = 100  # a longer phrase is never said again in the same words, and all of it would be held back
 
 _OWN: Mapping[GuardrailType, tuple[str, ...]] = {
     "pii_detection": (),
@@ -59,6 +61,8 @@ def _mistakes(rail: Guardrail, path: Path, places: Places) -> Iterator[Mistake]:
         for place, word in enumerate(words):
             if not any(sign.isprintable() and not sign.isspace() for sign in word):
                 yield places.mistake((*path, key, place), "there is nothing in this word", "Remove it.")
+            elif len(normalize("NFKD", word)) > WORD_CHARACTERS_MAX:
+                yield places.mistake((*path, key, place), f"it is longer than {WORD_CHARACTERS_MAX} characters", "Name a part of it.")
     for place, pattern in enumerate(rail.blocked_patterns):
         yield from _pattern_mistakes(pattern, (*path, "blocked_patterns", place), places)
 

@@ -26,6 +26,8 @@ def written(rules: str, *, direction: str = "input") -> Parsed:
         ("{type: content_filter, blocked_patterns: ['a*']}", ".blocked_patterns[0]", "matches where there is nothing", "Write +"),
         ("{type: content_filter, blocked_patterns: ['((a{100}){100}){100}']}", ".blocked_patterns[0]", "cannot be used", "RE2"),
         ('{type: content_filter, forbidden_keywords: [a, "\\u200b "]}', ".forbidden_keywords[1]", "nothing in this word", "Remove it."),
+        ("{type: topic_filter, blocked_topics: [%s]}" % ("x" * 101), ".blocked_topics[0]", "longer than 100", "Name a part of it."),
+        ("{type: topic_filter, blocked_topics: [%s]}" % ("a," * 1001), ".blocked_topics", "1001 words, and 1000", "Write patterns"),
         ("{type: pii_detection, action: remove}", ".action", "one of redact, block, warn", ""),
     ],
 )
