@@ -236,7 +236,8 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
     resource = request.match_info.route.resource
     route = resource.canonical.rstrip("/") if resource is not None else "none"
-    to_openai = request.path.startswith(_OPENAI_PATHS) or (request.method == "GET" and request.path.startswith("/v1/models"))
+    listing = route == "/v1/models" or (request.method == "GET" and request.path.startswith("/v1/models/"))  # what changes models is ours
+    to_openai = listing or request.path.startswith(_OPENAI_PATHS)
     try:
         check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
         check_origin(request.headers.get("Origin"), request.headers.get("Host"))

@@ -18,7 +18,7 @@ from astromesh.api.choices import CHOICES_MAX, merged
 from astromesh.api.house import HOUSE, House
 from astromesh.api.model_list import known_models
 from astromesh.api.openai_answers import Chat, Text, answer
-from astromesh.api.openai_bodies import ChatBody, CompletionBody, MessageBody, ignored, in_a_header
+from astromesh.api.openai_bodies import ChatBody, CompletionBody, MessageBody, idle_for_agents, ignored, in_a_header
 from astromesh.api.replies import REQUEST_ID, reply
 from astromesh.dialogue import (
     Message,
@@ -38,15 +38,16 @@ from astromesh.runtime.models import Routed
 COMPLETION_TIMEOUT_S = 600.0  # as long as OpenAI's own clients wait by default
 AGENT_PREFIX = "agent:"
 
-# An agent has its own; and how it samples stands in its document.
+# An agent has its own.
 _NOT_FOR_AGENTS = ("tools", "tool_choice", "response_format", "n", "logprobs", "top_logprobs", "logit_bias")
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
     house = _open_house(request)
     body = await read(request, ChatBody)
-    headers = in_a_header(ignored(body))
+    idle = ignored(body)
     if body.model.startswith(AGENT_PREFIX):
+        idle = sorted([*idle, *idle_for_agents(body)])
         streams = [_agent_stream(request, body)]
     else:
         asked = ModelRequest(
@@ -60,7 +61,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         )
         streams = _asked(house, [asked], body.n or 1)
     async with aclosing(merged(streams)) as pieces:
-        return await answer(request, body, pieces, Chat(), headers)
+        return await answer(request, body, pieces, Chat(), in_a_header(idle))
 
 
 async def completions(request: web.Request) -> web.StreamResponse:

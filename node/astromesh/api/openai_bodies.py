@@ -23,6 +23,11 @@ KEY_CHARACTERS_NAMED = 40
 
 # Keys of OpenAI's that change what the answer must be, and that this node cannot honour: silence would be a lie.
 _NOT_HONOURED = ("audio", "best_of", "function_call", "functions", "modalities", "prediction", "suffix", "web_search_options")
+# How an agent's model samples stands in the agent's document.
+_IDLE_FOR_AGENTS = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repeat_penalty"),
+    *("max_tokens", "max_completion_tokens", "stop"),
+)
 _EMPTY: tuple[object, ...] = (None, [], {}, "")
 
 
@@ -137,6 +142,11 @@ def _sampling(body: SampledBody, *, tokens_max: int | None, logprobs: int | None
         logit_bias=tuple(sorted((body.logit_bias or {}).items())),
         logprobs=logprobs,
     )
+
+
+def idle_for_agents(body: SampledBody) -> list[str]:
+    """The keys that a model would honour, and that do nothing where an agent is asked."""
+    return [key for key in _IDLE_FOR_AGENTS if getattr(body, key, None) is not None]
 
 
 def ignored(body: SampledBody) -> list[str]:

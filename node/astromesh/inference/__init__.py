@@ -1,9 +1,10 @@
 """Models that run on this machine, and the folder that keeps them.
 
 `port` is what the rest of the node sees: an engine that streams one completion at a time to whoever asks, and the values around it. The
-files beside it decide and are pure: `request` (what a local model can honour), `sampling`, `chat` (from a transcript to the model's own
-prompt), `schedule` (continuous batching), `assembly` (from token pieces to text), `frames` (bytes between node and worker), `gguf` and
-`registry`. `store` keeps models in a folder, each under the digest of its bytes. `backends/` holds what touches the world: the llama.cpp
+files beside it decide and are pure: `request` (what a local model can honour), `sampling`, `grammar` (from a JSON Schema to what may be
+written), `chat` (from a transcript to the model's own prompt) and `dialects` (how families of models write calls of tools), `schedule`
+(continuous batching), `assembly` (from token pieces to text), `tool_calls` (the calls inside of it) and `answer` (all of it together),
+`frames` (bytes between node and worker), `gguf` and `registry`. `store` keeps models in a folder, each under the digest of its bytes. `backends/` holds what touches the world: the llama.cpp
 worker processes, and pip.
 
 A crash of an engine must not take the node along, so no engine is ever loaded into the node's own process.

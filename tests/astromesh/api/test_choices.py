@@ -197,6 +197,13 @@ async def test_what_only_a_model_can_do_is_not_asked_of_an_agent(rooms: Rooms, c
     assert raised.value.param == key
 
 
+async def test_how_to_sample_is_an_agents_own_affair_and_named_as_ignored(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    rooms.has(Scripted(["Yes."]))
+    rooms.hosts(an_agent())
+    raw = await client.chat.completions.with_raw_response.create(model="agent:desk", messages=HELLO, temperature=0.1, stop="x", n=1)
+    assert raw.headers["X-Astromesh-Ignored"] == "stop, temperature"
+
+
 async def test_a_stream_of_several_ends_with_one_done(rooms: Rooms, doors: Doors) -> None:
     rooms.has(SaysItsSeed())
     async with doors.http.post("/v1/chat/completions", json={"model": "m", "messages": HELLO, "stream": True, "n": 2}) as response:
