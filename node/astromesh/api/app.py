@@ -236,7 +236,9 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
     resource = request.match_info.route.resource
     route = resource.canonical.rstrip("/") if resource is not None else "none"
-    listing = route == "/v1/models" or (request.method == "GET" and request.path.startswith("/v1/models/"))  # what changes models is ours
+    listing = request.path.rstrip("/") == "/v1/models" or (
+        request.method == "GET" and request.path.startswith("/v1/models/")
+    )  # what changes models is ours
     to_openai = listing or request.path.startswith(_OPENAI_PATHS)
     try:
         check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
