@@ -13,7 +13,7 @@ MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/astromesh/models
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
-demo: $(VENV)/engine $(VENV)/smollm2  ## three nodes on this machine answer a question that only one of them can
+demo: $(VENV)/any-engine $(VENV)/smollm2  ## three nodes on this machine answer a question that only one of them can
 	@$(BIN)/astromesh-node up --demo --models $(MODELS)
 
 check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engine, under 5 minutes
@@ -23,11 +23,11 @@ check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engi
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not engine and not processes and not interop"
 
-test: check $(VENV)/engine $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
+test: check $(VENV)/engine $(VENV)/prebuilt $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
 	@installers/prerequisites serf nftables
 	$(BIN)/pytest -q -m "engine or processes or interop"
 
-proof: $(VENV)/engine $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json
+proof: $(VENV)/engine $(VENV)/prebuilt $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json
 	$(BIN)/python -m tests.proof
 
 mutants: $(VENV)/installed  ## breaks the code by name; each break must turn its test red
@@ -58,6 +58,17 @@ $(VENV)/installed: pyproject.toml
 $(VENV)/engine: installers/engine_wheel.py $(VENV)/installed
 	@installers/prerequisites g++
 	@wheel=$$($(BIN)/python installers/engine_wheel.py) && $(BIN)/pip install -qq "$$wheel"
+	@touch $@
+
+# For whoever wants to see something: the compiled engine where it is in the cache already, else the prebuilt one, in seconds.
+$(VENV)/any-engine: $(VENV)/installed
+	@if test -e $(VENV)/engine || $(BIN)/python installers/engine_wheel.py --where >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory $(VENV)/engine; else $(MAKE) --no-print-directory $(VENV)/prebuilt; fi
+	@touch $@
+
+$(VENV)/prebuilt: $(VENV)/installed
+	@echo "engine: installing the prebuilt one (30 MB); 'make test' compiles one for this machine, which does more and is faster"
+	@$(BIN)/pip install -qq -e '.[local-prebuilt]'
 	@touch $@
 
 $(VENV)/smollm2: $(VENV)/installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,32 @@ def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=environment, timeout=240)
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def on_a_terminal(*command: str | Path, says: bytes, cwd: Path, env: dict[str, str]) -> str:
+    """What a person sees who types `says` ahead; stdout and stderr in one, as on a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([str(part) for part in command], stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env=env)
+    os.close(theirs)
+    os.write(ours, says)
+    seen = bytearray()
+    try:
+        while data := _read(ours):
+            seen += data
+        assert process.wait(timeout=30) == 0, seen.decode(errors="replace")
+    finally:
+        os.close(ours)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return seen.decode(errors="replace")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # nobody holds the other end any more
+        return b""
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +87,20 @@ async def test_without_any_file_an_installed_node_starts_on_the_shipped_defaults
         assert (await node.get("/v1/health"))["status"] == "ok"
         where = run(installed / "python", "-P", "-c", "import astromesh; print(astromesh.__file__)", cwd=tmp_path)
         assert str(installed.parent) in where
+
+
+def test_from_nothing_to_an_answer_with_the_prebuilt_engine(wheel: Path, tmp_path: Path) -> None:
+    """Two commands and one yes: the package with an engine, then a question. No node runs, no file is there, no model is installed."""
+    run(sys.executable, "-m", "venv", tmp_path / "fresh", cwd=tmp_path)
+    programs = tmp_path / "fresh" / "bin"
+    run(programs / "pip", "install", "-q", f"{wheel}[local-prebuilt]", cwd=tmp_path)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ASTROMESH_", "PYTHON", "XDG_"))}
+    home = {**inherited, "HOME": str(tmp_path), "TERM": "xterm"}
+    seen = on_a_terminal(programs / "astromesh-node", "run", "hello", "Name a colour.", says=b"y\n", cwd=tmp_path, env=home)
+    assert "Install it now?" in seen
+    assert "installed smollm2, sha256 as registered" in seen
+    assert "served by" in seen.splitlines()[-1], seen
+    again = on_a_terminal(programs / "astromesh-node", "run", "hello", "Name a colour.", "--json", says=b"", cwd=tmp_path, env=home)
+    answer = json.loads(again[again.index("{") :])
+    assert answer["answer"]
+    assert answer["usage"]["model"] == "smollm2"
