@@ -24,7 +24,7 @@ check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engi
 	$(BIN)/pytest -q -m "not engine and not processes and not interop"
 
 test: check $(VENV)/engine $(VENV)/prebuilt $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
-	@installers/prerequisites serf nftables
+	@installers/prerequisites serf nftables strace
 	$(BIN)/pytest -q -m "engine or processes or interop"
 
 proof: $(VENV)/engine $(VENV)/prebuilt $(VENV)/smollm2  ## everything at full length; writes docs/proof/*.json

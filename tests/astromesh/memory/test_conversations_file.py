@@ -69,7 +69,8 @@ async def test_closing_writes_what_waits(path: Path) -> None:
     telling = [asyncio.create_task(memory.remember(DESK, turn(number))) for number in range(100)]
     await asyncio.sleep(0)
     await memory.close()
-    await asyncio.gather(*telling)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*telling)
     assert len(await kept(path)) == 100
 
 
