@@ -9,7 +9,7 @@ from astromesh.api.house import House
 from astromesh.fleet.offers import COMPLETES
 
 # Of this node's own rows. Of others only what they offer is known.
-_TOLD = ("state", "progress", "eta_s", "doing", "error", "kernel", "tok_s", "warm", "active", "size_bytes", "needed_bytes")
+_TOLD = ("state", "progress", "eta_s", "doing", "error", "refused", "kernel", "tok_s", "warm", "active", "size_bytes", "needed_bytes")
 
 
 def known_models(house: House) -> dict[str, dict[str, Any]]:

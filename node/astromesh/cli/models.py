@@ -157,7 +157,7 @@ def load(*, model: str, dry_run: bool, context: int | None, node: Chosen, as_jso
     finally:
         line.end()
     if row["state"] != "loaded":
-        why = row.get("error") or ("it is still loading" if row["state"] == "loading" else "there was no room; the node's log says more")
+        why = row.get("error") or row.get("refused") or ("it is still loading" if row["state"] == "loading" else "it was unloaded again")
         raise NodeRefused(
             f"model {model} is not loaded on {name}: {why}", code="model_unavailable", hint=f"astromesh-node models show {model}"
         )

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 # A small model is there in a second, and its caller never learns that it was not. One who would wait longer than this is better told when
 # to come back: the caller's own patience may be at its end, too.
 LOADING_PATIENCE_S = 30.0
+# Who finds no room because others are busy waits this long for one of them to finish, and is told so before its own caller gives up.
+ROOM_PATIENCE_S = 20.0
+ROOM_LOOK_S = 0.2
 TIDY_S = 5.0  # how often idle models are looked for
 MEASURED_TOKENS_MIN = 8  # the speed of a shorter answer is that of its first steps
 
@@ -126,7 +129,7 @@ class LocalModels:
     def open(self) -> None:
         """Begins to load what is wanted from the start, and from now on unloads what is idle."""
         for name in self.at_start:
-            self._own[name].load()
+            self._own[name].load(unasked=not self._own[name].named)
         self._tidying = asyncio.create_task(self._keep_tidy(), name="unloading idle models")
 
     async def close(self) -> None:
@@ -160,11 +163,21 @@ class LocalModels:
 
     async def _make_room(self, model: OwnModel) -> None:
         """Unloads whom it takes, and counts `model` from then on. Raises `ModelUnavailable`, `ModelFailed`."""
+        until_s = monotonic() + ROOM_PATIENCE_S
+        while not await self._found_room(model, last=monotonic() >= until_s):  # noqa: ASYNC110  every end of every answer would be an event
+            await asyncio.sleep(ROOM_LOOK_S)
+
+    async def _found_room(self, model: OwnModel, *, last: bool) -> bool:
+        """Whether there was any. `last`: nobody waits longer for those who are busy."""
         async with self._room:
             needed = model.needed_bytes
             leaving = self.leaving_for(model.name, needed)
+            if model.unasked and leaving != ():
+                raise ModelUnavailable(f"there is no room for model {model.name} beside the others", hint="whoever asks for it makes room")
             if leaving is None and (self.rules.strict or not model.named):
-                raise self._no_room(model, needed)
+                if last or needed > self.rules.budget_bytes:
+                    raise self._no_room(model, needed)
+                return False
             for name in leaving or ():
                 log.info("model %s is unloaded to make room for %s", name, model.name)
                 await self._own[name].unload()
@@ -174,6 +187,7 @@ class LocalModels:
                     hint="end something else there, or ask a smaller model",
                 )
             model.reserved = True
+            return True
 
     def _no_room(self, model: OwnModel, needed: int) -> AstromeshError:
         budget = self.rules.budget_bytes
@@ -185,7 +199,7 @@ class LocalModels:
                 definite=True,
             )
         busy = ", ".join(one.name for one in self.residents() if one.busy and one.name != model.name)
-        return ModelUnavailable(f"model {model.name} finds no room in memory while {busy} answers", hint="ask again when it is done")
+        return ModelUnavailable(f"model {model.name} finds no room in memory: busy are {busy}", hint="ask again when one of them is done")
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -217,6 +231,7 @@ class OwnModel:
         self.named = named
         self.engine: InferenceEngine | None = None
         self.found = found
+        self.unasked = False  # nobody waits for it: it takes room that is free, and no other
         self.reserved = False  # it counts as in memory although its worker is only about to start
         self.active = 0  # completions that run or wait
         self.tok_s: float | None = None
@@ -276,11 +291,14 @@ class OwnModel:
             self.name, _OFFERED_AS[self.state], self.identity, self.capabilities, kernel=kernel, tok_s=self._told_tok_s, warmth=warmth
         )
 
-    def load(self) -> None:
-        """Begins to, unless it is at it or there. One that failed is tried again."""
+    def load(self, *, unasked: bool = False) -> None:
+        """Begins to, unless it is at it or there. One that failed is tried again. `unasked`: only if that displaces nobody."""
+        if not unasked:
+            self.unasked = False
         if self.state in ("unloaded", "failed") and not self._closing:
             self._problem, self._refusal, self._progress, self._enough = "", None, 0.0, threading.Event()
             self._used_s = self._began_s = monotonic()
+            self.unasked = unasked
             self._loading = asyncio.create_task(self._load(), name=f"loading {self.name}")
             self._changed()
 
@@ -378,6 +396,8 @@ class OwnModel:
         if self.state == "loaded" and engine is not None:
             row |= {"warm": bool(engine.warmth), "kernel": engine.kernel or None, "active": self.active}
             row |= {"tok_s": None if self.tok_s is None else round(self.tok_s, 1)}
+        if self._refusal is not None and self.state == "unloaded":
+            row["refused"] = self._refusal.message
         if problem := self.problem:
             row["error"] = problem
         return row
@@ -408,7 +428,8 @@ class OwnModel:
                 await self._make_room(self)
             except AstromeshError as refusal:
                 self._refusal = refusal
-                log.warning("model %s: %s. %s", self.name, refusal.message, refusal.hint)
+                report = log.info if self.unasked else log.warning
+                report("model %s: %s. %s", self.name, refusal.message, refusal.hint)
                 return
             self._doing, self._began_s = "", monotonic()
             self.engine = self._build(self.found)

@@ -116,14 +116,16 @@ async def test_the_least_recently_used_makes_room() -> None:
     await house.local.close()
 
 
-async def test_a_model_that_somebody_reads_from_never_goes() -> None:
+async def test_a_model_that_somebody_reads_from_never_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_models, "ROOM_PATIENCE_S", 0.0)
     house = House(budget_gb=1.5, idle_s=1.0)
     house.has("a", answers=False)
     house.has("b")
     stream = house.local.own("a").complete(request("a"), timeout_s=30)
     assert await anext(stream) == TextDelta("Yes")
-    with pytest.raises(ModelUnavailable, match="finds no room in memory while a answers"):
+    with pytest.raises(ModelUnavailable, match="finds no room in memory: busy are a"):
         await house.ask("b")
+    assert "busy are a" in house.local.rows()[1]["refused"]
     await house.local.tidy(now=monotonic() + 1000)
     with pytest.raises(ModelBusy, match="answering 1 requests"):
         await house.local.own("a").unload()
@@ -131,6 +133,37 @@ async def test_a_model_that_somebody_reads_from_never_goes() -> None:
     house.engines["a"][0].answer()
     assert [type(event) async for event in stream] == [ModelReply]
     assert (await house.ask("b")).text == "Yes"
+    assert house.state("a") == "on_disk"
+    await house.local.close()
+
+
+async def test_who_finds_no_room_waits_for_the_first_who_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_models, "ROOM_LOOK_S", 0.001)
+    house = House(budget_gb=1.5)
+    house.has("a", answers=False)
+    house.has("b")
+    first = asyncio.create_task(house.ask("a"))
+    await loaded(house, "a")
+    second = asyncio.create_task(house.ask("b"))
+    while house.state("b") != "loading":
+        await asyncio.sleep(0)
+    assert "b" not in house.engines
+    house.engines["a"][0].answer()
+    assert [(await one).text for one in (first, second)] == ["Yes", "Yes"]
+    assert (house.state("a"), house.state("b")) == ("on_disk", "loaded")
+    await house.local.close()
+
+
+async def test_what_nobody_asked_for_displaces_nobody() -> None:
+    house = House(budget_gb=1.5)
+    for name in ("a", "b"):
+        house.has(name)
+        house.local.at_start.append(name)
+    house.local.open()
+    await loaded(house, "a")
+    await settled(house, "b")
+    assert (house.state("a"), house.state("b")) == ("loaded", "on_disk")
+    assert (await house.ask("b")).text == "Yes"  # now somebody does
     assert house.state("a") == "on_disk"
     await house.local.close()
 
@@ -269,4 +302,10 @@ async def test_a_model_of_somebody_else_is_not_this_nodes_to_load() -> None:
 async def settled(house: House, name: str) -> None:
     async with asyncio.timeout(10):
         while house.state(name) == "loading":
+            await asyncio.sleep(0)
+
+
+async def loaded(house: House, name: str) -> None:
+    async with asyncio.timeout(10):
+        while house.state(name) != "loaded":
             await asyncio.sleep(0)
