@@ -19,6 +19,7 @@ from tests.rig.rooms import Rooms
 from tests.rig.sleepy_engine import SleepyEngine
 
 from astromesh.dialogue import Message, ModelRequest
+from astromesh.inference.devices import Inventory
 from astromesh.runtime.local_models import FoundModel, LocalModels
 from astromesh.service.models import InstalledModels
 from astromesh.service.settings import NodeSettings, settle
@@ -34,7 +35,8 @@ class Installed(InstalledModels):
     answers = True
 
     def __init__(self, root: Path, *, local: LocalModels, rooms: Rooms) -> None:
-        super().__init__(_settings(root), local=local, models=rooms.models)
+        plenty = Inventory(memory_total_bytes=10**12, memory_free_bytes=10**12)
+        super().__init__(_settings(root), local=local, models=rooms.models, survey=lambda: plenty)
         self.engines: list[SleepyEngine] = []
 
     def _engine(self, found: FoundModel) -> SleepyEngine:
