@@ -55,14 +55,14 @@ $(VENV)/installed: pyproject.toml
 	@$(BIN)/pip install -qq --group dev -e .
 	@touch $@
 
-$(VENV)/engine: installers/engine_wheel.py $(VENV)/installed
+$(VENV)/engine: node/astromesh/inference/engines.py $(VENV)/installed
 	@installers/prerequisites g++
-	@wheel=$$($(BIN)/python installers/engine_wheel.py) && $(BIN)/pip install -qq "$$wheel"
+	@$(BIN)/astromesh-node engine install --cpu
 	@touch $@
 
 # For whoever wants to see something: the compiled engine where it is in the cache already, else the prebuilt one, in seconds.
 $(VENV)/any-engine: $(VENV)/installed
-	@if test -e $(VENV)/engine || $(BIN)/python installers/engine_wheel.py --where >/dev/null 2>&1; \
+	@if test -e $(VENV)/engine || $(BIN)/astromesh-node engine install --cpu --cached --dry-run >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory $(VENV)/engine; else $(MAKE) --no-print-directory $(VENV)/prebuilt; fi
 	@touch $@
 

@@ -50,9 +50,10 @@ def status(*, node: Chosen, as_json: bool) -> None:
 @click.option("--cuda", "backend", flag_value="cuda", help="For cards of NVIDIA. Needs the CUDA toolkit.")
 @click.option("--vulkan", "backend", flag_value="vulkan", help="For cards of anybody. Needs Vulkan's headers and glslc.")
 @click.option("--metal", "backend", flag_value="metal", help="For Apple's graphics.")
+@click.option("--cached", "cached_only", is_flag=True, help="Only what is compiled already; fails where that would have to be done first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @json_option
-def install(*, backend: Backend | None, dry_run: bool, as_json: bool) -> None:
+def install(*, backend: Backend | None, cached_only: bool, dry_run: bool, as_json: bool) -> None:
     """Compile llama-cpp-python for this machine and install it beside this program. Without an option: for the cards that are here.
 
     What was compiled is kept, so that it is compiled once for each processor, compiler, version and backend.
@@ -63,6 +64,8 @@ def install(*, backend: Backend | None, dry_run: bool, as_json: bool) -> None:
     chosen = backend or _best()
     plan = plan_build(chosen, building.this_machine())
     wheel = building.cached_wheel(plan)
+    if cached_only and wheel is None:
+        raise MissingExtra(f"{PACKAGE} {VERSION} for {chosen} is not compiled yet", hint="leave --cached out to compile it")
     if dry_run:
         _tell_plan(plan, building.cache_root() / plan.folder, wheel, as_json=as_json)
         return

@@ -76,6 +76,7 @@ def test_where_a_tool_is_missing_it_is_named_and_nothing_begins(cli: Cli, tools:
 
 
 def test_an_engine_is_compiled_once_kept_and_installed(cli: Cli, tools: Path, pip: Path) -> None:
+    assert cli("engine", "install", "--cpu", "--cached").exit_code == 1
     first = cli("engine", "install", "--cpu")
     assert first.exit_code == 0, first.stderr
     assert "compiling llama-cpp-python 0.3.36 for cpu, once" in first.stderr
@@ -84,6 +85,7 @@ def test_an_engine_is_compiled_once_kept_and_installed(cli: Cli, tools: Path, pi
     installed = pip.read_text().splitlines()
     assert [str(wheel) in line for line in installed] == [True, True]
     assert "--force-reinstall --no-deps" in installed[1]
+    assert cli("engine", "install", "--cpu", "--cached", "--dry-run").exit_code == 0
     again = cli("engine", "install", "--cpu", "--json")
     assert json.loads(again.stdout)["wheel"] == str(wheel)
     assert "compiling" not in again.stderr
