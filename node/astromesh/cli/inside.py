@@ -75,8 +75,10 @@ class NodeInside:
         deadline = monotonic() + LOAD_S
         try:
             while (row := self._row(known.model)) is None or row["state"] not in ("loaded", "remote"):
-                if row is None or row.get("error"):
-                    raise self._missing(known.model, agent, problem="" if row is None else row["error"])
+                if row is None or row.get("error") or row.get("refused"):
+                    raise self._missing(known.model, agent, problem="" if row is None else row.get("error") or row["refused"])
+                if row["state"] == "on_disk":
+                    self._call(self._load(known.model))
                 if monotonic() > deadline:
                     raise ModelUnavailable(f"model {known.model} did not load within {LOAD_S:g} s", hint="is the machine out of memory?")
                 line.say(f"loading {known.model} {row.get('progress', 0.0):4.0%}")
@@ -120,6 +122,10 @@ class NodeInside:
             return MissingExtra(problem, hint=HOW_TO_GET_ONE)
         hint = "" if problem else "name it under spec.inference.models of runtime.yaml"
         return ModelUnavailable(problem or f"model {model} is installed and not loaded", hint=hint)
+
+    async def _load(self, model: str) -> None:
+        """It was installed, and found no room of its own accord when the node opened."""
+        self._node.shelf.load(model)
 
     async def _start(self, agent: str, query: str, session_id: str | None) -> Run:
         from astromesh.runtime.events import RunRequest

@@ -427,7 +427,7 @@ class OwnModel:
             try:
                 await self._make_room(self)
             except AstromeshError as refusal:
-                self._refusal = refusal
+                self._refusal = None if self.unasked else refusal
                 report = log.info if self.unasked else log.warning
                 report("model %s: %s. %s", self.name, refusal.message, refusal.hint)
                 return

@@ -163,6 +163,7 @@ async def test_what_nobody_asked_for_displaces_nobody() -> None:
     await loaded(house, "a")
     await settled(house, "b")
     assert (house.state("a"), house.state("b")) == ("loaded", "on_disk")
+    assert "refused" not in house.local.rows()[1]
     assert (await house.ask("b")).text == "Yes"  # now somebody does
     assert house.state("a") == "on_disk"
     await house.local.close()
