@@ -92,6 +92,7 @@ class ProgressLine:
         self._every_s = REDRAW_S if self._live else every_s
         self._what = ""
         self._began_at = 0.0
+        self._began_done = 0  # what was there already: a download that is gone on with is not that fast
         self._shown_at = 0.0
         self._complete = False
         self._open = False
@@ -100,10 +101,11 @@ class ProgressLine:
         now = monotonic()
         if what != self._what:
             self._what, self._began_at, self._shown_at, self._complete = what, now, now - self._every_s, False
+            self._began_done = done
         complete = 0 < total <= done
         if now - self._shown_at >= self._every_s or (complete and not self._complete):
             self._shown_at, self._complete = now, complete
-            self._show(_progress(done, total, what, now - self._began_at) if total else f"{what} …")
+            self._show(_progress(done, total, what, now - self._began_at, came=done - self._began_done) if total else f"{what} …")
 
     def say(self, text: str) -> None:
         """Something without a measure. Said again only when it changes, and without a terminal when some seconds have passed."""
@@ -130,10 +132,10 @@ class ProgressLine:
         self._stream.flush()
 
 
-def _progress(done: int, total: int, what: str, seconds: float) -> str:
+def _progress(done: int, total: int, what: str, seconds: float, *, came: int) -> str:
     part = min(1.0, done / total)
     bar = "#" * round(part * BAR_CHARACTERS)
-    rate = f"  {size(done / seconds)}/s" if seconds > 0 and done else ""
-    if rate and done < total and (left_s := seconds * (total - done) / done) >= 1:
+    rate = f"  {size(came / seconds)}/s" if seconds > 0 and came > 0 else ""
+    if rate and done < total and (left_s := seconds * (total - done) / came) >= 1:
         rate += f"  {duration(left_s)} left"
     return f"{what}  [{bar.ljust(BAR_CHARACTERS, '.')}] {part:4.0%}  {size(done)} of {size(total)}{rate}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -329,6 +331,15 @@ def test_room_is_asked_for_before_anything_is_written(pull: Puller, hub: HubDoub
 
     monkeypatch.setattr(ModelStore, "_need_room", full)
     assert pull.refused().message == f"{len(CONTENT)} bytes are needed"
+    assert pull.kept == 0
+
+
+def test_a_disk_that_becomes_full_keeps_nothing(pull: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert "became full" in pull.refused().message
     assert pull.kept == 0
 
 
