@@ -27,12 +27,13 @@ class Batch:
 
 
 class Batches:
-    def __init__(self) -> None:
+    def __init__(self, *, rows_max: int = ROWS_MAX) -> None:
+        self._rows_max = rows_max
         self._jobs: deque[tuple[int, deque[Batch]]] = deque()
 
     def submit(self, job: int, lengths: Sequence[int]) -> None:
         """A job of texts of so many tokens each, one at least."""
-        self._jobs.append((job, deque(_cut(job, lengths))))
+        self._jobs.append((job, deque(_cut(job, lengths, self._rows_max))))
 
     def next(self) -> Batch | None:
         """The first of the job whose turn it is; None where there is nothing to do."""
@@ -53,11 +54,11 @@ class Batches:
         return False
 
 
-def _cut(job: int, lengths: Sequence[int]) -> list[Batch]:
+def _cut(job: int, lengths: Sequence[int], rows_max: int) -> list[Batch]:
     parts: list[list[int]] = []
     # The longest first: what fits then fits for all that follow, and memory is short at once or never.
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        if not parts or len(parts[-1]) >= ROWS_MAX or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > TOKENS_MAX:
+        if not parts or len(parts[-1]) >= rows_max or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > TOKENS_MAX:
             parts.append([])
         parts[-1].append(place)
     return [Batch(job, tuple(part), index == len(parts) - 1) for index, part in enumerate(parts)]

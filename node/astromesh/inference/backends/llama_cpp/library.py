@@ -170,11 +170,15 @@ class Model:
             found.insert(0, bos)
         return found
 
-    def _tokens_of(self, text: str) -> list[int]:
+    def read_text(self, text: str) -> list[int]:
+        """A text by itself: what looks like a special token is text, and the model's own beginning and end are there."""
+        return self._tokens_of(text, plain=True)
+
+    def _tokens_of(self, text: str, *, plain: bool = False) -> list[int]:
         raw = text.encode()
-        size = len(raw) + 2  # no token is shorter than a byte, but for a leading space
+        size = len(raw) + 4  # no token is shorter than a byte, but for a leading space; and a beginning and an end
         tokens = (llama_cpp.llama_token * size)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, size, False, True)
+        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, size, plain, not plain)
         if count < 0:
             raise EngineFault(f"llama.cpp cannot tokenize {len(raw)} bytes")
         return list(tokens[:count])
@@ -351,6 +355,49 @@ class Model:
         llama_cpp.llama_sampler_free(sampler.chain)
         if sampler.grammar is not None:
             llama_cpp.llama_sampler_free(sampler.grammar)
+
+    # Vectors of texts.
+
+    @property
+    def columns(self) -> int:
+        return int(llama_cpp.llama_model_n_embd(self._model))
+
+    def open_encoder(self, *, tokens: int, threads: int) -> None:
+        """A second context over the same weights, for one text of so many tokens at a time. Raises `EngineFault`.
+
+        What stands for a text is what the model was made for, and the mean of its tokens where it was made to write.
+        """
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = tokens
+        parameters.n_seq_max = 1
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.embeddings = True
+        for pooling in (llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED, llama_cpp.LLAMA_POOLING_TYPE_MEAN):
+            parameters.pooling_type = pooling
+            self._encoder = llama_cpp.llama_init_from_model(self._model, parameters)
+            if not self._encoder:
+                raise EngineFault(f"llama.cpp has no memory for a context of {tokens} tokens to embed texts")
+            if llama_cpp.llama_pooling_type(self._encoder) != llama_cpp.LLAMA_POOLING_TYPE_NONE:
+                break
+            llama_cpp.llama_free(self._encoder)
+        self._text = llama_cpp.llama_batch_init(tokens, 0, 1)
+
+    def embed(self, tokens: Sequence[int]) -> bytes:
+        """`(columns,)` float32, little-endian, of the length 1. Raises `EngineFault`."""
+        batch = self._text
+        for row, token in enumerate(tokens):
+            batch.token[row], batch.pos[row], batch.n_seq_id[row], batch.logits[row] = token, row, 1, 1
+            batch.seq_id[row][0] = 0
+        batch.n_tokens = len(tokens)
+        memory = llama_cpp.llama_get_memory(self._encoder)
+        if memory:
+            llama_cpp.llama_memory_clear(memory, True)
+        code = llama_cpp.llama_decode(self._encoder, batch)
+        told = llama_cpp.llama_get_embeddings_seq(self._encoder, 0) if code == 0 else None
+        if not told:
+            raise EngineFault(f"llama.cpp made no embedding of {len(tokens)} tokens (code {code})")
+        vector = np.ctypeslib.as_array(told, shape=(self.columns,)).astype(np.float64)
+        return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype("<f4").tobytes()
 
     # The cells of sequences.
 

@@ -1,8 +1,8 @@
 """The worker process of one model: `python -m astromesh.inference.backends.llama_cpp.worker`, started by its engine.
 
-In:   load (first, once) · complete · cancel · count · export · import (in pieces)
-Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · refused · cancelled · warmth ·
-      counted · state (in pieces) · imported
+In:   load (first, once) · complete · encode · cancel · count · export · import (in pieces)
+Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · encoded (one for each text) ·
+      refused · failed · cancelled · warmth · counted · state (in pieces) · imported
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def main() -> None:
     load = arrived.get()
     # Late: `begin` must come before any library that prints.
     from astromesh.inference.backends.llama_cpp.library import EngineFault, Model
+    from astromesh.inference.backends.llama_cpp.texts import Texts
 
     sequences = load["parallel"]
     try:
@@ -60,12 +61,13 @@ def main() -> None:
         prefixes=PrefixTree(bytes_max=load["prefix_cache_bytes"]) if load["prefix_cache_bytes"] and model.divisible else None,
         salt=secrets.token_bytes(SALT_BYTES),
     )
+    texts = Texts(model, tokens=context, threads=load["threads"], send=send)
     send("loaded", context=context, takes_tools=template.dialect.native, kernel=kernel)
     warmth, looked_s, incoming = b"", 0.0, b""
 
     while True:
-        # Everything that has arrived, then one step; with nothing to do, sleep until something arrives.
-        while schedule.idle or not arrived.empty():
+        # Everything that has arrived, then one text and one step; with nothing to do, sleep until something arrives.
+        while (schedule.idle and texts.idle) or not arrived.empty():
             frame = arrived.get()
             match frame["kind"]:
                 case "complete":
@@ -73,8 +75,13 @@ def main() -> None:
                         schedule.submit(frame, seed=secrets.randbits(32))
                     except InvalidRequest as error:
                         send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
+                case "encode":
+                    try:
+                        texts.submit(frame)
+                    except InvalidRequest as error:
+                        send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
                 case "cancel":
-                    if schedule.cancel(frame["number"]):
+                    if schedule.cancel(frame["number"]) or texts.cancel(frame["number"]):
                         send("cancelled", number=frame["number"])
                 case "export":
                     try:
@@ -95,6 +102,10 @@ def main() -> None:
                     send("counted", number=frame["number"], tokens=[len(model.tokenize(text)) for text in frame["texts"]])
                 case other:
                     raise AssertionError(f"the node sent a frame of kind {other!r}")
+        if not texts.idle:
+            texts.step()
+        if schedule.idle:
+            continue
         step = schedule.step()
         send(**step.as_frame())
         if step.ended and (schedule.idle or time.monotonic() >= looked_s + WARMTH_PAUSE_S):
