@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 
@@ -60,3 +61,12 @@ async def test_no_card_is_an_answer_and_a_look_that_failed_is_none(caplog: pytes
     failed = (await after_the_first_look({"nvidia": Look("nvidia", "failed", "it hangs")})).devices
     assert (failed.gpus, failed.troubles) == (None, ("nvidia: it hangs",))
     assert "it hangs" in caplog.text
+
+
+def test_a_node_imports_no_library_of_a_driver_or_an_engine() -> None:
+    code = "import sys; import astromesh.service.node; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "astromesh.service.devices" in loaded
+    heavy = ("pynvml", "llama_cpp", "xllamacpp", "numpy")
+    processes = tuple(f"astromesh.inference.backends.devices.{source}" for source in ("nvidia", "amd", "engine"))
+    assert [name for name in (*heavy, *processes) if name in loaded] == []
