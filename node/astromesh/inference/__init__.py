@@ -4,8 +4,9 @@
 files beside it decide and are pure: `request` (what a local model can honour), `sampling`, `grammar` (from a JSON Schema to what may be
 written), `chat` (from a transcript to the model's own prompt) and `dialects` (how families of models write calls of tools), `schedule`
 (continuous batching), `assembly` (from token pieces to text), `tool_calls` (the calls inside of it) and `answer` (all of it together),
-`frames` (bytes between node and worker), `gguf` and `registry`. `store` keeps models in a folder, each under the digest of its bytes. `backends/` holds what touches the world: the llama.cpp
-worker processes, and pip.
+`frames` (bytes between node and worker), `gguf` and `registry`. `devices` (what there is to compute with), `placement` (which layers of a
+model go to which card) and `engines` (what a build can do here) decide where it runs. `store` keeps models in a folder, each under the
+digest of its bytes. `backends/` holds what touches the world: worker processes, drivers, compilers and pip.
 
 A crash of an engine must not take the node along, so no engine is ever loaded into the node's own process.
 """
