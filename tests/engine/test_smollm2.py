@@ -61,7 +61,10 @@ def plain_loop(path: Path, question: str, tokens_max: int) -> tuple[str, int]:
     llama_cpp.llama_log_set(no_log(), ctypes.c_void_p(0))
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     vocabulary = llama_cpp.llama_model_get_vocab(model)
-    context = llama_cpp.llama_init_from_model(model, llama_cpp.llama_context_default_params())
+    parameters = llama_cpp.llama_context_default_params()
+    parameters.type_k = parameters.type_v = 30  # bfloat16, as in `library.open_context`: other caches round otherwise, and choose other words
+    parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    context = llama_cpp.llama_init_from_model(model, parameters)
     sampler = llama_cpp.llama_sampler_init_greedy()
     prompt = (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
