@@ -198,7 +198,7 @@ async def sides() -> AsyncIterator[tuple[Side, Side, Side]]:
 
     arguments = ("--model", str(stored.path), "--threads", str(THREADS), "--context", str(CELLS), "--slots", str(SLOTS), "--port", "0")
     async with (
-        aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session,
+        aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, force_close=True)) as session,
         node_process("cached", config=served()) as node,
         node_process("forgetful", config=served(prefix_cache_mb=0)) as forgetful,
         server_process("tests.bench.yardstick_server", *arguments) as yardstick,
