@@ -69,6 +69,8 @@ def _open(load: dict[str, Any]) -> Any:
         wishes.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
         if load["gpu_layers"] >= 0:
             wishes.n_gpu_layers = load["gpu_layers"]
+        if split := load["tensor_split"]:
+            wishes.tensor_split = [*map(float, split), *[0.0] * (len(wishes.tensor_split) - len(split))]
         wishes.hostnames = [str(folder / "server.sock")]
         wishes.api_keys = [secrets.token_hex(32)]
         wishes.ui = wishes.endpoint_slots = wishes.endpoint_props = wishes.endpoint_metrics = False

@@ -1,0 +1,43 @@
+"""Vectors over a mesh of real processes: one node has the encoder, the other is asked by OpenAI's own client."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+from tests.cluster.conftest import FAST, ready_for
+from tests.rig.documents import runtime
+from tests.rig.eventually import eventually
+from tests.rig.nodes import node_process
+from tests.rig.small_encoders import small_encoder
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+
+async def test_a_node_without_the_model_answers_with_the_vectors_of_the_one_that_has_it_and_says_so_when_it_is_gone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("compass")
+    small_encoder(folder, {"east": (1.0, 0.0), "north": (0.0, 1.0)})
+    config = runtime(inference={"models": [{"name": "compass", "path": str(folder)}]})
+    async with node_process("c", config=config, arguments=FAST) as c, node_process("a", join=[c.gossip], arguments=FAST) as a:
+
+        async def there() -> bool:
+            return await ready_for(a, "compass")
+
+        await eventually(there, 10.0)
+        async with openai.AsyncOpenAI(base_url=f"{a.api}/v1", api_key="none", max_retries=0) as client:
+            raw = await client.embeddings.with_raw_response.create(model="compass", input=["north", "east"])
+            assert [row.embedding for row in raw.parse().data] == [[0.0, 1.0], [1.0, 0.0]]
+            assert (raw.headers["X-Astromesh-Node"], raw.headers["X-Astromesh-Home"]) == ("c", "a")
+            (model,) = [one for one in (await client.models.list()).data if one.id == "compass"]
+            assert (model.model_extra or {})["capabilities"] == ["embed"]
+            with pytest.raises(openai.BadRequestError, match="can embed and not complete"):
+                await client.chat.completions.create(model="compass", messages=[{"role": "user", "content": "north"}])
+            await c.kill()
+
+            async def gone() -> bool:
+                with pytest.raises(openai.InternalServerError) as refused:
+                    await client.embeddings.create(model="compass", input="north")
+                return refused.value.status_code == 503
+
+            await eventually(gone, 10.0)
