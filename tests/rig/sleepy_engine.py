@@ -11,7 +11,7 @@ from astromesh.inference.port import EngineState, EngineStats, ModelSpecificatio
 
 
 class SleepyEngine:
-    """`loads`: whether by itself; else `let()`. `answers`: whether it ends its answers by itself; else `answer()`. `fails`: at its start."""
+    """`loads`: whether by itself; else `let()`. `answers`: whether it ends answers by itself; else `answer()`. `fails`: at its start."""
 
     def __init__(
         self,

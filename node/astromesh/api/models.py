@@ -23,9 +23,7 @@ class PullBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: str = Field(
-        min_length=1, max_length=4096, description="a registered name, hf:OWNER/REPO:FILE, an address, a path"
-    )
+    source: str = Field(min_length=1, max_length=4096, description="a registered name, hf:OWNER/REPO:FILE, an address, a path")
     name: str | None = Field(default=None, max_length=64, description="what it is called there; otherwise as its file")
     sha256: str = Field(default="", max_length=80, description="what the file has to be")
 

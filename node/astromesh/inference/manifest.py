@@ -84,7 +84,9 @@ def described(model: StoredModel) -> dict[str, Any]:
         "quantisation": model.quantisation,
         "context": model.context,
         "template": model.template,
-        "files": [{"role": file.role, "path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes} for file in model.files],
+        "files": [
+            {"role": file.role, "path": str(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes} for file in model.files
+        ],
     }
 
 

@@ -155,7 +155,6 @@ class Fetched:
     path: Path
     sha256: str  # of its bytes, computed here
     size_bytes: int
-    verified: bool  # whether the digest was known before, from the user or from the hub
     source: str  # where it came from, pinned where that is possible
 
 
