@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
 
+from astromesh.specs.agent import Guardrail, GuardrailType
 from astromesh.specs.parse import Parsed, parse
 
 
@@ -95,3 +100,15 @@ def test_the_example_of_the_public_project_is_taken_with_its_own_spellings() -> 
     [agent] = written(rules).agents
     first, second = agent.spec.guardrails.input
     assert (first.max_chars, first.does, second.blocked_topics) == (5000, "block", ("war",))
+
+
+def test_the_document_of_the_documentation_works_and_each_type_and_key_has_its_row() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "guardrails.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    parsed = parse(example, source="guardrails.md", environment={})
+    assert ([str(mistake) for mistake in parsed.mistakes], parsed.warnings) == ([], ())
+    rows = {found[0]: found[1] for found in re.findall(r"(?m)^\| `(\w+)` \|(.*)$", text)}
+    assert set(rows) >= set(get_args(GuardrailType))
+    table = "".join(rows.values())
+    keys = {*Guardrail.model_fields, *Guardrail.ALSO} - {"type", "action", "message"}
+    assert [key for key in sorted(keys) if f"`{key}`" not in table] == []
