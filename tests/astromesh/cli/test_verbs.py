@@ -15,7 +15,8 @@ from astromesh.cli.program import program
 
 CONTRACT = {
     "up", "run", "chat", "status", "members", "join", "leave", "agents list", "agents show", "models list", "models pull", "providers list",
-    "gpus", "engine status", "engine install", "keys list", "keys install", "keys use", "keys remove", "config validate", "config show",
+    "models show", "models load", "models unload", "models rm", "gpus", "engine status", "engine install",
+    "keys list", "keys install", "keys use", "keys remove", "config validate", "config show",
 }  # fmt: skip
 NEEDS_A_NODE = (
     "status", "members", "join 127.0.0.1:7946", "leave", "agents list", "agents show desk",
