@@ -106,6 +106,9 @@ class MeshMembership:
             )
         elif seeds:
             _own(self._looking, asyncio.create_task(self._look_for(tuple(dict.fromkeys(seeds))), name="joining the mesh"))
+        else:
+            # Others that count it as left do not look for it, and --join is not remembered as 'join' is.
+            log.info("alone: no seed is configured and no mesh was joined before; 'astromesh-node join ADDR' joins one for good")
 
     async def stop(self) -> None:
         """Says goodbye, so that nobody has to find out. Afterwards the record on disk is what was seen last."""
