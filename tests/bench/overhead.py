@@ -1,7 +1,8 @@
 """What a node adds to a request: G1, G3 and G4 of the goals.
 
-Four sides answer the same question from the same backend, a stub that costs next to nothing: the backend itself, the bare proxy before it,
-the node's OpenAI door, and an agent's run without memory. They take turns within each round, after a warm-up, under one load client.
+Five sides answer the same question from the same backend, a stub that costs next to nothing: the backend itself, the bare proxy before it,
+the node's OpenAI door, an agent's run without memory, and one that keeps its turn in SQLite, each in a session of its own. They take turns
+within each round, after a warm-up, under one load client. What the disk alone takes for such a turn is printed beside them.
 
     python -m tests.bench.overhead [--rounds N] [--out FILE]      exits 1 when a goal is missed
     python -m tests.bench.overhead --profile chat|run             where the node spends its time instead
@@ -12,8 +13,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import statistics
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +39,8 @@ STREAMED_WORDS = 100
 # 500 tokens a second, faster than any model that runs on these cores: the shorter a stream, the more of it is tax.
 PAUSE_MS = 2
 CLIENTS = 16
+SYNCED_BYTES = 12 * 1024  # three pages of the write-ahead log, which is what a short turn changes
+SYNCS = 50  # a round
 NODE_READY_S = 30.0
 WIDTH = 26  # of a column
 
@@ -96,7 +102,7 @@ def p50_ms(result: Result | None) -> float | None:
 
 @contextlib.asynccontextmanager
 async def sides() -> AsyncIterator[dict[str, Side]]:
-    """The four sides, up and ready, by name."""
+    """The five sides, up and ready, by name."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
     chat = {"model": "stub", "messages": messages}
     words = " ".join(f"word{index}" for index in range(STREAMED_WORDS))
@@ -104,15 +110,30 @@ async def sides() -> AsyncIterator[dict[str, Side]]:
     stub_process = server_process("tests.rig.stub_openai", "--models", "stub,slow", "--pause-ms", str(PAUSE_MS))
     async with stub_process as stub, server_process("tests.bench.bare_proxy", "--backend", stub.url) as proxy:
         config = {**runtime(), **provider(f"{stub.url}/v1", models=["stub", "slow"]), **agent("bench", system=SYSTEM)}
+        config |= agent("kept", system=SYSTEM, memory={"conversational": {}})
         async with node_process("bench", config=config, ready_s=NODE_READY_S) as node:
             path = "/v1/chat/completions"
-            run = f"{node.api}/v1/agents/bench/run"
+            run, kept = (f"{node.api}/v1/agents/{name}/run" for name in ("bench", "kept"))
             yield {
                 "direct": Side(name="direct", url=stub.url + path, body=chat, stream=stream, pids=()),
                 "proxy": Side(name="proxy", url=proxy.url + path, body=chat, stream=stream, pids=(proxy.pid,)),
                 "chat": Side(name="chat", url=node.api + path, body=chat, stream=stream, pids=(node.pid,)),
                 "run": Side(name="run", url=run, body={"query": QUESTION}, stream={}, pids=(node.pid,)),
+                "memory": Side(name="memory", url=kept, body={"query": QUESTION}, stream={}, pids=(node.pid,)),
             }
+
+
+def fsync_ms() -> list[float]:
+    """What an appended turn costs on the disk alone, where the nodes under test have their data: among temporary files."""
+    took: list[float] = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(SYNCS):
+            file.write(bytes(SYNCED_BYTES))
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1e3)
+    return took
 
 
 async def take_turn(load: LoadClient, side: Side, *, requests: int, seconds: float, streams: int) -> Turn:
@@ -172,18 +193,28 @@ async def measure(arguments: argparse.Namespace) -> int:
     shape = {"requests": arguments.requests, "seconds": arguments.seconds, "streams": arguments.streams}
     print(f"{arguments.rounds} rounds, each side in turn: {shape}, after a warm-up. Medians over the rounds (and quartiles)\n", flush=True)
     rounds: list[dict[str, Turn]] = []
+    syncs: list[float] = []
     async with sides() as every, load_client() as load:
         for side in every.values():
             await take_turn(load, side, requests=arguments.requests, seconds=0.5, streams=1)
         while len(rounds) < arguments.rounds:
             rounds.append({name: await take_turn(load, side, **shape) for name, side in every.items()})
+            syncs += fsync_ms()
     found = verdicts(rounds)
-    print(table(rounds), *found, ANCHORS, sep="\n")
+    print(table(rounds), f"an fsync of {SYNCED_BYTES} bytes where the node keeps its turns: {statistics.median(syncs):.3f} ms", sep="\n")
+    print(*found, ANCHORS, sep="\n")
     raw = [{name: asdict(turn) for name, turn in turns.items()} for turns in rounds]
     shape_row = {"rounds": arguments.rounds, "clients": CLIENTS, "pause_ms": PAUSE_MS, "streamed_words": STREAMED_WORDS, **shape}
     write_raw(
         arguments.out,
-        {"bench": "overhead", **standing, "parameters": shape_row, "verdicts": [each.as_json() for each in found], "rounds": raw},
+        {
+            "bench": "overhead",
+            **standing,
+            "parameters": shape_row,
+            "verdicts": [each.as_json() for each in found],
+            "fsync_ms": syncs,
+            "rounds": raw,
+        },
     )
     broken = sum(turns[name].failures for turns in rounds for name in ("direct", "proxy"))
     if broken:
