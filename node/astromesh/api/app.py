@@ -85,7 +85,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/models/{name}/unload",
         models.unload,
         "Free the memory of a model on this node; it stays on disk. Refused while somebody reads from it, unless by force.",
-        body=models.ForceBody,
+        body=models.UnloadBody,
         codes=(200, 404, 409, 415, 422),
     ),
     Route(

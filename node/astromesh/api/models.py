@@ -37,7 +37,7 @@ class LoadBody(BaseModel):
     context: int | None = Field(default=None, ge=1, description="tokens of context to reckon with; for a dry run")
 
 
-class ForceBody(BaseModel):
+class UnloadBody(BaseModel):
     """Whether to do it although somebody is reading."""
 
     model_config = ConfigDict(extra="forbid")
@@ -86,7 +86,7 @@ async def load(request: web.Request) -> web.Response:
 
 async def unload(request: web.Request) -> web.Response:
     house, name = request.app[HOUSE], request.match_info["name"]
-    body = await read(request, ForceBody) if request.body_exists else ForceBody()
+    body = await read(request, UnloadBody) if request.body_exists else UnloadBody()
     return reply({"node": house.node, "model": await house.shelf.unload(name, force=body.force)})
 
 
