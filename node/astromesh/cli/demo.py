@@ -46,7 +46,9 @@ def demonstrate(models_dir: str | None) -> int:
     from astromesh.runtime.engines import installed
 
     if not installed():
-        raise MissingExtra("the demo needs an inference engine, and this Python has none", hint=HOW_TO_GET_ONE)
+        raise MissingExtra(
+            "the demo needs an inference engine, and this Python has none", hint=f"in a checkout 'make demo' brings one; {HOW_TO_GET_ONE}"
+        )
     with _ended_by_signals(), ExitStack() as stack:
         store = installed_models(None, models_dir)
         try:

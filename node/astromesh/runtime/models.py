@@ -20,9 +20,11 @@ from astromesh.errors import AstromeshError, CallersMistake, ModelFailed, ModelU
 from astromesh.fleet.devices import Devices
 from astromesh.fleet.roster import Roster
 from astromesh.inference import registry
+from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.providers.port import ModelProvider
 from astromesh.routing.eligible import Means, Requirements, lack
 from astromesh.routing.rank import Candidate, Shuffler, rank
+from astromesh.runtime import engines
 from astromesh.runtime.peers import PeerCalls
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
@@ -243,7 +245,7 @@ class Models:
         if model in self.local:
             return ModelUnavailable(
                 f"model {model} is not ready on {self._node}",
-                hint="astromesh-node models list shows its state",
+                hint=f"astromesh-node models list shows its state{self._or_an_engine()}",
                 retry_after_s=RETRY_AFTER_S,
             )
         if forwarded:
@@ -267,7 +269,11 @@ class Models:
         """The rest of a hint, where the model is one that can be installed by its name."""
         if registry.find(model) is None:
             return ""
-        return f"; or install it here and start this node again: astromesh-node models pull {model} --models {self._models_dir}"
+        pull = f"; or install it here and start this node again: astromesh-node models pull {model} --models {self._models_dir}"
+        return pull + self._or_an_engine()
+
+    def _or_an_engine(self) -> str:
+        return "" if engines.installed() else f"; this node has no inference engine: {HOW_TO_GET_ONE}"
 
     def _whereabouts(self, missed: tuple[MemberView, ...]) -> str:
         parts = [

@@ -5,6 +5,7 @@ What is installed and not named is loaded at the start as far as half of the fre
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from astromesh.fleet.offers import Capability
 from astromesh.inference.backends.folder import open_store
 from astromesh.inference.devices import Inventory
 from astromesh.inference.encoder import MANIFEST_BYTES_MAX, read_manifest
+from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.inference.gguf import NotGguf, read_header
 from astromesh.inference.manifest import StoredFile, StoredModel
 from astromesh.inference.placement import Placement, plan_placement
@@ -29,12 +31,14 @@ from astromesh.inference.port import (
 )
 from astromesh.inference.store import ModelStore
 from astromesh.runtime.assembly import Providers
-from astromesh.runtime.engines import Wish, engine_for
+from astromesh.runtime.engines import Wish, engine_for, installed
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import FoundModel, LocalModels, MemoryRules
 from astromesh.runtime.models import Models
 from astromesh.service.settings import NodeSettings
 from astromesh.specs.runtime import Runtime, ServedModel
+
+log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.5  # of the machine's, for all models together where nobody says
 UNASKED_MEMORY_SHARE = 0.5  # models that nobody named may take this much of the memory that is free at the start
@@ -62,6 +66,8 @@ class InstalledModels:
         """Gives each model to `models`. What cannot be had is returned, a sentence each, and stops nothing."""
         problems: list[str] = []
         self._wish = runtime.spec.inference.engine or "auto"
+        if not installed():
+            log.info("no inference engine is installed, so this node runs no models itself: %s", HOW_TO_GET_ONE)
         for model in runtime.models:
             self.models.local[model.name] = self.local.add_own(model.name, partial(self._named, model), engine=self._engine)
             self.local.at_start.append(model.name)

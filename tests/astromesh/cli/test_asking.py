@@ -15,6 +15,8 @@ from tests.astromesh.cli.conftest import REMEMBERS, Cli, RunningNode
 from tests.astromesh.inference.gguf_files import a_gguf
 from tests.rig.documents import agent, provider, runtime, write_documents
 
+from astromesh.inference.engines import HOW_TO_GET_ONE
+
 PATIENCE_S = 20.0
 
 
@@ -152,7 +154,7 @@ def test_a_missing_engine_is_met_with_the_command_that_brings_it(cli: Cli, tmp_p
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     answer = cli("run", "hello", "hi", "--config", str(tmp_path / "config"), "--json")
     assert answer.exit_code == 1
-    assert json.loads(answer.stderr)["hint"] == "pip install 'astromesh-node[local]'"
+    assert json.loads(answer.stderr)["hint"] == HOW_TO_GET_ONE
 
 
 def test_a_bad_file_of_the_nodes_own_is_told_before_the_answer(cli: Cli, node: RunningNode, tmp_path: Path) -> None:

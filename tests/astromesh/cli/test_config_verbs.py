@@ -9,6 +9,8 @@ import pytest
 from tests.astromesh.cli.conftest import Cli
 from tests.rig.documents import agent, provider, runtime, write_documents
 
+from astromesh.inference.engines import HOW_TO_GET_ONE
+
 
 def test_the_shipped_defaults_are_fine(cli: Cli) -> None:
     answer = cli("config", "validate")
@@ -115,4 +117,4 @@ def test_the_demo_without_an_engine_says_how_to_get_one(cli: Cli, monkeypatch: p
     answer = cli("up", "--demo")
     assert answer.exit_code == 1
     assert "make demo" in answer.stderr
-    assert "pip install 'astromesh-node[local]'" in answer.stderr
+    assert HOW_TO_GET_ONE in answer.stderr

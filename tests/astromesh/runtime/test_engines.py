@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.rig.rooms import Rooms
 
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.backends.onnx_runtime.engine import OnnxEncoder
@@ -40,3 +41,11 @@ def test_an_engine_that_is_named_is_taken_whatever_else_is_there(monkeypatch: py
 
 def test_an_encoder_has_an_engine_of_its_own_whatever_was_wished_for_texts() -> None:
     assert engine_for("onnx", wish="xllamacpp") is OnnxEncoder
+
+
+def test_a_node_without_an_engine_says_in_its_refusals_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = Rooms()
+    there(monkeypatch, compiled=False, prebuilt=False)
+    assert "astromesh-node[local-prebuilt]" in rooms.models.verdict("smollm2", [], forwarded=False).hint
+    there(monkeypatch, compiled=False, prebuilt=True)
+    assert "astromesh-node[local-prebuilt]" not in rooms.models.verdict("smollm2", [], forwarded=False).hint
