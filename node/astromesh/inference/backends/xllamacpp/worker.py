@@ -71,7 +71,7 @@ def _open(load: dict[str, Any]) -> Any:
             wishes.n_gpu_layers = load["gpu_layers"]
         if split := load["tensor_split"]:
             wishes.tensor_split = [*map(float, split), *[0.0] * (len(wishes.tensor_split) - len(split))]
-        wishes.hostnames = [str(folder / "server.sock")]
+        wishes.hostnames = [str(folder / "s.sock")]
         wishes.api_keys = [secrets.token_hex(32)]
         wishes.ui = wishes.endpoint_slots = wishes.endpoint_props = wishes.endpoint_metrics = False
         wishes.verbosity = 1  # errors: what the parent keeps should be about the error
