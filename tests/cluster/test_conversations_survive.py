@@ -94,12 +94,13 @@ async def test_a_node_that_is_killed_in_the_middle_of_keeping_a_turn_keeps_it_wh
     node: Node, tmp_path: Path, moment: str
 ) -> None:
     assert await ask(node, "s", "one") == 200
-    async with watched(node.pid, ["pwrite64", "fdatasync"], log=tmp_path / "calls", inject=moment) as watch:
+    async with watched(node.pid, ["pwrite64", "fdatasync", "epoll_wait", "epoll_pwait"], log=tmp_path / "calls", inject=moment) as watch:
         asking = asyncio.create_task(ask(node, "s", "two"))
         if "delay" in moment:
             async with asyncio.timeout(GONE_S):
                 while not any("fdatasync" in line for line in watch.lines):
-                    await asyncio.sleep(0.01)
+                    # A call that has not returned is told once another thread comes between: the one that serves.
+                    await node.get("/v1/health")
             assert not asking.done(), "acknowledged before the fsync had returned"
             await node.kill()
         with pytest.raises(aiohttp.ClientError):

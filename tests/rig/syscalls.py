@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 ATTACH_S = 10.0
-DETACH_S = 10.0
+DETACH_S = 3.0
 
 
 class Watch:
@@ -37,5 +37,8 @@ async def watched(pid: int, calls: Sequence[str], *, log: Path, inject: str = ""
     finally:
         with contextlib.suppress(ProcessLookupError):
             tracer.terminate()
-        async with asyncio.timeout(DETACH_S):
-            await tracer.communicate()
+        try:
+            await asyncio.wait_for(tracer.wait(), DETACH_S)
+        except TimeoutError:
+            tracer.kill()  # it is in the middle of a delay that it was told to make
+            await tracer.wait()
