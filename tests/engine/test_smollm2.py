@@ -62,7 +62,8 @@ def plain_loop(path: Path, question: str, tokens_max: int) -> tuple[str, int]:
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     vocabulary = llama_cpp.llama_model_get_vocab(model)
     parameters = llama_cpp.llama_context_default_params()
-    parameters.type_k = parameters.type_v = 30  # bfloat16, as in `library.open_context`: other caches round otherwise, and choose other words
+    # bfloat16, as in `library.open_context`: other caches round otherwise, and choose other words.
+    parameters.type_k = parameters.type_v = 30
     parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     context = llama_cpp.llama_init_from_model(model, parameters)
     sampler = llama_cpp.llama_sampler_init_greedy()
