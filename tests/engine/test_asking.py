@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import pytest
 import pytest_asyncio
 
@@ -192,6 +191,8 @@ async def test_a_call_that_the_model_began_by_itself_is_held_to_its_tool(engine:
 
 
 def tokens_of(path: Path, text: str) -> tuple[int, ...]:
+    import llama_cpp
+
     parameters = llama_cpp.llama_model_default_params()
     parameters.vocab_only = True
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)

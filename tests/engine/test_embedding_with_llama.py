@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import pytest
 
@@ -27,6 +26,8 @@ async def vectors(engine: LlamaCppEngine, *texts: str) -> Any:
 
 
 async def test_a_vector_is_the_mean_of_the_models_own_states(engine: LlamaCppEngine, smollm2: StoredModel) -> None:
+    import llama_cpp
+
     theirs = llama_cpp.Llama(
         str(smollm2.path),
         embedding=True,

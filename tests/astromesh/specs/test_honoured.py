@@ -148,7 +148,9 @@ spec:
     memory_budget_mb: 8192
     idle_unload_seconds: 1h
     engine: auto
-    models: [{name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 512}, {name: b, pull: b, gpu_layers: auto}]
+    models:
+    - {name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 512}
+    - {name: b, pull: b, gpu_layers: auto}
   tools: {modules: [my.tools]}
   observability: {otlp: http://collector:4317}
   auth: {keys: []}
