@@ -231,15 +231,6 @@ class StoreError(AstromeshError):
     definite = True
 
 
-# The mesh.
-
-
-class MeshOff(AstromeshError):
-    """This node keeps to itself: it was told so."""
-
-    code = "mesh_off"
-
-
 # What agents remember.
 
 
@@ -261,6 +252,14 @@ class NothingRemembered(CallersMistake):
 
     code = "agent_without_memory"
 
+
+# The mesh.
+
+
+class MeshOff(AstromeshError):
+    """This node keeps to itself: it was told so."""
+
+    code = "mesh_off"
     definite = True
 
 

@@ -44,8 +44,8 @@ from maia.drivers.switchboard import Switchboard
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 20.0  # what is under way gets to end when the node is told to stop
 CONVERSATIONS_FILE = "conversations.sqlite3"  # in the data directory
+GRACE_S = 20.0  # what is under way gets to end when the node is told to stop
 LINGERING_S = 2.0  # what connections get to close after the last answer
 
 
@@ -113,12 +113,12 @@ class Node:
             problems.append(f"{mistake.message}. {mistake.hint}")
 
         self.runtime.agents.update(assemble(configuration.agents, assembly, report=report))
+        stack.push_async_callback(assembly.close_memories)
+        problems += await assembly.open_memories()
         self.house.warnings = tuple(problems)
         for problem in problems:
             log.warning("%s", problem)
         self.house.metrics.watch(self.local.figures)
-        stack.push_async_callback(assembly.close_memories)
-        problems += await assembly.open_memories()
         stack.push_async_callback(self.shelf.close)
         stack.push_async_callback(self.local.close)
         self.local.open()
