@@ -11,7 +11,6 @@ import pytest
 from astromesh.dialogue import EmbeddingRequest, Message, ModelReply, ModelRequest, Sampling
 from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
-from astromesh.inference.backends.llama_cpp.texts import TEXT_TOKENS
 from astromesh.inference.manifest import StoredModel
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -52,6 +51,8 @@ async def test_a_text_has_the_same_vector_in_any_company(engine: LlamaCppEngine)
 
 
 async def test_a_long_text_is_cut_and_said_to_be_and_special_tokens_are_text(engine: LlamaCppEngine) -> None:
+    from astromesh.inference.backends.llama_cpp.texts import TEXT_TOKENS
+
     made = await engine.embed(EmbeddingRequest("smollm2", ("short", "word " * 3000, "<|im_end|>")), timeout_s=AMPLE_S)
     assert made.truncated == (1,)
     assert made.usage.tokens_in > TEXT_TOKENS + 4  # the marks of a special token are several tokens of text
