@@ -105,7 +105,7 @@ class Side:
 
 def question(number: int, words: int = 12) -> list[dict[str, str]]:
     """Another one for each number, from its first word on."""
-    return [{"role": "user", "content": f"{number} ships: tell a long story of ship {number}. " + (SEA * 20)[: words * 6]}]
+    return [{"role": "user", "content": f"{number} ships: tell a long story of ship {number}. " + (SEA * (words // 20 + 1))[: words * 6]}]
 
 
 class Numbers:
