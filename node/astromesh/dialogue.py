@@ -40,6 +40,28 @@ class ToolSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """An act's outcome: what the agent says to the one who asked."""
+
+    text: str
+    by: str
+    work: Transcript = ()  # what led to it, calls of tools and their results: kept with the turn
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """An act's outcome: another agent goes on with the conversation. Who conducts the run asks it to; who hands off has ended."""
+
+    to: str
+    by: str
+    reason: str = ""
+    work: Transcript = ()
+
+
+Outcome = Answer | HandOff
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to pick tokens. None leaves the choice to the model's server."""
 

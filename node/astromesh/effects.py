@@ -13,7 +13,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from astromesh.dialogue import Message, ModelReply, ToolCall, ToolSchema, Transcript
+from astromesh.dialogue import Answer, Message, ModelReply, Outcome, ToolCall, ToolSchema, Transcript
+from astromesh.errors import AstromeshError
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -54,10 +55,17 @@ class Screen(Effect[Screened]):
 
 @dataclass(frozen=True, slots=True)
 class AskModel(Effect[ModelReply]):
-    """One completion by the agent's model. Its text, guarded, streams to the run's events as it is made; the reply comes at the end."""
+    """One completion by the agent's model. Its text, guarded, streams to the run's events as it is made; the reply comes at the end.
+
+    `role`: which of the agent's models is asked. `shape`: a JSON Schema that the reply's text has to fit (a local model is held to it by a
+    grammar, a server by its own means, so whoever reads the reply checks it). `aside`: the text is no part of the answer, nobody sees it.
+    """
 
     transcript: Transcript
     tools: tuple[ToolSchema, ...] = ()
+    role: str = "default"
+    shape: Mapping[str, Any] | None = None
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,41 @@ class CallTools(Effect[tuple[Message, ...]]):
     """These calls, side by side. One message of role "tool" for each, in their order; a tool's failure is text that the model can use."""
 
     calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Effect[Answer]):
+    """Reason and act on this opening, aside, with the agent's own model and tools: a part of the work, not the answer."""
+
+    opening: Transcript
+    role: str = "default"
+    label: str = ""  # of the step or sub-task, for spans
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate(Effect[Answer]):
+    """Another agent's answer to this task, wherever it lives. It remembers nothing of it, and nobody sees it but who asked."""
+
+    agent: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver(Effect[Outcome]):
+    """Another agent goes on with this conversation, wherever it lives, and speaks to the user. Its own prompt stands before it."""
+
+    agent: str
+    transcript: Transcript
+
+
+Act = AskModel | Work | Delegate
+
+
+@dataclass(frozen=True, slots=True)
+class Together(Effect[tuple[ModelReply | Answer | AstromeshError, ...]]):
+    """These acts side by side; their replies in their order, an error in the place of one that failed. All end before it replies."""
+
+    acts: tuple[Act, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from astromesh.dialogue import ToolSchema, Transcript
+from astromesh.dialogue import ToolSchema
 from astromesh.orchestration.prompt import Template
 
 
@@ -19,12 +19,3 @@ class Part:
     tools: tuple[ToolSchema, ...] = ()
     remembers: bool = False
     screened: bool = False  # what it is asked has to be looked at first
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A run's outcome: what the agent says to the one who asked."""
-
-    text: str
-    by: str
-    work: Transcript = ()  # the calls of tools that led to it, and their results

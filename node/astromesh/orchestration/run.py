@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from astromesh.dialogue import Message, Transcript
+from astromesh.dialogue import Answer, Message, Transcript
 from astromesh.effects import Recall, Remember, Screen, Script
 from astromesh.orchestration.patterns.react import react
-from astromesh.orchestration.plan import Answer, Part
+from astromesh.orchestration.plan import Part
 
 
 def whole_run(part: Part, query: str, *, context: Mapping[str, Any], history: Transcript | None = None) -> Script[Answer]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.rig.conversation import Conversation
 
-from astromesh.dialogue import Message, ModelReply, ToolCall, ToolSchema
+from astromesh.dialogue import Answer, Message, ModelReply, ToolCall, ToolSchema
 from astromesh.effects import AskModel, CallTools, Note
 from astromesh.errors import ModelFailed, TurnsExhausted
 from astromesh.orchestration.patterns.react import react
-from astromesh.orchestration.plan import Answer, Part
+from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 
 CLOCK = ToolSchema("clock", "What time it is.", {"type": "object"})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tests.rig.conversation import Conversation
 
-from astromesh.dialogue import Message, ModelReply, ToolCall, Transcript
+from astromesh.dialogue import Answer, Message, ModelReply, ToolCall, Transcript
 from astromesh.effects import AskModel, Effect, Note, Recall, Remember
 from astromesh.errors import AgentUnusable, ModelFailed
-from astromesh.orchestration.plan import Answer, Part
+from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.orchestration.run import whole_run
 

@@ -5,10 +5,10 @@ Yao et al., "ReAct: Synergizing Reasoning and Acting in Language Models", 2022. 
 
 from __future__ import annotations
 
-from astromesh.dialogue import Transcript
+from astromesh.dialogue import Answer, Transcript
 from astromesh.effects import AskModel, CallTools, Note, Script
 from astromesh.errors import TurnsExhausted
-from astromesh.orchestration.plan import Answer, Part
+from astromesh.orchestration.plan import Part
 
 
 def react(part: Part, opening: Transcript) -> Script[Answer]:
