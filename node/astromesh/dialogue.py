@@ -46,6 +46,7 @@ class Answer:
     text: str
     by: str
     work: Transcript = ()  # what led to it, calls of tools and their results: kept with the turn
+    data: Any = None  # the answer as JSON values, where the agent's document has an `output_schema`: they obey it
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class AskModel(Effect[ModelReply]):
 
     `role`: which of the agent's models is asked. `shape`: a JSON Schema that the reply's text has to fit (a local model is held to it by a
     grammar, a server by its own means, so whoever reads the reply checks it). `aside`: the text is no part of the answer, nobody sees it.
+    `max_tokens`: at most so many, and no more than the document allows.
     """
 
     transcript: Transcript
@@ -66,6 +67,15 @@ class AskModel(Effect[ModelReply]):
     role: str = "default"
     shape: Mapping[str, Any] | None = None
     aside: bool = False
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Say(Effect[str]):
+    """Show this text as the answer, or as the next part of it: nobody has seen it yet. It is guarded and streams like a completion's; the
+    reply is what was shown. Where nobody watches (an act of `Delegate` or `Work`) it is guarded alike and shown to nobody."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +87,23 @@ class CallTools(Effect[tuple[Message, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class Work(Effect[Answer]):
-    """Reason and act on this opening, aside, with the agent's own model and tools: a part of the work, not the answer."""
+    """Reason and act on this opening, aside, with the agent's own model and tools: a part of the work, not the answer.
+
+    What it does is the script `orchestration.run.work`.
+    """
 
     opening: Transcript
     role: str = "default"
     label: str = ""  # of the step or sub-task, for spans
+    max_tokens: int | None = None  # of each of its completions
 
 
 @dataclass(frozen=True, slots=True)
 class Delegate(Effect[Answer]):
-    """Another agent's answer to this task, wherever it lives. It remembers nothing of it, and nobody sees it but who asked."""
+    """Another agent's answer to this task, wherever it lives. It remembers nothing of it, and nobody sees it but who asked.
+
+    What that agent does is the script `orchestration.run.delegated`: it hands off to nobody, so its outcome is an `Answer`.
+    """
 
     agent: str
     task: str
@@ -94,10 +111,19 @@ class Delegate(Effect[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class TakeOver(Effect[Outcome]):
-    """Another agent goes on with this conversation, wherever it lives, and speaks to the user. Its own prompt stands before it."""
+    """Another agent goes on with this conversation, wherever it lives, and speaks to the user. Its own prompt stands before it.
+
+    What that agent does is the script `orchestration.run.taken_over`. Whoever performs this tells `handoff {from, to, node}`, once it knows
+    the node and before the agent's first token; `by` is the one who hands over, `reason` what it said to that. `context`: what the caller
+    gave for templates, which the agent's own know, too. `last`: it may not hand off any further.
+    """
 
     agent: str
     transcript: Transcript
+    by: str = ""
+    reason: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    last: bool = False
 
 
 Act = AskModel | Work | Delegate
