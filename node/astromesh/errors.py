@@ -82,6 +82,48 @@ class UnknownAgent(CallersMistake):
     code = "agent_not_found"
 
 
+class AgentNotDeployed(UnknownAgent):
+    """There is a draft of it, which answers nobody."""
+
+    code = "agent_not_deployed"
+
+
+class AgentConflict(CallersMistake):
+    """An agent cannot be kept under this name, or not by this call."""
+
+    code = "agent_conflict"
+
+
+class UnsafeAgentName(AgentConflict):
+    code = "unsafe_agent_name"
+
+
+class AgentExists(AgentConflict):
+    code = "agent_exists"
+
+
+class AgentInFile(AgentConflict):
+    """A file of the configuration says what this agent is, so no call may."""
+
+    code = "agent_in_file"
+
+
+class InvalidDocument(CallersMistake):
+    """A document with mistakes; nothing of it was kept. `details` has all of them."""
+
+    code = "invalid_document"
+
+    def __init__(self, message: str, *, hint: str = "", details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.details = details
+
+
+class AgentUndeployable(CallersMistake):
+    """The agent is as it was: this node could not run it otherwise."""
+
+    code = "agent_undeployable"
+
+
 class UnknownModel(CallersMistake):
     """Nobody in this mesh ever offered it."""
 
@@ -104,6 +146,24 @@ class UnknownTrace(CallersMistake):
     code = "trace_not_found"
 
 
+class UnknownRun(CallersMistake):
+    """This node knows of no such run, or, where it is to be ended, of none that is under way."""
+
+    code = "run_not_found"
+
+
+class EventsGone(CallersMistake):
+    """What a run told at that point is no longer kept."""
+
+    code = "run_events_gone"
+
+
+class RunUnderWay(CallersMistake):
+    """A conversation over one connection has one question at a time."""
+
+    code = "run_under_way"
+
+
 # The configuration's mistakes.
 
 
@@ -112,6 +172,14 @@ class ConfigurationError(AstromeshError):
 
     code = "bad_configuration"
     definite = True
+
+
+class ReloadRefused(ConfigurationError):
+    """Files have mistakes, so the node goes on as it was. `details` has all of them."""
+
+    def __init__(self, message: str, *, hint: str = "", details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.details = details
 
 
 class AgentUnusable(AstromeshError):
@@ -175,6 +243,19 @@ class AgentUnavailable(AstromeshError):
         self.retry_after_s = retry_after_s
 
 
+class AgentPaused(AstromeshError):
+    """It is here and answers nobody until it is deployed again."""
+
+    code = "agent_paused"
+    definite = True
+
+
+class AgentsUnwritable(AstromeshError):
+    """What agents there are cannot be kept on disk."""
+
+    code = "agents_unwritable"
+
+
 class Overloaded(AstromeshError):
     """A bounded queue is full: refused at once, nothing was begun."""
 
@@ -219,6 +300,18 @@ class TurnsExhausted(AstromeshError):
     """A pattern used up the turns that it was given without an answer."""
 
     code = "turns_exhausted"
+
+
+class UnusableReply(AstromeshError):
+    """A model was asked twice for something of a given shape (a plan, a decision, an answer under a schema) and wrote something else."""
+
+    code = "unusable_reply"
+
+
+class WorkFailed(AstromeshError):
+    """A pattern divided the work, and every part of it failed. The message says how each did."""
+
+    code = "work_failed"
 
 
 # The store of models.

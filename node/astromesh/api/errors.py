@@ -9,14 +9,20 @@ import orjson
 from aiohttp import web
 
 from astromesh.errors import (
+    AgentConflict,
+    AgentPaused,
+    AgentsUnwritable,
     AgentUnavailable,
+    AgentUndeployable,
     AgentUnusable,
     AstromeshError,
     BodyTooLarge,
     ConfigurationError,
     DeadlineExceeded,
     Draining,
+    EventsGone,
     ForeignPage,
+    InvalidDocument,
     InvalidRequest,
     JoinRefused,
     KeysRefused,
@@ -31,7 +37,9 @@ from astromesh.errors import (
     NothingRemembered,
     Overloaded,
     PeerLost,
+    ReloadRefused,
     RunCancelled,
+    RunUnderWay,
     StoreError,
     TooManyValues,
     TurnsExhausted,
@@ -40,7 +48,10 @@ from astromesh.errors import (
     UnknownKey,
     UnknownMember,
     UnknownModel,
+    UnknownRun,
     UnknownTrace,
+    UnusableReply,
+    WorkFailed,
     WrongMediaType,
 )
 
@@ -57,17 +68,25 @@ _STATUS: tuple[tuple[type[AstromeshError], int], ...] = (
     (UnknownMember, 404),
     (UnknownModel, 404),
     (UnknownTrace, 404),
+    (UnknownRun, 404),
+    (EventsGone, 410),
+    (RunUnderWay, 409),
     (NothingRemembered, 404),
     (AgentUnusable, 404),
     (ModelRefused, 400),
+    (AgentUndeployable, 400),
+    (AgentConflict, 409),
     (KeysRefused, 409),
     (ModelBusy, 409),
+    (InvalidDocument, 422),
     (InvalidRequest, 422),
     (ConfigurationError, 422),
     (Overloaded, 429),
     (DeadlineExceeded, 504),
     (ModelUnavailable, 503),
     (AgentUnavailable, 503),
+    (AgentPaused, 503),
+    (AgentsUnwritable, 503),
     (Draining, 503),
     (RunCancelled, 503),
     (MeshOff, 503),
@@ -78,6 +97,8 @@ _STATUS: tuple[tuple[type[AstromeshError], int], ...] = (
     (ModelFailed, 502),
     (PeerLost, 502),
     (TurnsExhausted, 502),
+    (UnusableReply, 502),
+    (WorkFailed, 502),
 )
 
 # On OpenAI's door an agent is a model, too; what nobody ever offered has one name there.
@@ -89,9 +110,11 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    410: "Gone",
     413: "Content too large",
     415: "Unsupported media type",
     422: "Unprocessable content",
+    426: "Upgrade required",
     429: "Too many requests",
     500: "Internal error",
     502: "Bad gateway",
@@ -110,6 +133,8 @@ def problem(error: AstromeshError) -> web.Response:
     detail: Any = error.message
     if isinstance(error, DeadlineExceeded) and error.details is not None:
         detail = dict(error.details)
+    elif isinstance(error, InvalidDocument | ReloadRefused) and error.details is not None:
+        detail = {"error": error.code, "message": error.message, **error.details}
     elif code in (502, 503):
         detail = {"error": error.code, "message": error.message, "hint": error.hint}
     body: dict[str, Any] = {
