@@ -45,7 +45,7 @@ async def nodes(request: web.Request) -> web.Response:
                 "devices": offer.devices.as_json() if offer.devices is not None else [],
                 "gpus_known": offer.devices is not None and offer.devices.gpus is not None,
                 "models": [{"name": model.name, "state": model.state} for model in offer.models],
-                "agents": [agent.name for agent in offer.agents],
+                "agents": [agent.key for agent in offer.agents if agent.status == "deployed"],
                 "load": _load(house.load() if mine else _told(member)),
                 "link": {"state": "self", "rtt_ms": None} if mine else dict(house.mesh.link(member.name)),
             }
@@ -95,7 +95,7 @@ def _member(house: House, mesh: MeshControl, member: MemberView, *, leader_id: s
         "url": f"http://{member.api}" if member.api else None,
         "gossip": str(member.gossip),
         "services": services(house) if mine else {},
-        "agents": [agent.name for agent in offer.agents] if offer else [],
+        "agents": [agent.key for agent in offer.agents if agent.status == "deployed"] if offer else [],
         "models": [model.name for model in offer.models] if offer else [],
         "load": _load(house.load() if mine else _told(member)),
         "leader": member.node_id == leader_id,

@@ -30,7 +30,8 @@ def known_models(house: House) -> dict[str, dict[str, Any]]:
             entry["nodes"].append({"name": house.roster.label(member.name), "state": offered.state, **told})
     hosts: dict[str, list[str]] = {name: [house.node] for name in house.runtime.agents}
     for name, agents in house.roster.agents().items():
-        hosts.setdefault(name, []).extend(house.roster.label(member.name) for member, _ in agents)
+        if answering := [house.roster.label(member.name) for member, offered in agents if offered.status == "deployed"]:
+            hosts.setdefault(name, []).extend(answering)
     for name, nodes in hosts.items():
         found[f"agent:{name}"] = _model(f"agent:{name}", created=0, identity="") | {
             "nodes": [{"name": node, "state": "loaded"} for node in nodes]

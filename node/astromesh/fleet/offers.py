@@ -14,11 +14,13 @@ import msgpack
 
 from astromesh.fleet import devices
 from astromesh.fleet.devices import Devices
+from astromesh.specs.resource import qualified
 
 ModelState = Literal["loaded", "loading", "on_disk", "remote"]
 # What a model may be asked for.
 Capability = Literal["complete", "embed", "classify", "rerank"]
 COMPLETES: tuple[Capability, ...] = ("complete",)
+AgentStatus = Literal["draft", "deployed", "paused"]
 # degraded: it answers, but not well; unknown: nobody has asked it yet, or ever will.
 Health = Literal["healthy", "degraded", "down", "unknown"]
 
@@ -50,9 +52,17 @@ class OfferedModel:
 
 @dataclass(frozen=True, slots=True)
 class OfferedAgent:
+    """Only a deployed one answers. `digest` is of its document: nodes that differ in it mean different agents by one name."""
+
     name: str
     namespace: str = "default"
     version: str = ""
+    status: AgentStatus = "deployed"
+    digest: bytes = b""
+
+    @property
+    def key(self) -> str:
+        return qualified(self.name, self.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ def slots(offer: Offer) -> dict[str, bytes]:
     """The entries to write, every slot included: an empty one withdraws what it held. Raises `OfferTooLarge`."""
     models = [_row(model) for model in offer.models]
     warm = [[model.name, model.warmth] for model in offer.models if model.warmth][:WARMTH_SLOTS]
-    agents = [[agent.name, agent.namespace, agent.version] for agent in offer.agents]
+    agents = [_agent_row(agent) for agent in offer.agents]
     providers = [
         [one.name, one.type, list(models), one.health, one.shared, one.breaker]
         for one in offer.providers
@@ -187,10 +197,21 @@ def _warmth(entries: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
                 yield name, warmth
 
 
+def _agent_row(agent: OfferedAgent) -> list[Any]:
+    """What is usual is not said: a node may have hundreds."""
+    row = [agent.name, agent.namespace, agent.version, agent.status if agent.status != "deployed" else "", agent.digest]
+    while len(row) > 3 and not row[-1]:
+        row.pop()
+    return row
+
+
 def _agent(row: Sequence[Any]) -> OfferedAgent | None:
     match row:
-        case [str(name), str(namespace), str(version), *_] if name:
-            return OfferedAgent(name, namespace, version)
+        case [str(name), str(namespace), str(version), *more] if name:
+            status, digest = [*more, *("", b"")[len(more) :]][:2]
+            if status and status not in get_args(AgentStatus):
+                return None  # whatever that is, it may not answer
+            return OfferedAgent(name, namespace, version, status or "deployed", digest if isinstance(digest, bytes) else b"")
     return None
 
 

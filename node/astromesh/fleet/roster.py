@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from astromesh.fleet.offers import Offer, OfferedAgent, OfferedModel, read
+from astromesh.fleet.versions import order
 from maia.view import MemberView, MeshView
 
 
@@ -17,7 +18,7 @@ class Index:
     view: MeshView
     offers: Mapping[str, Offer]  # by wire name, this node and the departed included
     models: Mapping[str, tuple[MemberView, ...]]  # living peers that can answer for the model now
-    agents: Mapping[str, tuple[MemberView, ...]]
+    agents: Mapping[str, tuple[MemberView, ...]]  # of its living hosts those with the highest version
     models_waking: Mapping[str, tuple[MemberView, ...]]  # living peers that would load it first
     models_missed: Mapping[str, tuple[MemberView, ...]]  # who offered it and is gone, or cannot answer now
     agents_missed: Mapping[str, tuple[MemberView, ...]]
@@ -62,9 +63,16 @@ class Roster:
         return next((one for one in offer.models if one.name == model), None) if offer else None
 
     def hosting(self, agent: str) -> tuple[MemberView, ...]:
-        """Living peers that offer this agent."""
+        """Living peers where this agent answers. Agents go by their `key`, here and below.
+
+        Where peers have it in several versions, those with the highest: else it would depend on chance who answers.
+        """
         index = self.index()
         return index.agents.get(agent, ()) if index else ()
+
+    def holding(self, agent: str) -> tuple[tuple[MemberView, OfferedAgent], ...]:
+        """Living peers that have this agent, in whatever state and version."""
+        return tuple(self.agents().get(agent, ()))
 
     def missed_for_model(self, model: str) -> tuple[MemberView, ...]:
         """Peers that offered this model and are gone, or cannot answer for it now."""
@@ -95,13 +103,13 @@ class Roster:
         return found
 
     def agents(self) -> dict[str, list[tuple[MemberView, OfferedAgent]]]:
-        """All agents of living peers, by name."""
+        """All agents of living peers, by key, in whatever state and version."""
         found: dict[str, list[tuple[MemberView, OfferedAgent]]] = {}
         index = self.index()
         for member in index.view.peers if index else ():
             if member.usable:
                 for agent in index.offers[member.name].agents if index else ():
-                    found.setdefault(agent.name, []).append((member, agent))
+                    found.setdefault(agent.key, []).append((member, agent))
         return found
 
     def _build(self, view: MeshView) -> Index:
@@ -111,7 +119,7 @@ class Roster:
             known[name] = seen if seen is not None and seen[0] is member.offers else (member.offers, read(member.offers))
         self._known = known
         models: dict[str, list[MemberView]] = {}
-        agents: dict[str, list[MemberView]] = {}
+        answering: dict[str, list[tuple[MemberView, str]]] = {}
         models_waking: dict[str, list[MemberView]] = {}
         models_missed: dict[str, list[MemberView]] = {}
         agents_missed: dict[str, list[MemberView]] = {}
@@ -121,14 +129,24 @@ class Roster:
                 kind = models if offer.answers(model) else models_waking if offer.wakes(model) else models_missed
                 (kind if member.usable else models_missed).setdefault(model.name, []).append(member)
             for agent in offer.agents:
-                (agents if member.usable else agents_missed).setdefault(agent.name, []).append(member)
+                if agent.status != "deployed":
+                    continue
+                if member.usable:
+                    answering.setdefault(agent.key, []).append((member, agent.version))
+                else:
+                    agents_missed.setdefault(agent.key, []).append(member)
         return Index(
             view,
             {name: offer for name, (_, offer) in known.items()},
             {name: tuple(members) for name, members in models.items()},
-            {name: tuple(members) for name, members in agents.items()},
+            {name: _highest(hosts) for name, hosts in answering.items()},
             {name: tuple(members) for name, members in models_waking.items()},
             {name: tuple(members) for name, members in models_missed.items()},
             {name: tuple(members) for name, members in agents_missed.items()},
             Counter(member.title for member in view.members.values()),
         )
+
+
+def _highest(hosts: list[tuple[MemberView, str]]) -> tuple[MemberView, ...]:
+    highest = max(order(version) for _, version in hosts)
+    return tuple(member for member, version in hosts if order(version) == highest)

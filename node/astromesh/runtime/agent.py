@@ -35,3 +35,14 @@ class Agent:
     warnings: tuple[str, ...] = field(default=())
     rails: Rails = field(default=Rails())
     requires: Requirements = field(default=Requirements())  # of the node that runs its model
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document that answers nobody until it is deployed."""
+
+    name: str
+    namespace: str
+    version: str
+    document: Mapping[str, Any]  # as it was written, secrets masked
+    warnings: tuple[str, ...]

@@ -10,10 +10,19 @@ from astromesh.specs.findings import Caution, Mistake
 from astromesh.specs.section import MASK, Metadata, Section
 
 API_VERSION = "astromesh/v1"
+DEFAULT_NAMESPACE = "default"
 S = TypeVar("S", bound=Section)
 
 # Keys whose text is a secret even where their section is free-form and so does not say it.
 _SECRET_ENDINGS = ("api_key", "apikey", "password", "secret", "authorization", "access_token", "verify_token", "private_key")
+
+
+def qualified(name: str, namespace: str) -> str:
+    """The one text by which a resource is known on all nodes: its name, behind its namespace where that is not the usual one.
+
+    Neither holds a slash, so no two resources share it.
+    """
+    return name if namespace == DEFAULT_NAMESPACE else f"{namespace}/{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,10 @@ class Resource(Generic[S]):
     @property
     def namespace(self) -> str:
         return self.metadata.namespace
+
+    @property
+    def key(self) -> str:
+        return qualified(self.name, self.namespace)
 
     def place(self, path: str) -> str:
         """`file:line` of a key, or of the document where the key is not written."""
