@@ -200,12 +200,18 @@ class MissingExtra(AstromeshError):
 
 
 class ModelFailed(AstromeshError):
-    """A model's server did not do it. `code` is one of the eight that the contract names."""
+    """A model's server did not do it. `code` is one of the eight that the contract names.
 
-    def __init__(self, message: str, *, code: ModelFailureCode, hint: str = "", definite: bool = False) -> None:
+    `retry_after_s`: it may do it so much later; None: nothing is known of that.
+    """
+
+    def __init__(
+        self, message: str, *, code: ModelFailureCode, hint: str = "", definite: bool = False, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.definite = definite
+        self.retry_after_s = retry_after_s
 
 
 class ModelRefused(CallersMistake):

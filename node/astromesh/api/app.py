@@ -22,6 +22,7 @@ from astromesh.api import (
     models,
     openai,
     providers,
+    runs,
     system,
 )
 from astromesh.api.bodies import BODY_BYTES_MAX
@@ -56,11 +57,26 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/agents/{name}/run",
-        agents.run,
+        runs.run,
         "Ask an agent. JSON, or an event stream with stream: true or Accept: text/event-stream.",
-        body=agents.RunBody,
-        answer=agents.RunResult,
+        body=runs.RunBody,
+        answer=runs.RunResult,
         codes=(200, 400, 403, 404, 413, 415, 422, 429, 502, 503, 504),
+    ),
+    Route(
+        "GET",
+        "/v1/runs/{id}/events",
+        runs.events,
+        "What a run tells, as an event stream, from behind the event that Last-Event-ID names; 204 where nothing more will come.",
+        codes=(200, 204, 404, 410, 422, 429),
+    ),
+    Route(
+        "DELETE",
+        "/v1/runs/{id}",
+        runs.cancel,
+        "Cancel a run that was begun through this node, on whichever node it runs.",
+        answer=runs.CancelBegun,
+        codes=(202, 404),
     ),
     Route("GET", "/v1/models", openai.models, "The models of the mesh, in OpenAI's shape; agents among them as agent:NAME."),
     Route("GET", "/v1/models/{name}", models.model, "One model; with what this node has of it, as here.", codes=(200, 404)),

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 HEARTBEAT_S = 15.0  # proxies commonly cut a connection that is silent for 30 s or 60 s
+RETRY_MS = 1000  # how soon a browser asks again for a stream that it lost: well within the grace of an abandoned run
 
 
 class EventStream:
@@ -24,6 +25,7 @@ class EventStream:
 
     async def __aenter__(self) -> EventStream:
         await self._response.prepare(self._request)
+        self._rearm()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -44,6 +46,10 @@ class EventStream:
     async def comment(self, text: str) -> None:
         """For people who look at the stream itself; no client takes it for an event."""
         await self._write(b": %s\n\n" % text.encode())
+
+    async def retry(self) -> None:
+        """How soon to ask again after a lost connection."""
+        await self._write(b"retry: %d\n\n" % RETRY_MS)
 
     async def end(self) -> web.StreamResponse:
         await self._response.write_eof()

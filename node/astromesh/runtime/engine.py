@@ -13,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 from astromesh.errors import (
+    AgentNotDeployed,
+    AgentPaused,
     AgentUnavailable,
     AgentUnusable,
     AstromeshError,
@@ -26,13 +28,14 @@ from astromesh.fleet.roster import Roster
 from astromesh.memory.port import Conversation
 from astromesh.orchestration.run import whole_run
 from astromesh.routing.rank import Candidate, Shuffler, rank
-from astromesh.runtime.agent import Agent
+from astromesh.runtime.agent import Agent, Draft
 from astromesh.runtime.bodies import from_run_request, to_run_request
 from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
 from astromesh.runtime.folding import Folding
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
+from astromesh.runtime.recent_runs import RecentRuns
 from astromesh.runtime.session_costs import SessionCosts
 from astromesh.runtime.stage import Stage
 from astromesh.telemetry.metrics import Metrics
@@ -49,10 +52,15 @@ FORWARDED_TIMEOUT_S = 86_400.0  # the longest that a document may allow a run; i
 class Run:
     """A run under way. Read `events` to its end, or `close` it: what nobody waits for is cancelled, on every node."""
 
-    def __init__(self, run_id: str, events: AsyncIterator[RunEvent], task: asyncio.Task[None]) -> None:
+    def __init__(self, run_id: str, told: RunEvents, task: asyncio.Task[None]) -> None:
         self.id = run_id
-        self.events = events
+        self.told = told
+        self.events: AsyncIterator[RunEvent] = aiter(told)
         self._task = task
+
+    def cancel(self) -> None:
+        """Begins to end it; whoever reads its events is told."""
+        self._task.cancel()
 
     async def close(self) -> None:
         if not self._task.done():
@@ -80,13 +88,17 @@ class AgentRuntime:
         self.traces = traces
         self._counts = TokenCounts(models.local)
         self.folding = Folding(models=models, counts=self._counts)
+        # By the key of their resources. A run holds the agent that it began with, whatever becomes of these.
         self.agents: dict[str, Agent] = {}
+        self.paused: dict[str, Agent] = {}
+        self.drafts: dict[str, Draft] = {}  # also of agents that answer as they were before
         self.broken: dict[str, str] = {}  # agents whose document has mistakes, and the first of these
         self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
         self._in_flight: Counter[str] = Counter()  # runs that a peer conducts for us, by its wire name
         self._runs: set[asyncio.Task[None]] = set()
         self._sessions: dict[Conversation, _Turns] = {}
         self._costs = SessionCosts()
+        self.recent = RecentRuns()
         self._draining = False
 
     @property
@@ -98,6 +110,8 @@ class AgentRuntime:
         agent = self.agents.get(request.agent)
         if agent is not None:
             return self._launch(agent, request, run_id=request_id, timeout_s=agent.timeout_s)
+        if request.agent in self.paused:
+            raise _paused(request.agent, self._node)
         hosts = self._hosts(request.agent)
         if not hosts:
             raise self._nobody(request.agent)
@@ -163,8 +177,11 @@ class AgentRuntime:
 
         task = asyncio.create_task(conducted(), name=f"run {run_id}")
         self._runs.add(task)
+        run = Run(run_id, events, task)
+        self.recent.add(run)
         task.add_done_callback(self._runs.discard)
-        return Run(run_id, aiter(events), task)
+        task.add_done_callback(lambda _: self.recent.ended(run))
+        return run
 
     async def _conduct(self, agent: Agent, request: RunRequest, events: RunEvents, *, run_id: str, timeout_s: float) -> None:
         session_id = request.session_id or uuid4().hex
@@ -279,6 +296,11 @@ class AgentRuntime:
     def _nobody(self, name: str) -> AstromeshError:
         if name in self.broken:
             return AgentUnusable(f"agent {name} cannot run: {self.broken[name]}", hint="astromesh-node config validate shows every mistake")
+        if name in self.drafts:
+            return _draft(name, self._node)
+        if resting := self._roster.holding(name):
+            member, offered = min(resting, key=lambda each: (each[1].status != "paused", each[0].name))
+            return (_paused if offered.status == "paused" else _draft)(name, self._roster.label(member.name))
         if missed := self._roster.missed_for_agent(name):
             there = " and ".join(f"{self._roster.label(member.name)}, which is {member.status}" for member in missed)
             return AgentUnavailable(f"agent {name} was hosted by {there}", hint="start that node again", retry_after_s=RETRY_AFTER_S)
@@ -297,6 +319,14 @@ class AgentRuntime:
         if turns is None:
             turns = self._sessions[conversation] = _Turns(lambda: self._sessions.pop(conversation, None))
         return turns
+
+
+def _paused(name: str, node: str) -> AgentPaused:
+    return AgentPaused(f"agent {name} is paused on {node}", hint=f"astromesh-node agents deploy {name} lets it answer again")
+
+
+def _draft(name: str, node: str) -> AgentNotDeployed:
+    return AgentNotDeployed(f"agent {name} is only a draft on {node}", hint=f"astromesh-node agents deploy {name} lets it answer")
 
 
 class _Turns:
