@@ -91,12 +91,12 @@ class Broken:
 def _masked(value: Any) -> Any:
     match value:
         case dict():
-            return {key: MASK if _names_a_secret(key) and isinstance(inner, str) else _masked(inner) for key, inner in value.items()}
+            return {key: MASK if names_a_secret(key) and isinstance(inner, str) else _masked(inner) for key, inner in value.items()}
         case list() | tuple():
             return [_masked(inner) for inner in value]
         case _:
             return value
 
 
-def _names_a_secret(key: Any) -> bool:
+def names_a_secret(key: Any) -> bool:
     return isinstance(key, str) and key.lower().replace("-", "_").endswith(_SECRET_ENDINGS)

@@ -52,8 +52,13 @@ def _seconds(value: Any) -> Any:
     return float(found["number"]) * _UNIT_S[found["unit"] or "s"]
 
 
+def is_name(value: object) -> bool:
+    """Whether it can name a resource: a label as DNS has it, so safe in paths, addresses and logs."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
 def _name(value: str) -> str:
-    if _NAME.fullmatch(value) is None:
+    if not is_name(value):
         remedy = "Use at most 63 of a-z, 0-9 and '-', with a letter or a digit first and last."
         raise PydanticCustomError("name", "{expected}", {"expected": "this cannot be a name", "remedy": remedy})
     return value
