@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import msgpack
@@ -17,15 +18,21 @@ from astromesh.inference.prefixes import Part, State
 
 FORMAT: Final = "astromesh-session-1"
 PIECE_BYTES: Final = 1 << 20  # in one frame, and on a link; a worker answers others between two of them
-STATE_BYTES_MAX: Final = 2 << 30  # 16,000 tokens of an 8B model
+STATE_BYTES_MAX: Final = 512 << 20  # what a cache keeps where nobody says: 4,000 tokens of an 8B model
 TOKENS_MAX: Final = 1 << 20
 _HEADER_BYTES_MAX: Final = 8 << 20
 _LENGTH_BYTES: Final = 4
 _DIGEST_BYTES: Final = 32
+_CELL_BYTES_MAX: Final = STATE_BYTES_MAX - _HEADER_BYTES_MAX - _LENGTH_BYTES - _DIGEST_BYTES
 
 
 def encode(identity: str, tokens: Sequence[int], parts: Sequence[Part]) -> Iterator[bytes]:
-    """In pieces of at most `PIECE_BYTES`. Whole states travel, so that nothing has to be cut: what a path does not need is little."""
+    """In pieces of at most `PIECE_BYTES`, `STATE_BYTES_MAX` together: what would be more stays behind, from the end of the path.
+
+    Whole states travel, so that nothing has to be cut: what a path does not need is little.
+    """
+    sizes = accumulate(len(part.state.data) for part in parts)
+    parts = [part for part, size in zip(parts, sizes, strict=True) if size <= _CELL_BYTES_MAX]
     header = {
         "format": FORMAT,
         "identity": identity,
@@ -47,7 +54,8 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 def decode(data: bytes, *, identity: str) -> tuple[list[int], list[tuple[State, int]]]:
     """The tokens, and for each part its state and where it ends. Raises `InvalidRequest` for what is not the whole state of this model."""
-    whole, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    view = memoryview(data)  # of half a gigabyte nothing is copied but what is kept
+    whole, digest = view[:-_DIGEST_BYTES], view[-_DIGEST_BYTES:]
     if hashlib.sha256(whole).digest() != digest:
         raise _broken("its bytes were changed or cut")
     header, body = _header(whole)
@@ -62,14 +70,14 @@ def decode(data: bytes, *, identity: str) -> tuple[list[int], list[tuple[State, 
     for start, begin, end, size in header["parts"]:
         if not (0 <= start <= begin == came < end <= len(header["tokens"]) and 0 < size <= len(body) - at):
             raise _broken("its parts do not fit together")
-        parts.append((State(start, end, body[at : at + size]), end))
+        parts.append((State(start, end, bytes(body[at : at + size])), end))
         came, at = end, at + size
     if came != len(header["tokens"]) or at != len(body):
         raise _broken("its parts do not fit together")
     return header["tokens"], parts
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
+def _header(data: memoryview) -> tuple[dict[str, Any], memoryview]:
     length = int.from_bytes(data[:_LENGTH_BYTES], "big")
     if not 0 < length <= min(_HEADER_BYTES_MAX, len(data) - _LENGTH_BYTES):
         raise _broken("it has no header")

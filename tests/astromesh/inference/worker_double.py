@@ -4,6 +4,9 @@
     crash        one word, then SIGKILL                        noise        bytes into the pipe that are no frame
     refuse       refused, as for a prompt that is too long     misnumber    one word for a stream that nobody asked for
 
+An export of `state N x` is N pieces of x, and another order is answered as above; an import is known by as many tokens as it has bytes,
+unless it begins with `refuse`. A text has as many tokens as words. `held` says how many states are under way.
+
 The name of the model's file says how loading goes: `never` says nothing more, `dies` leaves last words and exits, `unusable` says so.
 """
 
@@ -12,10 +15,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from astromesh.errors import InvalidRequest
 from astromesh.inference.frames import FrameDecoder, pack
+from astromesh.inference.handovers import Handovers
+from astromesh.inference.session_state import PIECE_BYTES
 
 
 def send(kind: str, **values: Any) -> None:
@@ -68,17 +75,53 @@ def load(path: Path, context: int) -> None:
     send("loaded", context=context, takes_tools=False, kernel="")
 
 
+class States:
+    """What the schedule is to the real worker."""
+
+    def export(self, frame: Mapping[str, Any], *, identity: str) -> Iterator[bytes]:
+        verb, _, rest = frame["transcript"][-1]["content"].partition(" ")
+        if verb != "state":
+            raise InvalidRequest("the prompt has 9 tokens and the context of this model has 8", param="messages")
+        count, _, letter = rest.partition(" ")
+        return (letter.encode() * PIECE_BYTES for _ in range(int(count)))
+
+    def take_in(self, data: bytes, *, identity: str) -> int:
+        if data.startswith(b"refuse"):
+            raise InvalidRequest("this is no whole session state", param="session")
+        if len(set(data)) > 1:
+            raise InvalidRequest("this is a mixture", param="session")
+        return len(data)
+
+
 def main() -> None:
     decoder = FrameDecoder()
+    handovers = Handovers(States(), identity="0" * 64, send=send)
     while data := os.read(0, 65536):
         for frame in decoder.feed(data):
-            match frame["kind"]:
-                case "load":
-                    load(Path(frame["path"]), frame["context"])
-                case "complete":
-                    complete(frame["number"], frame["transcript"][-1]["content"])
-                case "cancel":
-                    send("cancelled", number=frame["number"])
+            try:
+                hear(frame, handovers)
+            except InvalidRequest as error:
+                send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
+        while not handovers.idle:
+            handovers.step()
+
+
+def hear(frame: dict[str, Any], handovers: Handovers) -> None:
+    match frame["kind"]:
+        case "load":
+            load(Path(frame["path"]), frame["context"])
+        case "complete" if frame["transcript"][-1]["content"] == "held":
+            complete(frame["number"], f"say {len(handovers._coming) + len(handovers._leaving)}")
+        case "complete":
+            complete(frame["number"], frame["transcript"][-1]["content"])
+        case "cancel" if frame["number"] >= 0:
+            send("cancelled", number=frame["number"])
+        case "cancel":
+            handovers.cancel(frame["number"])
+        case "count":
+            send("counted", number=frame["number"], tokens=[len(text.split()) for text in frame["texts"]])
+        case "export" | "more" | "import":
+            handovers.hear(frame)
 
 
 if __name__ == "__main__":

@@ -46,10 +46,19 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, frame: bytes) -> None:
-        """A packed frame. Never waits: a worker always reads its stdin, and what is sent is bounded by the requests that it may have."""
+        """A packed frame. Never waits: a worker always reads its stdin, and what is sent is bounded by the requests that it may have.
+
+        Who sends much, as the state of a conversation, waits in `drain` between its pieces.
+        """
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
             self._process.stdin.write(frame)
+
+    async def drain(self) -> None:
+        """Waits while there is much that it has not read yet. Of one that has ended nothing is said here: whoever listens to it knows."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            await self._process.stdin.drain()
 
     async def frames(self) -> AsyncIterator[dict[str, Any]]:
         """Until its stdout ends, or carries something that is no frame: then it is killed."""

@@ -383,7 +383,7 @@ class WorkerEngine:
             raise ModelUnavailable(
                 f"model {self.name} is {self._state} on this node{why}", hint="astromesh-node models list shows its state"
             )
-        packed = self._packed(frame, param)
+        packed = self._packed(frame, number=self._numbers, param=param)
         if len(self._waiting) >= self._limits.waiting:
             raise Overloaded(
                 f"{len(self._waiting)} requests are already waiting for model {self.name} on this node",
@@ -395,10 +395,10 @@ class WorkerEngine:
         self._send_waiting()
         return entry
 
-    def _packed(self, frame: Callable[[int], Mapping[str, Any]], param: str) -> bytes:
+    def _packed(self, frame: Callable[[int], Mapping[str, Any]], *, number: int, param: str) -> bytes:
         """Packed before it is queued: what cannot be packed is this caller's mistake, and must not reach the supervision."""
         try:
-            return pack(frame(self._numbers))
+            return pack(frame(number))
         except UnicodeEncodeError:
             raise InvalidRequest("a text holds half of a surrogate pair, which is no character", param=param) from None
         except (FrameError, OverflowError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """The worker process of one model: `python -m astromesh.inference.backends.llama_cpp.worker`, started by its engine.
 
-In:   load (first, once) · complete · encode · cancel · count · export · import (in pieces)
+In:   load (first, once) · complete · encode · cancel · count · export · more · import (in pieces)
 Out:  progress* · loaded | unusable · then step (one for each `llama_decode`) · encoded (one for each text) ·
       refused · failed · cancelled · warmth · counted · state (in pieces) · imported
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 from astromesh.errors import InvalidRequest
 from astromesh.inference import placement
 from astromesh.inference.backends.child import begin
 from astromesh.inference.chat import CHATML, ChatTemplate, TemplateUnusable
+from astromesh.inference.handovers import Handovers
 from astromesh.inference.kernel import kernel_identity
 from astromesh.inference.prefixes import PrefixTree
 from astromesh.inference.schedule import Schedule
@@ -63,45 +65,37 @@ def main() -> None:
     )
     texts = Texts(model, tokens=context, threads=load["threads"], send=send)
     send("loaded", context=context, takes_tools=template.dialect.native, kernel=kernel)
-    warmth, looked_s, incoming = b"", 0.0, b""
+    handovers = Handovers(schedule, identity=load["identity"], send=send)
+    warmth, looked_s = b"", 0.0
+
+    def hear(frame: dict[str, Any]) -> None:
+        """Raises `InvalidRequest`."""
+        number = frame["number"]
+        match frame["kind"]:
+            case "complete":
+                schedule.submit(frame, seed=secrets.randbits(32))
+            case "encode":
+                texts.submit(frame)
+            case "export" | "more" | "import":
+                handovers.hear(frame)
+            case "count":
+                send("counted", number=number, tokens=[len(model.tokenize(text)) for text in frame["texts"]])
+            case "cancel":
+                handovers.cancel(number)
+                if schedule.cancel(number) or texts.cancel(number):
+                    send("cancelled", number=number)
+            case other:
+                raise AssertionError(f"the node sent a frame of kind {other!r}")
 
     while True:
-        # Everything that has arrived, then one text and one step; with nothing to do, sleep until something arrives.
-        while (schedule.idle and texts.idle) or not arrived.empty():
+        # Everything that has arrived, then one text, one piece and one step; with nothing to do, sleep until something arrives.
+        while (schedule.idle and texts.idle and handovers.idle) or not arrived.empty():
             frame = arrived.get()
-            match frame["kind"]:
-                case "complete":
-                    try:
-                        schedule.submit(frame, seed=secrets.randbits(32))
-                    except InvalidRequest as error:
-                        send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
-                case "encode":
-                    try:
-                        texts.submit(frame)
-                    except InvalidRequest as error:
-                        send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
-                case "cancel":
-                    if schedule.cancel(frame["number"]) or texts.cancel(frame["number"]):
-                        send("cancelled", number=frame["number"])
-                case "export":
-                    try:
-                        for piece in schedule.export(frame, identity=load["identity"]):
-                            send("state", number=frame["number"], data=piece, last=False)
-                        send("state", number=frame["number"], data=b"", last=True)
-                    except InvalidRequest as error:
-                        send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
-                case "import":
-                    incoming += frame["data"]
-                    if frame["last"]:
-                        data, incoming = incoming, b""
-                        try:
-                            send("imported", number=frame["number"], tokens=schedule.take_in(data, identity=load["identity"]))
-                        except InvalidRequest as error:
-                            send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
-                case "count":
-                    send("counted", number=frame["number"], tokens=[len(model.tokenize(text)) for text in frame["texts"]])
-                case other:
-                    raise AssertionError(f"the node sent a frame of kind {other!r}")
+            try:
+                hear(frame)
+            except InvalidRequest as error:
+                send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
+        handovers.step()
         if not texts.idle:
             texts.step()
         if schedule.idle:
