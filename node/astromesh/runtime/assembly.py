@@ -34,6 +34,15 @@ class Providers:
         self.configured = configured
         self._open: dict[tuple[str, str | None, str | None, float | None], ModelProvider] = {}
 
+    def renewed(self, configured: Mapping[str, Provider]) -> Providers:
+        """Of another configuration, with the same clients: runs that began go on with theirs, and a server that stayed keeps its own.
+
+        What nobody calls any more holds no connection for longer than the keep-alive; all are closed at the end.
+        """
+        renewed = Providers(configured)
+        renewed._open = self._open
+        return renewed
+
     def client(self, server: Server, *, timeout_s: float | None = None) -> ModelProvider:
         key = server.api_key.get_secret_value() if server.api_key is not None else None
         identity = (server.url, key, server.api_key_env, timeout_s)
@@ -76,6 +85,12 @@ class Assembly:
         self._defaults = defaults
         self._conversations = conversations
         self._memories: dict[str, ConversationMemory] = {}
+
+    def renewed(self, *, providers: Providers, defaults: Orchestration) -> Assembly:
+        """Of another configuration, with the same memories: conversations go on."""
+        renewed = Assembly(providers=providers, defaults=defaults, conversations=self._conversations)
+        renewed._memories = self._memories
+        return renewed
 
     async def open_memories(self) -> tuple[str, ...]:
         """What somebody should know of them. One that cannot be opened is tried again whenever an agent needs it."""
