@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from astromesh.dialogue import Sampling
 from astromesh.guardrails.rails import Rails
@@ -13,6 +13,7 @@ from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.providers.port import ModelProvider
 from astromesh.routing.eligible import Requirements
+from astromesh.specs.resource import qualified
 from astromesh.tools.toolbox import Toolbox
 
 
@@ -46,3 +47,29 @@ class Draft:
     version: str
     document: Mapping[str, Any]  # as it was written, secrets masked
     warnings: tuple[str, ...]
+
+
+ChangeVerb = Literal["update", "remove", "deploy", "pause"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChange:
+    """What is to become of an agent. `trial`: only say whether it could be."""
+
+    verb: ChangeVerb
+    name: str
+    namespace: str
+    document: Mapping[str, Any] | None = None  # of an update
+    trial: bool = False
+
+    @property
+    def key(self) -> str:
+        return qualified(self.name, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of it on one node."""
+
+    status: str
+    warnings: tuple[str, ...] = ()

@@ -33,6 +33,7 @@ from astromesh.dialogue import (
     Vectors,
 )
 from astromesh.errors import AstromeshError, MalformedBody, ModelFailureCode
+from astromesh.runtime.agent import AgentChange, Changed, ChangeVerb
 from astromesh.runtime.events import RunEvent, RunRequest
 
 Body = Mapping[str, Any]
@@ -108,6 +109,37 @@ def from_run_event(event: RunEvent) -> dict[str, Any]:
 def to_run_event(body: Body) -> RunEvent:
     with _Reading("an event of a run"):
         return RunEvent(_number(body["position"]), _text(body["kind"]), _object(body["data"]))
+
+
+def from_agent_change(change: AgentChange) -> dict[str, Any]:
+    document = None if change.document is None else dict(change.document)
+    return {"verb": change.verb, "name": change.name, "namespace": change.namespace, "document": document, "trial": change.trial}
+
+
+def to_agent_change(body: Body) -> AgentChange:
+    with _Reading("a change of an agent"):
+        document = body.get("document")
+        return AgentChange(
+            verb=cast("ChangeVerb", _one_of(get_args(ChangeVerb), body["verb"])),
+            name=_text(body["name"]),
+            namespace=_text(body["namespace"]),
+            document=None if document is None else _object(document),
+            trial=bool(body.get("trial", False)),
+        )
+
+
+def from_changed(changed: Changed) -> dict[str, Any]:
+    return {"status": changed.status, "warnings": list(changed.warnings)}
+
+
+def to_changed(body: Body) -> Changed:
+    with _Reading("what became of an agent"):
+        return Changed(_text(body["status"]), tuple(map(_text, body.get("warnings", ()))))
+
+
+def to_document(body: Body) -> dict[str, Any]:
+    with _Reading("a document"):
+        return _object(body["document"])
 
 
 def from_event(event: ModelEvent) -> dict[str, Any]:

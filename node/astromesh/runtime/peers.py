@@ -100,6 +100,15 @@ class PeerCalls:
             async for body in bodies:
                 yield self._read(to_run_event, body, member)
 
+    async def ask_once(
+        self, member: MemberView, kind: str, body: Mapping[str, Any], to_value: Callable[[Mapping[str, Any]], V], *, timeout_s: float
+    ) -> V:
+        """A call about an agent that has one answer."""
+        async with aclosing(self._call(member, kind, body, timeout_s=timeout_s, unreachable=AgentUnavailable)) as told:
+            async for reply in told:
+                return self._read(to_value, reply, member)
+        raise PeerLost(f"{self._roster.label(member.name)} gave no answer", hint="do both nodes run the same version?")
+
     def _read(self, to_value: Callable[[B], V], body: B, member: MemberView) -> V:
         """What the peer said. That it cannot be read is the peer's fault, not that of whoever asks this node."""
         try:
