@@ -24,6 +24,7 @@ from astromesh.api import (
     providers,
     runs,
     system,
+    talk,
 )
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
@@ -62,6 +63,15 @@ ROUTES: tuple[Route, ...] = (
         body=runs.RunBody,
         answer=runs.RunResult,
         codes=(200, 400, 403, 404, 413, 415, 422, 429, 502, 503, 504),
+    ),
+    Route(
+        "GET",
+        "/v1/ws/agent/{name}",
+        talk.talk,
+        'A WebSocket: send {"query": …} or {"cancel": true}, read the events of the run as {"type": …}. One run at a time; the connection '
+        "is a session.",
+        codes=(101, 422, 426, 429),
+        query=(("session_id", "a conversation to go on with"),),
     ),
     Route(
         "GET",
@@ -237,6 +247,8 @@ def build(house: House) -> web.Application:
     app.on_response_prepare.append(_begin)
     app[mesh_events.WATCHERS] = mesh_events.Watchers()
     app.on_shutdown.append(app[mesh_events.WATCHERS].close)
+    app[talk.TALKS] = talk.Talks()
+    app.on_shutdown.append(app[talk.TALKS].close)
     return app
 
 

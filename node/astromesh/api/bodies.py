@@ -34,7 +34,16 @@ async def read(request: web.Request, model: type[M]) -> M:
 
     Raises `BodyTooLarge`, `TooManyValues`, `MalformedBody`, or `InvalidRequest` that names the first key at fault.
     """
-    value = await _parsed(request)
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise BodyTooLarge(f"the body is larger than {BODY_BYTES_MAX // 2**20} MiB", hint="send less, or in parts") from None
+    return await parsed(raw, model)
+
+
+async def parsed(raw: bytes, model: type[M]) -> M:
+    """A text of at most `BODY_BYTES_MAX` as `model`. Raises as `read` does."""
+    value = await _value(raw)
     if not isinstance(value, dict):
         raise MalformedBody("the body must be one JSON object", hint="see /docs for what this route takes")
     try:
@@ -55,11 +64,7 @@ def invalid(mistakes: ValidationError, model: type[BaseModel]) -> InvalidRequest
             return InvalidRequest(f"{where}: {first['msg']}", hint="see /docs for what this route takes", param=where)
 
 
-async def _parsed(request: web.Request) -> Any:
-    try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise BodyTooLarge(f"the body is larger than {BODY_BYTES_MAX // 2**20} MiB", hint="send less, or in parts") from None
+async def _value(raw: bytes) -> Any:
     if len(raw) > COUNTED_FROM_BYTES and _at_most(raw) > VALUES_MAX and await _count(raw) > VALUES_MAX:
         raise TooManyValues(f"the body has more than {VALUES_MAX} JSON values", hint="send fewer, or in parts")
     try:
