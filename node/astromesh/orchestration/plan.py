@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from astromesh.dialogue import ToolSchema
 from astromesh.orchestration.prompt import Template
+from astromesh.specs.orchestration import HAND_OFFS_DEFAULT, Merge, Pattern
+from astromesh.specs.schemas import Schema
+
+Decides = Literal["shape", "tools"]
+"""How a swarm's agent says that it hands off: under a schema, asked before it answers, or by calling a tool while it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who takes a part of the work: another agent, or this agent's own model of some role, under a prompt of its own."""
+
+    name: str  # as the model calls it; unique among its kind
+    agent: str | None = None  # None: this agent itself
+    description: str = ""
+    prompt: Template | None = None
+    role: str = "default"
+    max_tokens: int | None = None  # of one completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +33,15 @@ class Part:
     agent: str
     system: Template
     context: Template  # rendered in front of the user's turn, so that the system prompt stays the same and cacheable
-    turns: int  # how often the model may be asked in one run
+    turns: int  # how often the model may be asked in one run, or in one part of its work
     tools: tuple[ToolSchema, ...] = ()
     remembers: bool = False
     screened: bool = False  # what it is asked has to be looked at first
+    pattern: Pattern = "react"
+    workers: tuple[Member, ...] = ()
+    peers: tuple[Member, ...] = ()
+    stages: tuple[Member, ...] = ()
+    merge: Merge = "model"
+    hand_offs_max: int = HAND_OFFS_DEFAULT  # in one run
+    decides: Decides = "shape"
+    output: Schema | None = None  # what its answers obey

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from jinja2 import ChainableUndefined, TemplateSyntaxError
+from jinja2 import ChainableUndefined, DictLoader, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from astromesh.errors import AgentUnusable
@@ -28,17 +29,21 @@ _environment = _Sandbox(undefined=ChainableUndefined, autoescape=False, keep_tra
 
 
 class Template:
-    """A prompt, compiled once."""
+    """A prompt, compiled once. Its agent's named templates can be included: `{% include "greeting" %}`."""
 
-    __slots__ = ("_compiled", "_constant", "where")
+    __slots__ = ("_compiled", "_constant", "mentions", "where")
 
-    def __init__(self, text: str, *, where: str) -> None:
+    def __init__(self, text: str, *, where: str, named: Mapping[str, str] | None = None) -> None:
         """`where` names the key for messages ("prompts.system of agent hello"). Raises `AgentUnusable` with the line of a syntax error."""
         self.where = where
+        self.mentions: frozenset[str] = frozenset()  # the variables that it asks for itself, those of what it includes aside
         # Most prompts have nothing to fill in: they are themselves.
         self._constant = text if "{" not in text else None
+        environment = _environment.overlay(loader=DictLoader(dict(named))) if named and self._constant is None else _environment
         try:
-            self._compiled = _environment.from_string(text)
+            self._compiled = environment.from_string(text)
+            if self._constant is None:
+                self.mentions = frozenset(find_undeclared_variables(environment.parse(text)))
         except TemplateSyntaxError as mistake:
             raise AgentUnusable(
                 f"{where}: line {mistake.lineno} of the template: {mistake.message}", hint="see the template syntax of Jinja2"

@@ -37,7 +37,7 @@ def step(*, thought: str | None = None, call: ToolCall | None = None, saw: str |
 
 def test_a_reply_without_tool_calls_is_the_answer() -> None:
     talk = Conversation(react(part(), OPENING))
-    talk << AskModel(OPENING, (CLOCK,)) >> ModelReply("Noon.") << step(result="Noon.") >> None
+    talk << AskModel(OPENING, (CLOCK,), role="reasoner") >> ModelReply("Noon.") << step(result="Noon.") >> None
     assert talk.outcome == Answer("Noon.", by="desk")
 
 
@@ -47,9 +47,9 @@ def test_tool_calls_and_their_results_are_fed_back_in_their_order() -> None:
     fed_back = (*OPENING, Message("assistant", "Let me look.", (ROME, OSLO)), *results)
 
     talk = Conversation(react(part(), OPENING))
-    talk << AskModel(OPENING, (CLOCK,)) >> asked << CallTools((ROME, OSLO)) >> results
+    talk << AskModel(OPENING, (CLOCK,), role="reasoner") >> asked << CallTools((ROME, OSLO)) >> results
     talk << step(thought="Let me look.", call=ROME, saw="12:00") >> None << step(thought="Let me look.", call=OSLO, saw="12:01") >> None
-    talk << AskModel(fed_back, (CLOCK,)) >> ModelReply("Noon.") << step(result="Noon.") >> None
+    talk << AskModel(fed_back, (CLOCK,), role="reasoner") >> ModelReply("Noon.") << step(result="Noon.") >> None
     assert talk.outcome.text == "Noon."
 
 
@@ -70,5 +70,5 @@ def test_a_model_that_fails_ends_the_run_with_its_own_error() -> None:
     failure = ModelFailed("no connection", code="model_connection_refused")
     talk = Conversation(react(part(), OPENING))
     with pytest.raises(ModelFailed) as raised:
-        talk << AskModel(OPENING, (CLOCK,)) >> failure
+        talk << AskModel(OPENING, (CLOCK,), role="reasoner") >> failure
     assert raised.value is failure

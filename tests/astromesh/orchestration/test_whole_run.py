@@ -38,7 +38,7 @@ def to_the_end(talk: Conversation[Answer], *, past: Transcript = (), text: str =
 def test_an_agent_that_remembers_sees_its_past_between_its_prompt_and_the_question_and_keeps_the_turn() -> None:
     talk = Conversation(whole_run(part(system="Be brief.", remembers=True), "Who am I?", context={}))
     talk << Recall() >> PAST
-    talk << AskModel((Message("system", "Be brief."), *PAST, Message("user", "Who am I?")))
+    talk << AskModel((Message("system", "Be brief."), *PAST, Message("user", "Who am I?")), role="reasoner")
     (*_, last) = to_the_end(talk, text="You are Ada.")
     assert last == Remember((Message("user", "Who am I?"), Message("assistant", "You are Ada.")))
     assert talk.outcome == Answer("You are Ada.", by="desk")

@@ -1,0 +1,49 @@
+"""An agent's part of a run: the pattern that its document names. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from astromesh.dialogue import Answer, Outcome, Transcript
+from astromesh.effects import Say, Script
+from astromesh.orchestration.opening import Variables
+from astromesh.orchestration.patterns.parallel_fan_out import parallel_fan_out
+from astromesh.orchestration.patterns.pipeline import pipeline
+from astromesh.orchestration.patterns.plan_and_execute import plan_and_execute
+from astromesh.orchestration.patterns.react import react
+from astromesh.orchestration.patterns.supervisor import supervisor
+from astromesh.orchestration.patterns.swarm import swarm
+from astromesh.orchestration.patterns.team import team
+from astromesh.orchestration.plan import Part
+from astromesh.orchestration.shaped import shaped
+
+
+def act(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: bool) -> Script[Outcome]:
+    """From an opening to an answer, or to a hand-off where that is allowed."""
+    outcome = yield from _by_pattern(part, opening, variables, may_hand_off=may_hand_off)
+    if part.output is None or not isinstance(outcome, Answer):
+        return outcome
+    # Nothing was shown yet: an answer that has to be mended cannot be taken back.
+    text, data = yield from shaped(part, part.output, opening, outcome.text)
+    return replace(outcome, text=(yield from Say(text)), data=data)
+
+
+def _by_pattern(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: bool) -> Script[Outcome]:
+    match part.pattern:
+        case "react":
+            return (yield from react(part, opening))
+        case "swarm":
+            return (yield from swarm(part, opening, may_hand_off=may_hand_off))
+        case "supervisor":
+            return (yield from supervisor(part, opening, variables))
+        case "pipeline":
+            return (yield from pipeline(part, opening, variables))
+        case "plan_and_execute":
+            return (yield from plan_and_execute(part, opening))
+        case "parallel_fan_out":
+            return (yield from parallel_fan_out(part, opening, variables))
+        case "team":
+            return (yield from team(part, opening, variables))
+        case _:
+            assert_never(part.pattern)
