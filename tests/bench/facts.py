@@ -53,7 +53,7 @@ def facts() -> dict[str, Any]:
 
 def write_raw(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(document))
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
     print(f"raw numbers: {path}")
 
 

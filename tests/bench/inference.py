@@ -30,7 +30,7 @@ from tests.rig.server_process import server_process
 
 THREADS = 2
 SLOTS = 16
-CONTEXT = 2048  # of one stream; with sixteen slots both sides have room for 4,096 tokens in all
+CONTEXT = 4096  # of one stream; with sixteen slots both sides have room for 8,192 tokens in all
 CELLS = 2 * CONTEXT
 STREAMS = (1, 4, 8, 16)
 DECODED_TOKENS = 96
@@ -38,7 +38,7 @@ PREFILL_WORDS = 350
 LOADED_CLIENTS = 8
 LOADED_REQUESTS = 40
 CONVERSATIONS, TURNS = 8, 6
-LONG_PROMPT_TOKENS_AT_LEAST = 1500  # the context holds 2,048
+LONG_PROMPT_TOKENS_AT_LEAST, LONG_PROMPT_WORDS = 3000, 2400
 READY_S = 120.0
 REQUEST_S = 600.0
 
@@ -176,9 +176,9 @@ async def replay(side: Side, numbers: Numbers) -> Replay:
 
 async def longest_pause(side: Side, numbers: Numbers) -> tuple[float, int]:
     """Of eight streams, while a long prompt is read beside them; and how long that was, in tokens."""
-    streams = [asyncio.create_task(side.ask(question(numbers.take()), tokens_max=160)) for _ in range(LOADED_CLIENTS)]
+    streams = [asyncio.create_task(side.ask(question(numbers.take()), tokens_max=400)) for _ in range(LOADED_CLIENTS)]
     await asyncio.sleep(4.0)  # all of them are past their prompts
-    long = await side.ask(question(numbers.take(), 1300), tokens_max=1)
+    long = await side.ask(question(numbers.take(), LONG_PROMPT_WORDS), tokens_max=1)
     seen = await asyncio.gather(*streams)
     gaps = [gap for one in seen for gap in pairwise(one.came_s)]
     pauses = [later - earlier for earlier, later in gaps if long.asked_s < later < long.ended_s]

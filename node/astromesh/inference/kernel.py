@@ -15,7 +15,7 @@ from astromesh.inference.sampling import plan
 from astromesh.inference.schedule import Decoder, Piece
 from astromesh.inference.stream import CHUNK_TOKENS
 
-PROMPT_TOKENS = 48  # wide enough for the kernels of prompts
+PROMPT_TOKENS = CHUNK_TOKENS  # the widest batch that will ever be read
 ANSWER_TOKENS = 8
 COMPANY = 3
 

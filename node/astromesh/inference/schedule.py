@@ -24,13 +24,18 @@ from astromesh.inference.dialects import calls_grammar
 from astromesh.inference.prefixes import TAIL_TOKENS_MIN, PrefixTree, State, shared_tokens
 from astromesh.inference.request import resume_of, sampling_of, tools_of, transcript_of
 from astromesh.inference.sampling import SamplingPlan
-from astromesh.inference.stream import Stream, check_resume
+from astromesh.inference.stream import CHUNK_TOKENS, Stream, check_resume
 from astromesh.inference.tool_calls import CallReader, Heard, call_ids
 from astromesh.inference.warmth import digests, encode
 
 # No vocabulary has a longer token (SmolLM2's longest has 162 bytes, that of Llama 3 256). Tokenizing runs at 1 to 3 MB/s and holds up all
 # streams, so what cannot fit is not tokenized to say by how much.
 TOKEN_CHARACTERS_MAX = 256
+
+# How long a chunk may hold up those that are being decoded, on average. The further into a prompt the longer each token takes (SmolLM2 on
+# two cores: 3 ms at the beginning, 14 at 3,000 tokens), so chunks get narrower then. Narrower ones than the narrowest are mostly overhead.
+HELD_UP_MAX_S = 0.15
+CHUNK_TOKENS_MIN = 8
 
 CONTEXT_HINT = "shorten the conversation, or raise spec.inference.models[].context"
 
@@ -156,6 +161,7 @@ class Schedule(Generic[S]):
         self._waiting: deque[Stream[S]] = deque()  # bounded by the parent: it sends no more requests than there are sequences
         self._running: list[Stream[S]] = []
         self._prompt_came_last = False
+        self._token_read_s = 0.0  # what one token of the last chunk took
 
     @property
     def idle(self) -> bool:
@@ -297,7 +303,7 @@ class Schedule(Generic[S]):
         step = Step()
         if reading is not None and not (decoding and self._prompt_came_last):
             self._prompt_came_last = True
-            self._read(reading, step)
+            self._read(reading, step, width=self._width() if decoding else CHUNK_TOKENS)
         elif decoding:
             self._prompt_came_last = False
             pieces = [Piece(s.sequence, s.position, (s.tokens[s.position],), output=True) for s in decoding]
@@ -314,12 +320,20 @@ class Schedule(Generic[S]):
             stream.admitted_s = self._clock()
             self._running.append(stream)
 
-    def _read(self, stream: Stream[S], step: Step) -> None:
+    def _width(self) -> int:
+        """Of a chunk beside streams that are being decoded."""
+        if not self._token_read_s:
+            return CHUNK_TOKENS
+        return max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS, int(HELD_UP_MAX_S / self._token_read_s)))
+
+    def _read(self, stream: Stream[S], step: Step, *, width: int) -> None:
         if self._prefixes is not None:
             self._take_over(stream, self._prefixes)
-        end = stream.next_batch()
+        end = stream.next_batch(width=width)
         last = end == stream.given
-        outputs = self._decoder.decode([Piece(stream.sequence, stream.position, stream.tokens[stream.position : end], output=last)])
+        tokens, began_s = stream.tokens[stream.position : end], self._clock()
+        outputs = self._decoder.decode([Piece(stream.sequence, stream.position, tokens, output=last)])
+        self._token_read_s = (self._clock() - began_s) / len(tokens)
         stream.read_to(end)
         if last:
             stream.first_token_s = self._clock()

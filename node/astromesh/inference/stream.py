@@ -14,9 +14,9 @@ from astromesh.inference.assembly import TextAssembler
 from astromesh.inference.sampling import SamplingPlan
 from astromesh.inference.tool_calls import CallReader
 
-# The widest batch. A chunk of a prompt holds all others up (0.2 s for SmolLM2 on two cores) and a cancel waits for it; twice as wide ones
-# read a tenth faster.
-CHUNK_TOKENS: Final = 60
+# The widest batch. A chunk of a prompt holds all others up (0.12 s for SmolLM2 on two cores, where little stands before it) and a cancel
+# waits for it. Widths from 32 to 63 read equally fast, twice as wide ones a tenth faster.
+CHUNK_TOKENS: Final = 40
 
 S = TypeVar("S")
 
@@ -70,13 +70,13 @@ class Stream(Generic[S]):
         """How many of its tokens may be taken over: the last one is read, since what comes after it is asked for."""
         return min(self.prompt_tokens, self.given - 1)
 
-    def next_batch(self) -> int:
+    def next_batch(self, *, width: int = CHUNK_TOKENS) -> int:
         """Where the next batch of what it reads ends; a resumed prompt is read by the borders that it had at first."""
         if self.position >= self.prompt_tokens:
             return min(self.position + CHUNK_TOKENS, self.given)
         if self.recorded:
             return self.recorded[bisect_right(self.recorded, self.position)]
-        return min(self.position + CHUNK_TOKENS, self.prompt_tokens)
+        return min(self.position + width, self.prompt_tokens)
 
     def read_to(self, end: int) -> None:
         """Everything before `end` is in the context now, by one more batch."""

@@ -16,7 +16,7 @@ from astromesh.inference.chat import ChatTemplate
 from astromesh.inference.prefixes import PrefixTree
 from astromesh.inference.request import as_frame
 from astromesh.inference.sampling import SamplingPlan
-from astromesh.inference.schedule import Piece, Schedule, TokenChances
+from astromesh.inference.schedule import CHUNK_TOKENS_MIN, HELD_UP_MAX_S, Piece, Schedule, TokenChances
 from astromesh.inference.stream import CHUNK_TOKENS
 
 PLAIN = ChatTemplate("{% for message in messages %}{{ message.content }}{% endfor %}")
@@ -35,6 +35,7 @@ class Counting:
         self.filled: dict[int, list[int]] = {}
         self.calls: list[list[Piece]] = []
         self.samplers = 0
+        self.now_s: float | None = None  # a clock of its own: each token of a prompt takes a hundredth of its position
         self._outputs: list[int] = []
 
     def tokenize(self, prompt: str) -> list[int]:
@@ -70,6 +71,8 @@ class Counting:
             assert piece.position == len(cells), "a hole in a sequence"
             cells.extend(piece.tokens)
             row += len(piece.tokens)
+            if self.now_s is not None:
+                self.now_s += 0.002 * len(piece.tokens) * (1 + piece.position / 100)
             if piece.output:
                 outputs.append(row - 1)
                 self._outputs.append(piece.sequence)
@@ -223,6 +226,37 @@ def test_a_long_prompt_is_fed_in_chunks_and_a_short_one_gets_in_between() -> Non
     assert [len(call[0].tokens) for call in decoder.calls] == [CHUNK_TOKENS, 3, CHUNK_TOKENS, CHUNK_TOKENS]
 
 
+def reading_beside(streams: int) -> tuple[list[tuple[int, float]], Counting]:
+    """A prompt of 560 tokens beside so many streams: the width of each of its chunks, and how long each held the others up."""
+    decoder = Counting(cells=4000)
+    decoder.now_s = 0.0
+    schedule = Schedule(decoder, PLAIN, context=1000, cells=4000, sequences=4, clock=lambda: decoder.now_s or 0.0)
+    for number in range(streams):
+        submit(schedule, number, "abc" * 40, max_tokens=200)
+    while any(len(call[0].tokens) > 1 for call in decoder.calls[-1:] or [[Piece(0, 0, (1, 2), output=False)]]) and streams:
+        schedule.step()
+    decoder.calls.clear()
+    submit(schedule, 9, "x" * 560, max_tokens=1)
+    chunks = []
+    while sum(width for width, _ in chunks) < 560:
+        began_s = decoder.now_s
+        schedule.step()
+        if len(decoder.calls[-1][0].tokens) > 1:
+            chunks.append((len(decoder.calls[-1][0].tokens), decoder.now_s - began_s))
+    return chunks, decoder
+
+
+def test_chunks_beside_other_streams_get_narrower_as_they_take_longer() -> None:
+    chunks, _ = reading_beside(2)
+    assert all(held_s <= HELD_UP_MAX_S * 1.4 for _, held_s in chunks[1:]), "the next chunk is measured by the last one"
+    assert CHUNK_TOKENS > chunks[-1][0] >= CHUNK_TOKENS_MIN
+
+
+def test_chunks_that_hold_nobody_up_stay_wide() -> None:
+    chunks, _ = reading_beside(0)
+    assert {width for width, _ in chunks} == {CHUNK_TOKENS}
+
+
 def test_who_may_need_more_cells_than_are_free_waits_and_nobody_overtakes() -> None:
     schedule, decoder = a_schedule(context=100, cells=150)
     submit(schedule, 1, "abc", max_tokens=97)
@@ -331,7 +365,7 @@ def test_the_beginning_of_an_answer_says_what_a_resume_needs_and_its_pieces_thei
         step = schedule.step()
         began += step.began
         tokens += [token for _, _, taken, *_ in step.pieces for token in taken]
-    assert began == [{"number": 7, "borders": [60, 120, 130], "seed": 42}]
+    assert began == [{"number": 7, "borders": [40, 80, 120, 130], "seed": 42}]
     assert tokens == [130, 129, 128]
 
 
