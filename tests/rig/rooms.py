@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tests.rig.mesh_view import mesh_view
 
-from astromesh.dialogue import Sampling, Transcript
+from astromesh.dialogue import Transcript
 from astromesh.errors import AstromeshError
 from astromesh.fleet.devices import Devices
 from astromesh.fleet.loads import Load
@@ -28,6 +28,7 @@ from astromesh.runtime.events import RunEvent, RunRequest
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import LocalModel, Models
 from astromesh.runtime.peers import COMPLETE, EMBED, RUN, PeerCalls, PeerServing
+from astromesh.runtime.targets import Choice, Target
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring
 from astromesh.tools.port import Tool
@@ -48,6 +49,7 @@ def an_agent(
     *,
     provider: ModelProvider | None = None,
     model: str = MODEL,
+    choices: Mapping[str, Choice] | None = None,
     system: str = "",
     context: str = "",
     turns: int = 4,
@@ -58,7 +60,7 @@ def an_agent(
     timeout_s: float = 60.0,
     warnings: tuple[str, ...] = (),
 ) -> Agent:
-    """Without a `provider` it asks for `model` wherever the mesh has it."""
+    """Without a `provider` it asks for `model` wherever the mesh has it. `choices`: by role, instead of that."""
     toolbox = Toolbox(tools)
     system_prompt, preface = Template(system, where="prompts.system"), Template(context, where="prompts.context")
     return Agent(
@@ -66,10 +68,7 @@ def an_agent(
         namespace="default",
         version="1.0.0",
         part=Part(name, system_prompt, preface, turns, tools=toolbox.schemas, remembers=memory is not None),
-        model=model,
-        model_source="local",
-        provider=provider,
-        sampling=Sampling(),
+        choices={"default": Choice((Target(model, provider=provider),), name=name)} | dict(choices or {}),
         timeout_s=timeout_s,
         toolbox=toolbox,
         memory=memory,
@@ -95,6 +94,9 @@ class Unshuffled:
     """What decides between two equals in the rooms of a test: their names."""
 
     def shuffle(self, items: list[Any], /) -> None: ...
+
+    def uniform(self, a: float, b: float, /) -> float:
+        return a
 
 
 class Rooms:

@@ -69,19 +69,19 @@ class NodeInside:
     def prepare(self, agent: str) -> None:
         """Waits for the agent's model with a progress line. Raises `ModelUnavailable` where it cannot be had."""
         known = self._node.runtime.agents.get(agent)
-        if known is None or known.model_source != "local":
+        if known is None or (first := known.choice().first).provider is not None:
             return
         line = ProgressLine(shown=not self._quiet)
         deadline = monotonic() + LOAD_S
         try:
-            while (row := self._row(known.model)) is None or row["state"] not in ("loaded", "remote"):
+            while (row := self._row(first.model)) is None or row["state"] not in ("loaded", "remote"):
                 if row is None or row.get("error") or row.get("refused"):
-                    raise self._missing(known.model, agent, problem="" if row is None else row.get("error") or row["refused"])
+                    raise self._missing(first.model, agent, problem="" if row is None else row.get("error") or row["refused"])
                 if row["state"] == "on_disk":
-                    self._call(self._load(known.model))
+                    self._call(self._load(first.model))
                 if monotonic() > deadline:
-                    raise ModelUnavailable(f"model {known.model} did not load within {LOAD_S:g} s", hint="is the machine out of memory?")
-                line.say(f"loading {known.model} {row.get('progress', 0.0):4.0%}")
+                    raise ModelUnavailable(f"model {first.model} did not load within {LOAD_S:g} s", hint="is the machine out of memory?")
+                line.say(f"loading {first.model} {row.get('progress', 0.0):4.0%}")
                 sleep(POLL_S)
         finally:
             line.end()

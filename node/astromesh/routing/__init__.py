@@ -1,5 +1,6 @@
-"""Where to try first.
+"""Where to try first, and whether to try again.
 
-Pure: candidates in, an order out. Nothing here calls a model, reads a clock or remembers anything between calls; what is remembered lives
-in `runtime.models`. If a function needs `await`, it belongs there.
+Pure: candidates and figures in, an order out; how a call ended in, what to do next out. Nothing here calls a model, reads a clock or
+remembers anything between calls; what is remembered lives in `runtime.endpoints` and `runtime.models`. If a function needs `await`, it
+belongs there.
 """

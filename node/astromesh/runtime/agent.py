@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from astromesh.dialogue import Sampling
 from astromesh.guardrails.rails import Rails
 from astromesh.memory.port import ConversationMemory
 from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
-from astromesh.providers.port import ModelProvider
-from astromesh.routing.eligible import Requirements
+from astromesh.runtime.targets import Choice
 from astromesh.specs.resource import qualified
 from astromesh.tools.toolbox import Toolbox
 
@@ -23,10 +21,7 @@ class Agent:
     namespace: str
     version: str
     part: Part
-    model: str  # the name under which the mesh offers it
-    model_source: str  # "local" for the mesh's own models, else the provider's name: what usage reports
-    provider: ModelProvider | None  # an endpoint of its own; None: wherever the mesh has the model
-    sampling: Sampling
+    choices: Mapping[str, Choice]  # the models that it may ask, by role; there is a "default"
     timeout_s: float
     toolbox: Toolbox
     memory: ConversationMemory | None
@@ -35,7 +30,10 @@ class Agent:
     document: Mapping[str, Any]  # as it was written, secrets masked
     warnings: tuple[str, ...] = field(default=())
     rails: Rails = field(default=Rails())
-    requires: Requirements = field(default=Requirements())  # of the node that runs its model
+
+    def choice(self, role: str = "default") -> Choice:
+        """A role that its document does not name is played by the default."""
+        return self.choices.get(role) or self.choices["default"]
 
 
 @dataclass(frozen=True, slots=True)

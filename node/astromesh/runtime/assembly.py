@@ -13,11 +13,13 @@ from astromesh.memory.window import Window
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import Checkable
-from astromesh.routing.eligible import Requirements
+from astromesh.routing.breaker import BreakerRules
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
+from astromesh.runtime.choices import choices_of, in_vain
+from astromesh.runtime.endpoints import Endpoint, Endpoints
 from astromesh.specs.agent import ModelTarget
-from astromesh.specs.provider import Server, Unresolved, server_of
+from astromesh.specs.provider import ProviderRouting, Server, server_of
 from astromesh.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -30,27 +32,44 @@ if TYPE_CHECKING:
 class Providers:
     """The model servers that this node calls: one client for each server and key, shared by all who name it."""
 
-    def __init__(self, configured: Mapping[str, Provider]) -> None:
+    def __init__(self, configured: Mapping[str, Provider], routing: ProviderRouting | None = None) -> None:
         self.configured = configured
-        self._open: dict[tuple[str, str | None, str | None, float | None], ModelProvider] = {}
+        self.routing = routing or ProviderRouting()
+        self.endpoints = Endpoints()
+        self._open: dict[tuple[str, str | None, str | None], ModelProvider] = {}
 
-    def renewed(self, configured: Mapping[str, Provider]) -> Providers:
+    def renewed(self, configured: Mapping[str, Provider], routing: ProviderRouting | None = None) -> Providers:
         """Of another configuration, with the same clients: runs that began go on with theirs, and a server that stayed keeps its own.
 
         What nobody calls any more holds no connection for longer than the keep-alive; all are closed at the end.
         """
-        renewed = Providers(configured)
-        renewed._open = self._open
+        renewed = Providers(configured, routing)
+        renewed._open, renewed.endpoints = self._open, self.endpoints
         return renewed
 
-    def client(self, server: Server, *, timeout_s: float | None = None) -> ModelProvider:
+    def client(self, server: Server) -> ModelProvider:
         key = server.api_key.get_secret_value() if server.api_key is not None else None
-        identity = (server.url, key, server.api_key_env, timeout_s)
+        identity = (server.url, key, server.api_key_env)
         if identity not in self._open:
-            self._open[identity] = lookup("provider", "openai_compat")(
-                server.name, server.url, api_key=key, api_key_env=server.api_key_env, timeout_s=timeout_s
-            )
+            self._open[identity] = lookup("provider", "openai_compat")(server.name, server.url, api_key=key, api_key_env=server.api_key_env)
         return self._open[identity]
+
+    def endpoint(self, server: Server) -> Endpoint:
+        """What is remembered of that server, with the breaker that its provider asks for, or the configuration for all."""
+        provider = self.configured.get(server.name)
+        layers = [provider.spec.circuit_breaker if provider is not None else None, self.routing.circuit_breaker]
+        said = [layer for layer in layers if layer is not None]
+        usual = BreakerRules()
+        rules = BreakerRules(
+            next((one.failure_threshold for one in said if one.failure_threshold is not None), usual.failure_threshold),
+            next((one.recovery_timeout for one in said if one.recovery_timeout is not None), usual.recovery_timeout_s),
+        )
+        return self.endpoints.of(server.name, server.url, rules=rules)
+
+    def endpoint_of(self, provider: Provider) -> Endpoint | None:
+        """That of a configured provider; None where this version does not call it, or nothing says where it is."""
+        server = self._server(provider)
+        return self.endpoint(server) if server is not None else None
 
     def shared(self) -> Iterator[tuple[Provider, str, ModelProvider]]:
         """What other nodes may use through this one: each provider's models and the client that calls them."""
@@ -64,12 +83,16 @@ class Providers:
 
     def asker(self, provider: Provider) -> Checkable | None:
         """What can ask that server whether it is there; None where this version does not call it, or nothing says where it is."""
+        server = self._server(provider)
+        client = self.client(server) if server is not None else None
+        return client if isinstance(client, Checkable) else None
+
+    def _server(self, provider: Provider) -> Server | None:
         if not provider.called:
             return None
         target = ModelTarget.model_validate({"provider": provider.name, "model": next(iter(provider.models), "any")})
         server = server_of(target, self.configured)
-        client = self.client(server) if isinstance(server, Server) else None
-        return client if isinstance(client, Checkable) else None
+        return server if isinstance(server, Server) else None
 
     async def close(self) -> None:
         for provider in self._open.values():
@@ -126,29 +149,16 @@ class Assembly:
                 remembers=remembering is not None,
                 screened=rails.screens,
             ),
-            model=document.model.model,
-            model_source="local" if document.model.is_local else document.model.served_by,
-            provider=self._provider(document),
-            sampling=document.sampling,
+            choices=choices_of(document, self._providers),
             timeout_s=limits.timeout_s,
             toolbox=toolbox,
             memory=None if remembering is None else self._memory(remembering.backend),
             window=_window(remembering),
             forgets_after_s=None if remembering is None else remembering.ttl_s,
             document=document.as_document(),
-            warnings=(*(str(warning) for warning in document.warnings), *_in_vain(document)),
+            warnings=(*(str(warning) for warning in document.warnings), *in_vain(document, self._providers)),
             rails=rails,
-            requires=_requirements(document),
         )
-
-    def _provider(self, document: AgentResource) -> ModelProvider | None:
-        target = document.model
-        if target.is_local:
-            return None
-        server = server_of(target, self._providers.configured)
-        if isinstance(server, Unresolved):
-            raise AgentUnusable(f"{document.place('spec.model.primary')}: {server.message}", hint=server.remedy)
-        return self._providers.client(server, timeout_s=target.timeout)
 
     def _memory(self, backend: str) -> ConversationMemory:
         if backend not in self._memories:
@@ -161,22 +171,6 @@ def _window(remembering: Remembering | None) -> Window:
     if remembering is None:
         return Window(turns_max=0)
     return Window(remembering.turns_max, remembering.tokens_max, folds=remembering.strategy == "summary")
-
-
-def _requirements(document: AgentResource) -> Requirements:
-    asked = document.model.requires
-    if asked is None or not document.model.is_local:
-        return Requirements()
-    return Requirements(bool(asked.gpu), asked.vram_gb or 0.0, asked.min_tok_s or 0.0)
-
-
-def _in_vain(document: AgentResource) -> tuple[str, ...]:
-    """What a node cannot know of a model server."""
-    target = document.model
-    if target.requires is None or target.is_local:
-        return ()
-    where = document.place("spec.model.primary.requires")
-    return (f"{where}: is checked for models of this mesh alone, and {target.served_by} is a model server",)
 
 
 def assemble(

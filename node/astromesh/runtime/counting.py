@@ -7,18 +7,37 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import orjson
+
+from astromesh.dialogue import Message, ModelRequest
 from astromesh.errors import AstromeshError
 from astromesh.inference.port import Counting
 from astromesh.memory.port import Turn
 from astromesh.memory.window import TOKENS_A_MESSAGE, estimated_tokens, texts
 from astromesh.providers.port import ModelProvider
-from astromesh.runtime.agent import Agent
-from astromesh.runtime.models import LocalModel
+
+if TYPE_CHECKING:
+    from astromesh.runtime.agent import Agent
+    from astromesh.runtime.models import LocalModel
 
 COUNTS_KEPT_MAX = 20_000  # some 4 MB
 TURNS_AT_ONCE = 16  # asked of a worker between two of its steps
 PATIENCE_S = 2.0  # a worker answers between two steps; one that does not is not waited for: the estimate errs on the safe side
+
+
+async def prompt_tokens(request: ModelRequest, tokenizer: object) -> int:
+    """What a request has to be read, tools included: by the tokenizer of its model, where there is one, by an estimate elsewhere."""
+    said = request.transcript
+    tools = "".join(f"{tool.name} {tool.description} {orjson.dumps(dict(tool.parameters)).decode()}\n" for tool in request.tools)
+    if isinstance(tokenizer, Counting):
+        try:
+            lengths = await tokenizer.count_tokens([*texts(said), tools], timeout_s=PATIENCE_S)
+            return sum(lengths) + TOKENS_A_MESSAGE * len(said)
+        except AstromeshError:
+            pass  # the estimate errs on the safe side
+    return estimated_tokens((*said, Message("system", tools)) if tools else said)
 
 
 class TokenCounts:
@@ -43,7 +62,8 @@ class TokenCounts:
         return lambda turn: counts[turn.id] if turn.id in counts else estimated_tokens(turn.said)
 
     def _tokenizer(self, agent: Agent) -> ModelProvider | None:
-        here = self._local.get(agent.model) if agent.provider is None else None
+        target = agent.choice().first
+        here = self._local.get(target.model) if target.provider is None else None
         return here.provider if here is not None and here.ready() and isinstance(here.provider, Counting) else None
 
     async def _count(self, provider: ModelProvider, turns: Sequence[Turn]) -> dict[str, int]:

@@ -131,7 +131,7 @@ class AgentRuntime:
         """Could a run of this agent begin now, here or on a peer, as far as its model goes?"""
         agent = self.agents.get(name)
         if agent is not None:
-            return agent.provider is not None or self._models.ready(agent.model)
+            return any(target.provider is not None or self._models.ready(target.model) for target in agent.choice().targets)
         return bool(self._roster.hosting(name))
 
     async def drain(self, grace_s: float) -> None:
@@ -239,9 +239,7 @@ class AgentRuntime:
             "usage": {
                 **tokens,
                 "model": tally.model,
-                "by_model": [
-                    {"provider": agent.model_source, "model": tally.model, "role": "default", "calls": tally.calls, **tokens, "cost": 0.0}
-                ],
+                "by_model": tally.spending.by_model(),
             },
             "trace": trace.as_json(),
             "data": None,

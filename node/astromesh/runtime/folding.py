@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import replace
 from time import time
 
 from astromesh.dialogue import ModelReply, ModelRequest
@@ -74,11 +73,9 @@ class Folding:
             return None
         history = await memory.recall(conversation, now=time())
         turns = foldable(outside(history, window, await self._counts.costs(history.turns, agent=agent)))
-        sampling = replace(agent.sampling, max_tokens=SUMMARY_TOKENS_MAX, stop=())
-        request = ModelRequest(agent.model, question(history.summary, turns), sampling=sampling, stream=False)
-        async with aclosing(
-            self._models.complete(request, timeout_s=FOLDING_S, provider=agent.provider, requires=agent.requires)
-        ) as stream:
+        choice = agent.choice("summary").aside(SUMMARY_TOKENS_MAX)
+        request = ModelRequest(choice.first.model, question(history.summary, turns), stream=False)
+        async with aclosing(self._models.complete(request, timeout_s=FOLDING_S, choice=choice)) as stream:
             async for event in stream:
                 if isinstance(event, ModelReply) and event.text.strip():
                     return Summary(event.text.strip(), through=turns[-1].id)

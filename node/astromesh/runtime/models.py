@@ -1,50 +1,71 @@
 """Who completes a transcript: here, at a configured server, or on a peer; one candidate after the other until one begins.
 
-A definite failure before the first piece means that the next candidate is asked. Once a piece was passed on, a failure ends the stream: the
-text so far cannot be taken back.
+A failure before the first piece means that the next candidate is asked, also where the work may have been begun: a completion changes
+nothing in the world, so the worst that a second one does is to cost its tokens twice. Once a piece was passed on, a failure ends the
+stream: the text so far cannot be taken back. What the caller got wrong is tried nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from random import Random
-from time import perf_counter
-from typing import Literal
+from time import monotonic, perf_counter
+from typing import Literal, Protocol
 
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
-from astromesh.errors import AstromeshError, CallersMistake, ModelFailed, ModelUnavailable
+from astromesh.errors import AstromeshError, CallersMistake, DeadlineExceeded, ModelFailed, ModelUnavailable
 from astromesh.fleet.devices import Devices
 from astromesh.fleet.roster import Roster
 from astromesh.inference import registry
 from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.providers.port import ModelProvider
-from astromesh.routing.eligible import Means, Requirements, lack
+from astromesh.routing.breaker import ending_of
+from astromesh.routing.eligible import Means, lack
+from astromesh.routing.latency import NEVER, Latency
 from astromesh.routing.rank import Candidate, Shuffler, rank
+from astromesh.routing.retry import Chance, retry_after_s
+from astromesh.routing.strategy import Option, Skill, preferred
 from astromesh.runtime import engines
+from astromesh.runtime.counting import prompt_tokens
+from astromesh.runtime.endpoints import Call, Endpoint
 from astromesh.runtime.peers import PeerCalls
+from astromesh.runtime.targets import Choice, Target, plain
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
 
 RETRY_AFTER_S = 5  # a node that comes back is usable again about this long after its process starts
 
 DRAIN_LOOK_S = 0.02
+CHOICES_MAX = 4096  # of which it is known whose turn it is
+MODELS_MEASURED_MAX = 1024  # of the mesh
+
+# Of the time that is left, what a model may take to its first word while others could be asked and its document gives it no `timeout`:
+# who falls silent must leave the next one time enough to answer.
+SILENT_SHARE = 0.5
 
 RouteKind = Literal["local", "peer"]
 OpenStream = Callable[..., AsyncGenerator[ModelEvent, None]]
-ANY = Requirements()
+
+
+class Dice(Shuffler, Chance, Protocol):
+    """What routing needs of `random.Random`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """The first thing that a completion streams: who does it. `node` is what people call the node, `attempt` counts from 1."""
+    """The first thing that a completion streams: who does it. `node` is what people call the node.
+
+    `attempt` counts from 1 everybody who was asked for this completion. `target`: the model of the agent that it is.
+    """
 
     node: str
     kind: RouteKind
     attempt: int
+    target: Target = field(default=Target(""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +80,25 @@ class LocalModel:
     doubt: Callable[[], None] = lambda: None
     wakes: Callable[[], bool] = lambda: False
     tok_s: Callable[[], float | None] | None = None  # as it was measured; None: a server behind this node makes the tokens
+    endpoint: Endpoint | None = None  # that server
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One who may be asked for one model."""
+
+    candidate: Candidate
+    open: OpenStream
+    endpoint: Endpoint | None = None
+
+    @property
+    def kind(self) -> RouteKind:
+        return "local" if self.candidate.here else "peer"
 
 
 class Models:
     def __init__(
-        self, *, node: str, models_dir: str, roster: Roster, peers: PeerCalls, metrics: Metrics, random: Shuffler | None = None
+        self, *, node: str, models_dir: str, roster: Roster, peers: PeerCalls, metrics: Metrics, random: Dice | None = None
     ) -> None:
         """`node` is this node's own label, `models_dir` where its models are installed (for hints)."""
         self._node = node
@@ -73,68 +108,191 @@ class Models:
         self._metrics = metrics
         self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
         self._in_flight: Counter[str] = Counter()
+        self._turns: OrderedDict[str, int] = OrderedDict()
+        self._latencies: dict[str, Latency] = {}  # of models of the mesh, whoever makes the tokens
         self.local: dict[str, LocalModel] = {}
         self.devices: Callable[[], Devices | None] = lambda: None  # what this node computes with
 
     async def complete(
-        self,
-        request: ModelRequest,
-        *,
-        timeout_s: float,
-        provider: ModelProvider | None = None,
-        requires: Requirements = ANY,
-        forwarded: bool = False,
+        self, request: ModelRequest, *, timeout_s: float, choice: Choice | None = None, forwarded: bool = False
     ) -> AsyncGenerator[Routed | ModelEvent, None]:
         """`Routed`, then what the model streams, then its `ModelReply`. Closing the generator cancels the work, wherever it is.
 
-        `provider`: ask this one and no other (an agent's own endpoint). `requires`: ask only nodes that have it.
-        `forwarded`: the request came over a link, so it is served here or refused, never passed on: no request ever takes a second hop.
+        `choice`: the models to choose from; what it says of model and sampling stands in the place of the request's own. Without it, the
+        model that the request names, wherever the mesh has it. `forwarded`: the request came over a link, so it is served here or refused,
+        never passed on: no request ever takes a second hop.
         """
-        if provider is not None:
-            attempts = [(Candidate(self._node, here=True, suspected=False, in_flight=0), provider.complete)]
-        else:
-            attempts = self._attempts(request.model, requires=requires, forwarded=forwarded)
+        choice = choice or plain(request)
         ends_at = perf_counter() + timeout_s
-        failures: list[AstromeshError] = []
-        for number, (candidate, open_stream) in enumerate(attempts, start=1):
-            kind: RouteKind = "local" if candidate.here else "peer"
-            began = False
-            asked_at = perf_counter()
-            self._in_flight[candidate.node] += 1
-            outcome = "cancelled"
+        order, refusals = await self._order(choice, request)
+        attempt = 0
+        for place, target in enumerate(order, start=1):
+            asked = replace(request, model=target.model, sampling=target.sampling)
+            failures: list[AstromeshError] = []
             try:
-                async with aclosing(open_stream(request, timeout_s=max(0.0, ends_at - asked_at))) as stream:
-                    async for event in stream:
-                        if not began:
-                            began = True
-                            self._metrics.first_token.labels(request.model).observe(perf_counter() - asked_at)
-                            yield Routed(self.label(candidate), kind, number)
-                        if type(event) is ModelReply:
-                            outcome = "ok"
-                            self._metrics.tokens.labels(request.model, "in").inc(event.usage.tokens_in)
-                            self._metrics.tokens.labels(request.model, "out").inc(event.usage.tokens_out)
-                        yield event
-                if outcome == "ok":
+                candidates = self._candidates(target, forwarded=forwarded)
+            except ModelFailed as unfit:
+                refusals.append(unfit)
+                continue
+            for number, one in enumerate(candidates, start=1):
+                began = False
+                others = number < len(candidates) or place < len(order)
+                try:
+                    call = one.endpoint.enter() if one.endpoint is not None else None
+                    attempt += 1
+                    async with aclosing(self._tried(one, call, asked, target=target, ends_at=ends_at, others=others)) as stream:
+                        async for event in stream:
+                            if not began:
+                                began = True
+                                yield Routed(self.label(one.candidate), one.kind, attempt, target)
+                            yield event
                     return
+                except AstromeshError as failure:
+                    if began or isinstance(failure, CallersMistake) or perf_counter() >= ends_at:
+                        raise
+                    failures.append(failure)
+                    if one.candidate.here and one.endpoint is None and target.provider is None:
+                        self.local[target.model].doubt()
+            refusals.append(self.verdict(target.model, failures, forwarded=forwarded))
+        raise _overall(refusals)
+
+    async def _tried(
+        self, one: _Asked, call: Call | None, request: ModelRequest, *, target: Target, ends_at: float, others: bool
+    ) -> AsyncGenerator[ModelEvent, None]:
+        """What one candidate streams. A server that may be there in a moment is asked again; its breaker learns how it went in the end."""
+        retries, began = 0, False
+        try:
+            with self.asking(one.candidate.node):
+                while True:
+                    try:
+                        async with aclosing(self._once(one, request, target=target, ends_at=ends_at, others=others)) as stream:
+                            async for event in stream:
+                                if not began and call is not None:
+                                    call.began()
+                                began = True
+                                yield event
+                        if call is not None:
+                            call.ended("success")
+                        return
+                    except AstromeshError as failure:
+                        if call is None or one.endpoint is None:
+                            raise
+                        left_s = ends_at - perf_counter()
+                        wait_s = retry_after_s(failure, retries=retries, left_s=left_s, others=others, random=self._random)
+                        if began or wait_s is None or one.endpoint.state == "open":
+                            call.ended(ending_of(failure))
+                            raise call.explained(failure) from failure.__cause__
+                    retries += 1
+                    one.endpoint.retries += 1
+                    await asyncio.sleep(wait_s)
+        finally:
+            if call is not None:
+                call.ended("neither")
+
+    async def _once(
+        self, one: _Asked, request: ModelRequest, *, target: Target, ends_at: float, others: bool
+    ) -> AsyncGenerator[ModelEvent, None]:
+        """One call, measured and counted."""
+        asked_at = perf_counter()
+        left_s = max(0.0, ends_at - asked_at)
+        timeout_s = left_s if target.timeout_s is None else min(left_s, target.timeout_s)
+        patience_s = left_s * SILENT_SHARE if others and target.timeout_s is None else None
+        outcome, first_token_s, began = "cancelled", None, False
+        try:
+            async with aclosing(one.open(request, timeout_s=timeout_s)) as stream:
+                event = await _first(stream, patience_s, who=self.label(one.candidate), target=target)
+                while event is not None:
+                    if not began:
+                        began, first_token_s = True, perf_counter() - asked_at
+                        self._metrics.first_token.labels(request.model).observe(first_token_s)
+                    if type(event) is ModelReply:
+                        outcome = "ok"
+                        self._metrics.tokens.labels(request.model, "in").inc(event.usage.tokens_in)
+                        self._metrics.tokens.labels(request.model, "out").inc(event.usage.tokens_out)
+                        self._measure(one, target, first_token_s if request.stream else None, perf_counter() - asked_at)
+                    yield event
+                    event = await anext(stream, None)
+            if outcome != "ok":
                 raise ModelFailed(
-                    f"{self.label(candidate)} ended its answer for model {request.model} in the middle",
+                    f"{self.label(one.candidate)} ended its answer for model {request.model} in the middle",
                     code="model_provider_unavailable",
                     hint="its log says more",
                     definite=not began,
                 )
-            except AstromeshError as failure:
-                outcome = failure.code
-                if began or not failure.definite or isinstance(failure, CallersMistake):
-                    raise
-                failures.append(failure)
-                if candidate.here and request.model in self.local:
-                    self.local[request.model].doubt()
-            finally:
-                self._in_flight[candidate.node] -= 1
-                if not self._in_flight[candidate.node]:
-                    del self._in_flight[candidate.node]
-                self._metrics.model_requests.labels(request.model, kind, outcome).inc()
-        raise self.verdict(request.model, failures, forwarded=forwarded)
+        except DeadlineExceeded as late:
+            outcome = late.code
+            if target.timeout_s is None or perf_counter() >= ends_at:
+                raise
+            raise ModelFailed(late.message, code="model_timeout", hint=f"raise {target.place}.timeout, or pick a faster model") from late
+        except AstromeshError as failure:
+            outcome = failure.code
+            raise
+        finally:
+            self._metrics.model_requests.labels(request.model, one.kind, outcome).inc()
+
+    def _measure(self, one: _Asked, target: Target, first_token_s: float | None, total_s: float) -> None:
+        if one.endpoint is not None:
+            one.endpoint.measured(target.model, first_token_s=first_token_s, total_s=total_s)
+        if target.provider is None and (target.model in self._latencies or len(self._latencies) < MODELS_MEASURED_MAX):
+            before = self._latencies.get(target.model, NEVER)
+            self._latencies[target.model] = before.measured(first_token_s=first_token_s, total_s=total_s, now=monotonic())
+
+    async def _order(self, choice: Choice, request: ModelRequest) -> tuple[list[Target], list[AstromeshError]]:
+        """Who is tried, and why the others are not."""
+        refusals: list[AstromeshError] = []
+        fitting: list[Target] = []
+        for target in choice.targets:
+            if (too_large := await self._too_large(target, request)) is None:
+                fitting.append(target)
+            else:
+                refusals.append(too_large)
+        needs: tuple[Skill, ...] = ("tools",) if request.tools else ()
+        options = [
+            Option(target.merits, self.latency(target), down=target.endpoint is not None and target.endpoint.down()) for target in fitting
+        ]
+        places = preferred(options, choice.strategy, turn=self._turn(choice), watched=request.stream, needs=needs)
+        refusals += [
+            ModelFailed(
+                f"model {target.model} of {target.source} is said to lack {' and '.join(needs)}, which this request needs",
+                code="model_no_eligible_provider",
+                hint="correct models[].capabilities of the provider, or add a model that has them to spec.model.fallback",
+                definite=True,
+            )
+            for place, target in enumerate(fitting)
+            if place not in places
+        ]
+        return [fitting[place] for place in places[: None if choice.falls_back else 1]], refusals
+
+    async def _too_large(self, target: Target, request: ModelRequest) -> ModelFailed | None:
+        """Why the request does not fit into the window of the model that its document gives it."""
+        if target.context_window is None:
+            return None
+        here = self.local.get(target.model) if target.provider is None else None
+        tokenizer = here.provider if here is not None and here.ready() else None
+        prompt, answer = await prompt_tokens(request, tokenizer), target.sampling.max_tokens or 1
+        if prompt + answer <= target.context_window:
+            return None
+        return ModelFailed(
+            f"the request has about {prompt} tokens and asks for {answer} more, and model {target.model} of {target.source} "
+            f"holds {target.context_window}",
+            code="model_no_eligible_provider",
+            hint=f"raise {target.place}.context_window if the model holds more, lower its max_tokens, or add a model that holds more",
+            definite=True,
+        )
+
+    def latency(self, target: Target) -> Latency:
+        """As it was measured here."""
+        if target.endpoint is not None:
+            return target.endpoint.latency(target.model)
+        return self._latencies.get(target.model, NEVER) if target.provider is None else NEVER
+
+    def _turn(self, choice: Choice) -> int:
+        """How many requests of this choice were there before."""
+        turn = self._turns.pop(choice.name, 0)
+        self._turns[choice.name] = turn + 1
+        if len(self._turns) > CHOICES_MAX:
+            self._turns.popitem(last=False)
+        return turn
 
     async def drain(self, grace_s: float) -> None:
         """Waits until no completion is under way, asked for here or by a peer, for `grace_s` at most."""
@@ -175,12 +333,15 @@ class Models:
         here = self.local.get(model)
         return (here is not None and here.ready()) or bool(self._roster.serving(model))
 
-    def _attempts(self, model: str, *, requires: Requirements, forwarded: bool) -> list[tuple[Candidate, OpenStream]]:
-        """Candidates in the order in which to try them, each with what opens its stream.
+    def _candidates(self, target: Target, *, forwarded: bool) -> list[_Asked]:
+        """Who has that model, in the order in which to try them: the target's own server, or nodes of the mesh, this one first.
 
         Who would have to load the model first is asked only where nobody has it loaded. Raises `ModelFailed` where somebody has it, and
         nobody has what is required.
         """
+        if target.provider is not None:
+            return [_Asked(self.candidate(None), target.provider.complete, target.endpoint)]
+        model = target.model
         here = self.local.get(model)
         awake: list[MemberView | None] = [None] if here is not None and here.ready() else []
         asleep: list[MemberView | None] = [None] if here is not None and here.wakes() else []
@@ -190,25 +351,27 @@ class Models:
         unfit: dict[str, str] = {}
 
         def fits(member: MemberView | None) -> bool:
-            if missing := lack(requires, self._means(model, member)):
+            if missing := lack(target.requires, self._means(model, member)):
                 unfit[self._node if member is None else self._roster.label(member.name)] = missing
             return not missing
 
         chosen = [member for member in awake if fits(member)] or [member for member in asleep if fits(member)]
         if unfit and not chosen:
             raise ModelFailed(
-                f"no node that has model {model} has {requires}: {'; '.join(f'{node}: {missing}' for node, missing in unfit.items())}",
+                f"no node that has model {model} has {target.requires}: "
+                + "; ".join(f"{node}: {missing}" for node, missing in unfit.items()),
                 code="model_no_eligible_provider",
-                hint=f"ask for less in spec.model.primary.requires, or install {model} on a node that has it",
+                hint=f"ask for less in {target.place}.requires, or install {model} on a node that has it",
                 definite=True,
             )
-        opens: dict[str, OpenStream] = {}
+        asked: dict[str, _Asked] = {}
         for member in chosen:
+            candidate = self.candidate(member)
             if member is not None:
-                opens[member.name] = self._peers.model_on(member)
+                asked[candidate.node] = _Asked(candidate, self._peers.model_on(member))
             elif here is not None:
-                opens[self._node] = here.provider.complete
-        return [(candidate, opens[candidate.node]) for candidate in self.ranked([self.candidate(member) for member in chosen])]
+                asked[candidate.node] = _Asked(candidate, here.provider.complete, here.endpoint)
+        return [asked[candidate.node] for candidate in self.ranked([one.candidate for one in asked.values()])]
 
     def _means(self, model: str, member: MemberView | None) -> Means:
         """What that member (None: this node) is known to have for the model. Of a server behind it nothing is known."""
@@ -240,7 +403,7 @@ class Models:
                 f"model {model}: all {len(failures)} that offer it failed: {reasons}",
                 code="model_all_providers_failed",
                 hint="astromesh-node members shows who is there, /v1/models who offers what",
-                definite=True,
+                definite=all(failure.definite for failure in failures),
             )
         if model in self.local:
             return ModelUnavailable(
@@ -288,3 +451,34 @@ class Models:
 def _means(devices: Devices | None, tok_s: float | None) -> Means:
     gpus = devices.gpus if devices is not None else None
     return Means(None if gpus is None else tuple(gpu.total_bytes for gpu in gpus if gpu.usable is not False), tok_s)
+
+
+async def _first(stream: AsyncGenerator[ModelEvent, None], patience_s: float | None, *, who: str, target: Target) -> ModelEvent | None:
+    try:
+        async with asyncio.timeout(patience_s):
+            return await anext(stream, None)
+    except TimeoutError:
+        raise ModelFailed(
+            f"model {target.model} of {target.source} on {who} said nothing for {patience_s:.1f} s",
+            code="model_timeout",
+            hint=f"{target.place}.timeout says how long it may take; without it, half of the run's time while another can be asked",
+        ) from None
+
+
+def _overall(refusals: list[AstromeshError]) -> AstromeshError:
+    """Why none of several models did it."""
+    if len(refusals) == 1:
+        return refusals[0]
+    reasons = "; ".join(refusal.message for refusal in refusals)
+    hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals if refusal.hint))
+    waits = [wait for refusal in refusals if (wait := getattr(refusal, "retry_after_s", None)) is not None]
+    if all(isinstance(refusal, ModelUnavailable) for refusal in refusals):
+        return ModelUnavailable(f"none of {len(refusals)} models can answer now: {reasons}", hint=hint, retry_after_s=min(waits))
+    nobody_fits = all(refusal.code == "model_no_eligible_provider" for refusal in refusals)
+    return ModelFailed(
+        f"all {len(refusals)} models failed: {reasons}",
+        code="model_no_eligible_provider" if nobody_fits else "model_all_providers_failed",
+        hint=hint,
+        definite=all(refusal.definite for refusal in refusals),
+        retry_after_s=min(waits, default=None),
+    )

@@ -25,6 +25,7 @@ from astromesh.runtime.events import RunEvents
 from astromesh.runtime.guarding import Guarding, fed
 from astromesh.runtime.models import Models, Routed
 from astromesh.runtime.session_costs import SessionCosts
+from astromesh.runtime.targets import Spending
 from astromesh.telemetry.traces import Span, Trace
 
 T = TypeVar("T")
@@ -39,7 +40,9 @@ class Tally:
     steps: list[dict[str, Any]] = field(default_factory=list)
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
-    model: str = ""
+    spending: Spending = field(default_factory=Spending)
+    asked: str = ""  # the last model, by the name in its document
+    model: str = ""  # and by its own
     node: str = ""  # who made the last model's tokens
     route: str = "local"
     attempts: int = 0  # the most that one of its completions took
@@ -133,31 +136,31 @@ class Stage:
         turn_tokens, session_tokens = tally.usage.tokens_in + tally.usage.tokens_out, self._costs.spent(self._conversation)
         if (spent := self.guarding.spent(turn_tokens=turn_tokens, session_tokens=session_tokens, attributes=attributes)) is not None:
             return await self._instead(spent.message)
-        sampling = agent.sampling
-        if (left := self.guarding.tokens_left(turn_tokens=turn_tokens, session_tokens=session_tokens)) is not None:
-            sampling = replace(sampling, max_tokens=min(left, sampling.max_tokens or left))
-        request = ModelRequest(agent.model, effect.transcript, effect.tools, sampling=sampling, stream=self._events.watched)
+        left = self.guarding.tokens_left(turn_tokens=turn_tokens, session_tokens=session_tokens)
+        choice = agent.choice(effect.role).at_most(left)
+        target = choice.first
+        request = ModelRequest(target.model, effect.transcript, effect.tools, stream=self._events.watched)
         reply: ModelReply | None = None
         release, shown, fed_characters = Release(agent.rails.output), [], 0
-        async with aclosing(
-            self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, provider=agent.provider, requires=agent.requires)
-        ) as stream:
+        async with aclosing(self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, choice=choice)) as stream:
             async for event in stream:
                 match event:
                     case TextDelta(text):
                         fed_characters += len(text)
                         shown.append(await self._show(await fed(release, text)))
-                    case Routed(node, kind, attempt):
-                        tally.node, tally.route = node, kind
+                    case Routed(node, kind, attempt, target):
+                        tally.node, tally.route, tally.asked = node, kind, target.model
                         tally.attempts = max(tally.attempts, attempt)
-                        attributes.update(node=node, route=kind, model=agent.model)
+                        attributes.update(node=node, route=kind, model=target.model)
                         await self._tell_route()
                     case ModelReply():
                         reply = event
         assert reply is not None, "a completion ends with its reply"
         tally.calls += 1
         tally.usage += reply.usage
-        tally.model = reply.model or agent.model
+        tally.model = reply.model or target.model
+        cost = target.merits.cost(reply.usage.tokens_in + reply.usage.tokens_out)
+        tally.spending.add(source=target.source, model=tally.model, role=choice.role, usage=reply.usage, cost=cost)
         tally.finish_reason = reply.finish_reason
         attributes.update(tokens_in=reply.usage.tokens_in, tokens_out=reply.usage.tokens_out)
         if not agent.rails.output:
@@ -180,7 +183,7 @@ class Stage:
     async def _instead(self, message: str) -> ModelReply:
         """What is said in the place of an answer that a rule blocks, told as one would be."""
         if not self.tally.node:
-            self.tally.node = self._trace.node
+            self.tally.node, self.tally.asked = self._trace.node, self._agent.choice().first.model
             await self._tell_route()
         await self._show(message)
         self.tally.finish_reason = "content_filter"
@@ -194,7 +197,7 @@ class Stage:
 
     async def _tell_route(self) -> None:
         tally = self.tally
-        data = {"node": tally.node, "route": tally.route, "model": self._agent.model, "attempts": tally.attempts, "home": self._trace.node}
+        data = {"node": tally.node, "route": tally.route, "model": tally.asked, "attempts": tally.attempts, "home": self._trace.node}
         await self._events.tell("route", data)
 
     async def _call_tools(self, effect: CallTools, attributes: dict[str, Any]) -> tuple[Message, ...]:

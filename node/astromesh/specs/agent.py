@@ -116,6 +116,27 @@ class ModelRouting(Section):
     strategy: Strategy | None = None
     health_check_interval: Seconds | None = None
 
+@dataclass(frozen=True, slots=True)
+class PlacedTarget:
+    """`path`: where the document says it."""
+
+    path: str
+    target: ModelTarget
+
+
+@dataclass(frozen=True, slots=True)
+class RoleModels:
+    """The models that may answer in one role, in the order of the document."""
+
+    role: str
+    targets: tuple[PlacedTarget, ...]
+    strategy: Strategy | None
+
+
+def _placed(path: str, candidates: Candidates) -> list[PlacedTarget]:
+    return [PlacedTarget(f"{path}.candidates[{number}]", target) for number, target in enumerate(candidates.candidates)]
+
+
 
 class ModelChoice(Section):
     primary: ModelTarget | None = None
@@ -133,10 +154,27 @@ class ModelChoice(Section):
 
     @property
     def first(self) -> ModelTarget:
-        if self.primary is not None:
-            return self.primary
-        assert self.default is not None
-        return self.default.candidates[0]
+        return self.by_role[0].targets[0].target
+
+    @property
+    def by_role(self) -> tuple[RoleModels, ...]:
+        """Who answers in each role: the default first, with the primary, its fallbacks and its candidates in this order."""
+        strategy = self.routing.strategy if self.routing is not None else None
+        fallback = self.fallback if isinstance(self.fallback, tuple) else (self.fallback,) if self.fallback is not None else ()
+        several = isinstance(self.fallback, tuple)
+        default = [
+            *((PlacedTarget("spec.model.primary", self.primary),) if self.primary is not None else ()),
+            *(PlacedTarget(f"spec.model.fallback{f'[{n}]' * several}", target) for n, target in enumerate(fallback)),
+            *(_placed("spec.model.default", self.default) if self.default is not None else ()),
+        ]
+        own = self.default.strategy if self.default is not None else None
+        return (
+            RoleModels("default", tuple(default), own or strategy),
+            *(
+                RoleModels(role, tuple(_placed(f"spec.model.roles.{role}", candidates)), candidates.strategy or strategy)
+                for role, candidates in self.roles.items()
+            ),
+        )
 
 
 class Prompts(Section):

@@ -172,10 +172,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why no server could be told from a target, and what to write."""
+    """Why no server could be told from a target, and what to write. `not_called`: it is a server, of a type that is not called yet."""
 
     message: str
     remedy: str
+    not_called: bool = False
 
 
 def api_root(endpoint: str) -> str:
@@ -229,7 +230,8 @@ def _of_kind(kind: str, model: str, providers: Mapping[str, Provider]) -> Provid
 
 
 def _not_called(kind: str) -> Unresolved:
-    return Unresolved(f"this version does not call servers of type '{kind}'", "Use one that speaks OpenAI's API: type openai_compat.")
+    remedy = "Use one that speaks OpenAI's API: type openai_compat."
+    return Unresolved(f"this version does not call servers of type '{kind}'", remedy, not_called=True)
 
 
 def _unknown(wanted: str, providers: Mapping[str, Provider]) -> Unresolved:

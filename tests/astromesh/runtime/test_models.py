@@ -19,6 +19,7 @@ from astromesh.providers.backends.scripted import Scripted
 from astromesh.providers.port import ModelProvider
 from astromesh.routing.eligible import Requirements
 from astromesh.runtime.models import LocalModel, Routed
+from astromesh.runtime.targets import Choice, Target
 
 REQUEST = ModelRequest(MODEL, (Message("user", "Hello"),))
 B, C = member("b-000002", models=[MODEL]), member("c-000003", models=[MODEL])
@@ -39,7 +40,8 @@ class Silent:
 
 
 async def completed(rooms: Rooms, *, provider: ModelProvider | None = None, forwarded: bool = False) -> list[Routed | ModelEvent]:
-    return [event async for event in rooms.models.complete(REQUEST, timeout_s=60, provider=provider, forwarded=forwarded)]
+    choice = None if provider is None else Choice((Target(MODEL, provider=provider),))
+    return [event async for event in rooms.models.complete(REQUEST, timeout_s=60, choice=choice, forwarded=forwarded)]
 
 
 async def verdict(rooms: Rooms, *, forwarded: bool = False) -> AstromeshError:
@@ -102,12 +104,17 @@ async def test_after_the_first_piece_there_is_no_second_try() -> None:
     assert second.asked == []
 
 
-@pytest.mark.parametrize(
-    "failure", [INDEFINITE, PeerLost("gone in the middle"), ModelRefused("8 tokens are the limit")], ids=lambda failure: failure.code
-)
-async def test_what_may_have_happened_or_is_the_callers_mistake_is_not_tried_again(failure: AstromeshError) -> None:
+@pytest.mark.parametrize("failure", [INDEFINITE, PeerLost("gone in the middle")], ids=lambda failure: failure.code)
+async def test_what_may_have_happened_and_was_not_seen_is_asked_of_the_next_one_since_completions_change_nothing(
+    failure: AstromeshError,
+) -> None:
+    assert (await completed(mesh(here=Scripted([failure]), b=Scripted(["Yes."]))))[0] == Routed("b", "peer", 2)
+
+
+async def test_what_the_caller_got_wrong_is_not_tried_again() -> None:
     second = Scripted(["No."])
-    assert await verdict(mesh(here=Scripted([failure]), b=second)) is failure
+    wrong = ModelRefused("8 tokens are the limit")
+    assert await verdict(mesh(here=Scripted([wrong]), b=second)) is wrong
     assert second.asked == []
 
 
@@ -297,7 +304,7 @@ def card(gigabytes: int) -> Devices:
 
 
 async def required(rooms: Rooms, requires: Requirements) -> Routed | ModelEvent:
-    async with aclosing(rooms.models.complete(REQUEST, timeout_s=60, requires=requires)) as stream:
+    async with aclosing(rooms.models.complete(REQUEST, timeout_s=60, choice=Choice((Target(MODEL, requires=requires),)))) as stream:
         return await anext(stream)
 
 
