@@ -12,6 +12,10 @@ class ToolFailed(Exception):
     """The tool could not do it. Its text goes to the model, so it says what to try instead."""
 
 
+class BadArguments(ToolFailed):
+    """It was not called: what it was given does not fit its schema."""
+
+
 class Tool(Protocol):
     @property
     def schema(self) -> ToolSchema: ...

@@ -4,28 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import ceil
+from time import monotonic
 from typing import Any
 
 import orjson
 
 from astromesh.dialogue import Message, ToolCall, ToolSchema
-from astromesh.tools.port import Tool, ToolFailed
+from astromesh.errors import AstromeshError
+from astromesh.specs.schemas import Schema
+from astromesh.tools.port import BadArguments, Tool, ToolFailed
+from astromesh.tools.results import fitted
+from astromesh.tools.terms import Terms
 
 log = logging.getLogger(__name__)
 
 CALLS_AT_ONCE_MAX = 16  # a model that wants more in one turn is confused; the rest is refused with a text that says so
-RESULT_CHARACTERS_MAX = 32_000  # about 8,000 tokens, the contract's default for max_tool_result_tokens
-CALL_TIMEOUT_S = 30.0
+LAST_WORD_S = 1.0  # what a tool that is given up gets to put its things away
+GIVEN_UP_MAX = 16  # calls that go on although they were given up: an agent whose tools do that gets no more of them
+
+_USUAL = Terms()
 
 
 class Toolbox:
-    def __init__(self, tools: Iterable[Tool]) -> None:
+    def __init__(self, tools: Iterable[Tool], *, terms: Mapping[str, Terms] | None = None) -> None:
+        """`terms`: by a tool's name; the usual ones where there are none."""
         self._tools = {tool.schema.name: tool for tool in tools}
+        self._terms = terms or {}
+        self._compiled: dict[str, Schema] = {}
+        self._given_up: set[asyncio.Task[str]] = set()
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """All of them, also those that are refused."""
+        return tuple(self._tools.values())
 
     @property
     def schemas(self) -> tuple[ToolSchema, ...]:
-        return tuple(tool.schema for tool in self._tools.values())
+        """Of those that the model is offered."""
+        return tuple(tool.schema for name, tool in self._tools.items() if not self.terms(name).refused)
+
+    def terms(self, name: str) -> Terms:
+        return self._terms.get(name, _USUAL)
+
+    def holding(self, tools: Iterable[Tool]) -> Toolbox:
+        """The same box, on the same terms, with these in the place of their namesakes."""
+        other = Toolbox((), terms=self._terms)
+        other._tools = self._tools | {tool.schema.name: tool for tool in tools}
+        other._compiled, other._given_up = self._compiled, self._given_up
+        return other
 
     async def call(self, calls: tuple[ToolCall, ...]) -> tuple[Message, ...]:
         """One message of role "tool" for each call, in the order of the calls."""
@@ -33,24 +61,78 @@ class Toolbox:
         refused = [f"error: not called, at most {CALLS_AT_ONCE_MAX} tools can be called at once" for _ in calls[CALLS_AT_ONCE_MAX:]]
         return tuple(Message("tool", text, tool_call_id=call.id) for call, text in zip(calls, [*answers, *refused], strict=True))
 
+    async def execute(self, name: str, arguments: Any) -> str:
+        """One call, on the agent's terms. Raises `ToolFailed`, of it `BadArguments`."""
+        terms = self.terms(name)
+        tool = self._offered(name, terms)
+        self._check(tool, arguments)
+        if terms.rate is not None and (wait_s := terms.rate.take(monotonic())):
+            often = f"{terms.rate.calls_max} times in {terms.rate.window_s:g} s"
+            raise ToolFailed(f"not called, {name} may be called {often}; again in {ceil(wait_s)} s")
+        if terms.dry_run:
+            return f"dry run: {name} was not called, and nothing happened. The arguments were fine."
+        return fitted(await self._bounded(tool, arguments, terms.timeout_s), terms.result_tokens_max)
+
     async def _one(self, call: ToolCall) -> str:
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return f"error: there is no tool {call.name!r}; there are: {', '.join(sorted(self._tools)) or 'none'}"
         try:
-            arguments: Any = orjson.loads(call.arguments or "{}")
+            arguments = orjson.loads(call.arguments or "{}")
         except ValueError as mistake:
             return f"error: the arguments are not JSON: {mistake}"
-        if not isinstance(arguments, dict):
-            return "error: the arguments must be one JSON object"
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                result = await tool.call(arguments)
+            return await self.execute(call.name, arguments)
         except ToolFailed as failure:
-            return f"error: {failure}"
-        except TimeoutError:
-            return f"error: {call.name} did not answer within {CALL_TIMEOUT_S:.0f} s"
-        except Exception:
-            log.exception("tool %s failed in a way that it does not declare", call.name)
-            return f"error: {call.name} failed"
-        return result if len(result) <= RESULT_CHARACTERS_MAX else result[:RESULT_CHARACTERS_MAX] + "\n[cut]"
+            return fitted(f"error: {failure}", self.terms(call.name).result_tokens_max)
+
+    def _offered(self, name: str, terms: Terms) -> Tool:
+        tool = self._tools.get(name)
+        if tool is None:
+            offered = ", ".join(sorted(schema.name for schema in self.schemas)) or "none"
+            raise ToolFailed(f"there is no tool {name!r}; there are: {offered}")
+        if terms.refused:
+            raise ToolFailed(f"not called, this agent is not permitted to use {name}; answer without it, or say so")
+        if len(self._given_up) >= GIVEN_UP_MAX:
+            raise ToolFailed("not called, earlier calls of tools do not end; answer without them")
+        return tool
+
+    def _check(self, tool: Tool, arguments: Any) -> None:
+        if not isinstance(arguments, dict):
+            raise BadArguments("the arguments must be one JSON object")
+        name = tool.schema.name
+        if name not in self._compiled:
+            self._compiled[name] = Schema(tool.schema.parameters)
+        if complaints := self._compiled[name].complaints(arguments):
+            raise BadArguments(f"not called, the arguments do not fit: {'; '.join(complaints)}")
+
+    async def _bounded(self, tool: Tool, arguments: Mapping[str, Any], timeout_s: float | None) -> str:
+        """Its own task, since a tool may swallow its cancellation: then it is left behind."""
+        name = tool.schema.name
+        task = asyncio.create_task(_contained(tool, arguments), name=f"tool {name}")
+        try:
+            await asyncio.wait({task}, timeout=timeout_s)
+        finally:
+            if not task.done():
+                task.cancel()
+                self._given_up.add(task)
+                task.add_done_callback(self._given_up.discard)
+                await asyncio.wait({task}, timeout=LAST_WORD_S)
+                if not task.done():
+                    log.warning("tool %s goes on although it was given up: it does not let itself be cancelled", name)
+        if task.done() and not task.cancelled():
+            return task.result()
+        if task.done() and not task.cancelling():
+            raise ToolFailed(f"{name} failed")  # it cancelled itself
+        raise ToolFailed(f"{name} did not answer within {timeout_s:g} s")
+
+
+async def _contained(tool: Tool, arguments: Mapping[str, Any]) -> str:
+    """Raises `ToolFailed` and nothing else: what a tool does to itself, it does not do to the node."""
+    name = tool.schema.name
+    try:
+        return await tool.call(arguments)
+    except ToolFailed:
+        raise
+    except AstromeshError as failure:
+        raise ToolFailed(f"{name}: {failure.message}") from failure
+    except (Exception, SystemExit):
+        log.exception("tool %s failed in a way that it does not declare", name)
+        raise ToolFailed(f"{name} failed") from None

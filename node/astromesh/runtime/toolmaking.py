@@ -1,0 +1,119 @@
+"""An agent's tools out of what its document says, on the terms of its permissions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from astromesh.dialogue import ToolSchema
+from astromesh.errors import AgentUnusable
+from astromesh.runtime.agent_tools import TASK, AgentTool
+from astromesh.runtime.builtins import lookup
+from astromesh.specs.addresses import listed_address
+from astromesh.specs.agent import Agent as AgentResource
+from astromesh.specs.agent import Permissions
+from astromesh.specs.agent import Tool as ToolSection
+from astromesh.specs.honoured import BUILTIN_TOOLS
+from astromesh.specs.orchestration import Orchestration
+from astromesh.specs.runtime import NodeTools
+from astromesh.specs.schemas import object_schema
+from astromesh.specs.tools import is_offered, refusal
+from astromesh.tools.backends.python_function import FunctionUnusable, PythonFunction, find
+from astromesh.tools.backends.threads import Threads
+from astromesh.tools.port import Tool
+from astromesh.tools.reach import Reach
+from astromesh.tools.terms import RESULT_TOKENS_MAX, CallRate, Terms
+from astromesh.tools.toolbox import Toolbox
+
+_CALLS_THE_WEB = ("http_request",)  # of the built-in ones
+
+
+class Toolmaker:
+    """Of one node: its agents share its threads and what its configuration lets tools reach."""
+
+    def __init__(self, node: NodeTools, *, threads: Threads | None = None) -> None:
+        self._modules = node.modules
+        self._listed = tuple(listed_address(entry) for entry in node.http.allow)
+        self._threads = threads or Threads()
+
+    def renewed(self, node: NodeTools) -> Toolmaker:
+        """Of another configuration, with the same threads: functions that run go on, and still count."""
+        return Toolmaker(node, threads=self._threads)
+
+    def toolbox(self, document: AgentResource, defaults: Orchestration) -> Toolbox:
+        """Raises `AgentUnusable` with the place of a function that cannot be called."""
+        permissions = document.spec.permissions
+        tools: list[Tool] = []
+        terms: dict[str, Terms] = {}
+        for number, section in enumerate(document.spec.tools):
+            if is_offered(section):
+                tools.append(self._tool(section, document, number))
+                terms[section.called] = _terms(section, permissions, _result_tokens(document, defaults))
+        return Toolbox(tools, terms=terms)
+
+    def builtin(self) -> Toolbox:
+        """The built-in tools, for whoever calls one without an agent."""
+        return Toolbox(self._built(name, Reach(self._listed)) for name in BUILTIN_TOOLS)
+
+    def _tool(self, section: ToolSection, document: AgentResource, number: int) -> Tool:
+        name, reach = section.called, Reach(self._listed, _hosts(document.spec.permissions))
+        match section.type:
+            case "internal":
+                try:
+                    function = find(section.function, name, modules=self._modules)
+                    return PythonFunction(function, name=name, threads=self._threads, description=section.description)
+                except FunctionUnusable as mistake:
+                    where = document.place(f"spec.tools[{number}]")
+                    raise AgentUnusable(f"{where}: {mistake.message}", hint=mistake.hint) from mistake
+            case "webhook":
+                schema = ToolSchema(name, section.description or f"Calls {name}.", object_schema(section.parameters))
+                made: Tool = lookup("tool", "webhook")(
+                    schema, section.endpoint, method=section.method or "POST", headers=section.headers, reach=reach
+                )
+                return made
+            case "agent":
+                agent = section.agent or ""
+                said = section.description or f"Asks the agent {agent}, who sees the task and nothing else, and returns its answer."
+                return AgentTool(ToolSchema(name, said, TASK), agent)
+            case _:
+                return self._built(name, reach, description=section.description)
+
+    def _built(self, name: str, reach: Reach, *, description: str | None = None) -> Tool:
+        kind: Any = lookup("tool", name)
+        tool: Any = kind(reach) if name in _CALLS_THE_WEB else kind()
+        if description:
+            tool.schema = replace(tool.schema, description=description)
+        made: Tool = tool
+        return made
+
+
+def _hosts(permissions: Permissions | None) -> tuple[str, ...] | None:
+    """Patterns of the hosts that an agent may name; None: any."""
+    allowed = permissions.network.allowed if permissions is not None and permissions.network is not None else None
+    match allowed:
+        case None | True:
+            return None
+        case False:
+            return ()
+        case _:
+            return tuple(pattern.lower() for pattern in allowed)
+
+
+def _terms(section: ToolSection, permissions: Permissions | None, result_tokens_max: int) -> Terms:
+    refused = refusal(permissions, (section.called, *(section.permissions or ())))
+    calls_the_web = section.type == "webhook" or (section.type == "builtin" and section.called in _CALLS_THE_WEB)
+    if not refused and calls_the_web and _hosts(permissions) == ():
+        refused = "spec.permissions.network.allowed is false"
+    limit = section.rate_limit
+    terms = Terms(
+        kind=section.type,
+        refused=refused,
+        dry_run=permissions is not None and permissions.execution is not None and permissions.execution.dry_run,
+        rate=CallRate(limit.max_calls, limit.window_seconds) if limit is not None and limit.max_calls is not None else None,
+        result_tokens_max=section.max_result_tokens or result_tokens_max,
+    )
+    return replace(terms, timeout_s=None) if section.type == "agent" else terms
+
+
+def _result_tokens(document: AgentResource, defaults: Orchestration) -> int:
+    return document.spec.orchestration.max_tool_result_tokens or defaults.max_tool_result_tokens or RESULT_TOKENS_MAX
