@@ -82,8 +82,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """An answer that broke off: its tokens so far, and the ends of the batches that read its prompt. Its seed is in the sampling."""
+    """An answer that broke off: its tokens so far, and the ends of the batches that read its prompt. Its seed is in the sampling.
 
+    `identity` is that of the model which made them: to any other, the numbers are other words.
+    """
+
+    identity: str
     tokens: tuple[int, ...]
     borders: tuple[int, ...]
 
@@ -214,20 +218,33 @@ class Vectors:
             yield numbers.tolist()
 
 
+EncodingTask = Literal["embed", "classify", "rerank"]
+
+
 @dataclass(frozen=True, slots=True)
-class EmbeddingRequest:
-    """`dimensions`: how many numbers each vector must have; None takes what the model makes."""
+class EncodingRequest:
+    """Texts to be turned into numbers.
+
+    `dimensions`, to embed: how many numbers each vector must have; None takes what the model makes. `query`, to rerank and only then: what
+    each text is held against.
+    """
 
     model: str
     texts: tuple[str, ...] = field(repr=False)
     dimensions: int | None = None
+    task: EncodingTask = "embed"
+    query: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:
-    """One row for each text, in their order. `truncated`: the places of those that were longer than the model reads, and were cut."""
+class Encodings:
+    """One row for each text, in their order: its vector, the scores of `labels`, or one number that says how well it answers the query.
+
+    `truncated`: the places of those that were longer than the model reads, and were cut.
+    """
 
     vectors: Vectors
     usage: Usage
     model: str
     truncated: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()

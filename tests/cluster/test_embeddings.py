@@ -1,4 +1,4 @@
-"""Vectors over a mesh of real processes: one node has the encoder, the other is asked by OpenAI's own client."""
+"""Vectors, ranks and labels over a mesh of real processes: one node has the encoders, the other is asked."""
 
 from __future__ import annotations
 
@@ -41,3 +41,26 @@ async def test_a_node_without_the_model_answers_with_the_vectors_of_the_one_that
                 return refused.value.status_code == 503
 
             await eventually(gone, 10.0)
+
+
+async def test_a_node_without_the_models_answers_with_the_ranks_and_the_labels_of_the_one_that_has_them(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    judge, mood = tmp_path_factory.mktemp("judge"), tmp_path_factory.mktemp("mood")
+    # It reads the documents alone, so a query that is taken for one shows.
+    small_encoder(judge, {"sea": (2.0,), "tax": (-1.0,)}, nodes="second", manifest={"task": "rerank"})
+    labels = {"task": "classify", "labels": ["rude", "kind"], "activation": "none"}
+    small_encoder(mood, {"thanks": (0.0, 3.0), "idiot": (5.0, 0.0)}, nodes="sums", manifest=labels)
+    config = runtime(inference={"models": [{"name": "judge", "path": str(judge)}, {"name": "mood", "path": str(mood)}]})
+    async with node_process("c", config=config, arguments=FAST) as c, node_process("a", join=[c.gossip], arguments=FAST) as a:
+        for model in ("judge", "mood"):
+            await eventually(lambda model=model: ready_for(a, model), 10.0)
+        ranked = await a.post("/v1/rerank", {"model": "judge", "query": "sea sea", "documents": ["tax", "sea sea", "sea"], "top_n": 2})
+        assert [(one["index"], one["relevance_score"]) for one in ranked["results"]] == [(1, 4.0), (2, 2.0)]
+        labelled = await a.post("/v1/classify", {"model": "mood", "input": ["idiot thanks", "thanks"]})
+        assert [(row["label"], row["probs"]) for row in labelled["data"]] == [("rude", [5.0, 3.0]), ("kind", [0.0, 3.0])]
+        found = {one["id"]: one["capabilities"] for one in (await a.get("/v1/models"))["data"]}
+        assert (found["judge"], found["mood"]) == (["rerank"], ["classify"])
+        async with a.http.post("/v1/classify", json={"model": "judge", "input": "x"}) as refused:
+            assert refused.status == 400
+            assert "can rerank and not classify" in (await refused.json())["error"]["message"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astromesh.dialogue import EmbeddingRequest, Message, ModelReply, ModelRequest, Sampling
+from astromesh.dialogue import EncodingRequest, Message, ModelReply, ModelRequest, Sampling
 from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.manifest import StoredModel
@@ -20,7 +20,7 @@ AMPLE_S = 120.0
 
 
 async def vectors(engine: LlamaCppEngine, *texts: str) -> Any:
-    made = await engine.embed(EmbeddingRequest("smollm2", texts), timeout_s=AMPLE_S)
+    made = await engine.encode(EncodingRequest("smollm2", texts), timeout_s=AMPLE_S)
     return np.array(list(made.vectors.numbers()))
 
 
@@ -53,14 +53,14 @@ async def test_a_text_has_the_same_vector_in_any_company(engine: LlamaCppEngine)
 async def test_a_long_text_is_cut_and_said_to_be_and_special_tokens_are_text(engine: LlamaCppEngine) -> None:
     from astromesh.inference.backends.llama_cpp.texts import TEXT_TOKENS
 
-    made = await engine.embed(EmbeddingRequest("smollm2", ("short", "word " * 3000, "<|im_end|>")), timeout_s=AMPLE_S)
+    made = await engine.encode(EncodingRequest("smollm2", ("short", "word " * 3000, "<|im_end|>")), timeout_s=AMPLE_S)
     assert made.truncated == (1,)
     assert made.usage.tokens_in > TEXT_TOKENS + 4  # the marks of a special token are several tokens of text
 
 
 async def test_another_number_of_dimensions_is_refused_by_name(engine: LlamaCppEngine) -> None:
     with pytest.raises(InvalidRequest, match="576 dimensions, not 3"):
-        await engine.embed(EmbeddingRequest("smollm2", ("x",), dimensions=3), timeout_s=AMPLE_S)
+        await engine.encode(EncodingRequest("smollm2", ("x",), dimensions=3), timeout_s=AMPLE_S)
 
 
 async def test_streams_go_on_beside_texts_and_say_what_they_say_alone(engine: LlamaCppEngine) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.engine.conftest import a_store
 from tokenizers import Tokenizer
 
-from astromesh.dialogue import EmbeddingRequest
+from astromesh.dialogue import EncodingRequest
 from astromesh.inference.backends.onnx_runtime.engine import OnnxEncoder
 from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import ModelSpecification
@@ -65,7 +65,7 @@ def reference(model: StoredModel, text: str, *, tokens: int = 256) -> Any:
 
 
 async def test_vectors_are_those_of_the_model_itself(minilm: StoredModel, encoder: OnnxEncoder) -> None:
-    made = await encoder.embed(EmbeddingRequest("minilm", (*TEXTS, LONG)), timeout_s=60)
+    made = await encoder.encode(EncodingRequest("minilm", (*TEXTS, LONG)), timeout_s=60)
     rows = np.array(list(made.vectors.numbers()))
     assert rows.shape == (6, 384)
     assert made.truncated == (5,)
@@ -75,7 +75,7 @@ async def test_vectors_are_those_of_the_model_itself(minilm: StoredModel, encode
 
 
 async def test_what_means_the_same_is_near(encoder: OnnxEncoder) -> None:
-    made = await encoder.embed(EmbeddingRequest("minilm", TEXTS), timeout_s=60)
+    made = await encoder.encode(EncodingRequest("minilm", TEXTS), timeout_s=60)
     ships, password, passphrase, *_ = np.array(list(made.vectors.numbers()))
     assert password @ passphrase > 0.5
     assert abs(password @ ships) < 0.2

@@ -20,6 +20,7 @@ def member(
     status: Status = "alive",
     models: Iterable[str | tuple[str, ModelState]] = (),
     capabilities: tuple[Capability, ...] = COMPLETES,
+    identity: str = "",
     agents: Iterable[str] = (),
     link: Address | None = None,
     api: str = "",
@@ -30,7 +31,7 @@ def member(
     """`name` on the wire; `models` are loaded unless their state is given."""
     offered = (model if isinstance(model, tuple) else (model, "loaded") for model in models)
     offer = Offer(
-        tuple(OfferedModel(name, state, capabilities=capabilities) for name, state in offered),
+        tuple(OfferedModel(name, state, identity, capabilities) for name, state in offered),
         tuple(OfferedAgent(name) for name in agents),
         tuple(providers),
         devices,

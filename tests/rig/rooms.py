@@ -22,12 +22,12 @@ from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import ModelProvider
 from astromesh.runtime.agent import Agent
-from astromesh.runtime.embeddings import Embedder
+from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime, Run
 from astromesh.runtime.events import RunEvent, RunRequest
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import LocalModel, Models
-from astromesh.runtime.peers import COMPLETE, EMBED, RUN, PeerCalls, PeerServing
+from astromesh.runtime.peers import COMPLETE, ENCODE, RUN, PeerCalls, PeerServing
 from astromesh.runtime.targets import Choice, Target
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring
@@ -118,7 +118,7 @@ class Rooms:
         self.models = Models(
             node=node, models_dir="/models", roster=self.roster, peers=self.peers, metrics=self.metrics, random=Unshuffled()
         )
-        self.embedder = Embedder(models=self.models, roster=self.roster, peers=self.peers, metrics=self.metrics)
+        self.encoder = Encoder(models=self.models, roster=self.roster, peers=self.peers, metrics=self.metrics)
         self.runtime = AgentRuntime(
             node=node,
             models=self.models,
@@ -164,10 +164,10 @@ class Rooms:
     @asynccontextmanager
     async def open_door(self, port: int = 0) -> AsyncIterator[Address]:
         """Serves calls of other nodes on loopback, under its own name, and lets this one call others."""
-        serving = PeerServing(models=self.models, embedder=self.embedder, start_run=self.runtime.serve, metrics=self.metrics)
+        serving = PeerServing(models=self.models, encoder=self.encoder, start_run=self.runtime.serve, metrics=self.metrics)
         async with AsyncExitStack() as stack:
             me = Greeting(f"{self.node}-000000", f"id-{self.node}")
-            handlers = {COMPLETE: serving.complete, EMBED: serving.embed, RUN: serving.run}
+            handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run}
             board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers))
             port = await board.serve("127.0.0.1", port)
             self.peers.board = board

@@ -11,7 +11,7 @@ from aiohttp import web
 from astromesh.api import (
     agents,
     documentation,
-    embeddings,
+    encodings,
     engine,
     gpus,
     keys,
@@ -141,9 +141,25 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/embeddings",
-        embeddings.embeddings,
+        encodings.embeddings,
         "OpenAI's embeddings: texts into vectors of length 1, by whoever has the model.",
-        body=embeddings.EmbeddingsBody,
+        body=encodings.EmbeddingsBody,
+        codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/rerank",
+        encodings.rerank,
+        "Which documents answer a query best, in the shape of Cohere, Jina and llama.cpp's server, by whoever has the cross-encoder.",
+        body=encodings.RerankBody,
+        codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+    ),
+    Route(
+        "POST",
+        "/v1/classify",
+        encodings.classify,
+        "How likely each label is for a text, in the shape of vLLM, by whoever has the classifier.",
+        body=encodings.ClassifyBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
     ),
     Route("GET", "/v1/providers", providers.listing, "The model servers behind the nodes of the mesh.", answer=providers.ProviderList),
@@ -233,7 +249,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", system.metrics, "Figures for Prometheus."),
 )
 
-_OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/responses")
+_OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/responses")
 
 
 def build(house: House) -> web.Application:

@@ -30,6 +30,10 @@ _PROBLEM = {
 }
 
 
+# OpenAI's shape of an error, or none.
+_OTHER_PROBLEMS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/models", "/v1/ready")
+
+
 def routes(documented: Iterable[Route]) -> tuple[Route, ...]:
     table = tuple(documented)
     document: dict[str, dict[str, Any]] = {}
@@ -84,7 +88,7 @@ def _operation(route: Route, references: dict[Any, Any]) -> dict[str, Any]:
 
 def _answer(route: Route, code: int, references: dict[Any, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(code).phrase}
-    if code >= 400 and not route.path.startswith(("/v1/chat/", "/v1/completions", "/v1/models", "/v1/ready")):
+    if code >= 400 and not route.path.startswith(_OTHER_PROBLEMS):
         described["content"] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     elif code < 400 and route.answer is not None:
         described["content"] = {"application/json": {"schema": references[(route.answer, "validation")]}}

@@ -12,7 +12,7 @@ from astromesh.fleet.devices import Devices
 from astromesh.fleet.keyrings import GivenKey, KeyCensus, KeyChange, KeyChoice, NamedKey
 from astromesh.fleet.loads import Load
 from astromesh.fleet.roster import Roster
-from astromesh.runtime.embeddings import Embedder
+from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import Models
@@ -113,7 +113,7 @@ class House:
     started_at: float  # seconds since the epoch
     runtime: AgentRuntime
     models: Models
-    embedder: Embedder
+    encoder: Encoder
     roster: Roster
     metrics: Metrics
     mesh: MeshControl | None  # None: the mesh is off

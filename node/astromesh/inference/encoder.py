@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from astromesh.inference.encoding import Task
+from astromesh.dialogue import EncodingTask
 
 Pooling = Literal["mean", "first", "none"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -34,7 +34,7 @@ class EncoderManifest:
     `activation`: from what the graph says of each label to its score. `output`: which of its outputs; empty for the first.
     """
 
-    task: Task = "embed"
+    task: EncodingTask = "embed"
     pooling: Pooling = "mean"
     normalise: bool = True
     max_length: int | None = None
@@ -54,7 +54,7 @@ def read_manifest(text: bytes) -> EncoderManifest:
     known = [one.name for one in fields(EncoderManifest)]
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{unknown[0]!r} is no key of it; there are {', '.join(known)}")
-    task = _one_of(values, "task", get_args(Task), "embed")
+    task = _one_of(values, "task", get_args(EncodingTask), "embed")
     labels = values.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels) or len(set(labels)) < len(labels):
         raise ValueError("labels is no list of different names")

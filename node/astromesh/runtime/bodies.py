@@ -14,8 +14,9 @@ from typing import Any, NoReturn, cast, get_args
 from astromesh import errors
 from astromesh.dialogue import (
     AnswerBegan,
-    EmbeddingRequest,
-    Embeddings,
+    EncodingRequest,
+    Encodings,
+    EncodingTask,
     FinishReason,
     Message,
     ModelEvent,
@@ -48,7 +49,9 @@ def from_request(request: ModelRequest) -> dict[str, Any]:
         "sampling": {key: value for key, value in asdict(request.sampling).items() if value not in (None, ())},
         "response_format": request.response_format,
         "stream": request.stream,
-        "resume": None if request.resume is None else [list(request.resume.tokens), list(request.resume.borders)],
+        "resume": None
+        if request.resume is None
+        else [request.resume.identity, list(request.resume.tokens), list(request.resume.borders)],
         "prompt": request.prompt,
     }
 
@@ -74,8 +77,8 @@ def to_request(body: Body) -> ModelRequest:
 def _to_resume(value: Any) -> Resume | None:
     if value is None:
         return None
-    tokens, borders, *_ = value
-    return Resume(_numbers(tokens), _numbers(borders))
+    identity, tokens, borders, *_ = value
+    return Resume(_text(identity), _numbers(tokens), _numbers(borders))
 
 
 def from_run_request(request: RunRequest) -> dict[str, Any]:
@@ -206,18 +209,30 @@ def _to_logprobs(rows: Any) -> tuple[TokenLogprob, ...]:
 ROWS_BYTES = 1 << 20
 
 
-def from_embedding_request(request: EmbeddingRequest) -> dict[str, Any]:
-    return {"model": request.model, "texts": list(request.texts), "dimensions": request.dimensions}
+def from_encoding_request(request: EncodingRequest) -> dict[str, Any]:
+    return {
+        "model": request.model,
+        "task": request.task,
+        "texts": list(request.texts),
+        "dimensions": request.dimensions,
+        "query": request.query,
+    }
 
 
-def to_embedding_request(body: Body) -> EmbeddingRequest:
-    with _Reading("a request for embeddings"):
+def to_encoding_request(body: Body) -> EncodingRequest:
+    with _Reading("a request for encodings"):
         dimensions = body.get("dimensions")
         texts = tuple(map(_text, body["texts"])) if isinstance(body["texts"], list) else _wrong("no list of texts")
-        return EmbeddingRequest(_text(body["model"]), texts, None if dimensions is None else _number(dimensions))
+        return EncodingRequest(
+            _text(body["model"]),
+            texts,
+            None if dimensions is None else _number(dimensions),
+            cast("EncodingTask", _one_of(get_args(EncodingTask), body["task"])),
+            _text_or_none(body.get("query")),
+        )
 
 
-def from_embeddings(made: Embeddings) -> Iterator[dict[str, Any]]:
+def from_encodings(made: Encodings) -> Iterator[dict[str, Any]]:
     """Rows, in bodies of a bounded size, and then what they are."""
     data = made.vectors.data
     for start in range(0, len(data), ROWS_BYTES):
@@ -227,19 +242,23 @@ def from_embeddings(made: Embeddings) -> Iterator[dict[str, Any]]:
         "usage": [made.usage.tokens_in, made.usage.tokens_out, made.usage.cached_tokens],
         "model": made.model,
         "truncated": list(made.truncated),
+        "labels": list(made.labels),
     }
 
 
-def to_embeddings(bodies: Sequence[Body], *, texts: int) -> Embeddings:
-    """Of so many texts: another number of rows is no answer."""
-    with _Reading("embeddings"):
+def to_encodings(bodies: Sequence[Body], *, request: EncodingRequest) -> Encodings:
+    """What was asked for: another number of rows, or of numbers in each, is no answer."""
+    with _Reading("encodings"):
         *parts, what = bodies
         tokens_in, tokens_out, cached, *_ = what["usage"]
         vectors = Vectors(_number(what["dimensions"]), b"".join(_bytes(part["rows"]) for part in parts))
-        if len(vectors) != texts:
-            _wrong(f"{len(vectors)} rows for {texts} texts")
+        labels = tuple(map(_text, what.get("labels", ())))
+        if len(vectors) != len(request.texts):
+            _wrong(f"{len(vectors)} rows for {len(request.texts)} texts")
+        if vectors.dimensions != {"classify": len(labels), "rerank": 1}.get(request.task, vectors.dimensions):
+            _wrong(f"{vectors.dimensions} numbers in a row")
         usage = Usage(_number(tokens_in), _number(tokens_out), _number(cached))
-        return Embeddings(vectors, usage, _text(what["model"]), _numbers(what.get("truncated", [])))
+        return Encodings(vectors, usage, _text(what["model"]), _numbers(what.get("truncated", [])), labels)
 
 
 def from_error(error: AstromeshError) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from typing import Any
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from astromesh.dialogue import EmbeddingRequest, Embeddings, ModelEvent, ModelReply, ModelRequest
+from astromesh.dialogue import EncodingRequest, Encodings, ModelEvent, ModelReply, ModelRequest
 from astromesh.errors import AstromeshError, InvalidRequest, ModelBusy, ModelFailed, ModelUnavailable, UnknownModel
 from astromesh.fleet.offers import COMPLETES, Capability, ModelState, OfferedModel
+from astromesh.inference.encoding import TextEncoder
 from astromesh.inference.port import Counting, EngineState, InferenceEngine, ModelSpecification, Progress
 from astromesh.inference.residence import Resident, average_tok_s, eta_s, idle, to_unload, told_tok_s
 from astromesh.providers.port import ModelProvider
-from astromesh.runtime.embeddings import Embeds
 from astromesh.runtime.health import Watched
 from astromesh.runtime.models import LocalModel
 
@@ -273,7 +273,8 @@ class OwnModel:
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        return self.found.capabilities if self.found is not None else COMPLETES
+        """Empty until its file was found."""
+        return self.found.capabilities if self.found is not None else ()
 
     @property
     def problem(self) -> str:
@@ -287,9 +288,8 @@ class OwnModel:
     def offered(self) -> OfferedModel:
         engine = self.engine if self.state == "loaded" else None
         kernel, warmth = (engine.kernel, engine.warmth) if engine is not None else ("", b"")
-        return OfferedModel(
-            self.name, _OFFERED_AS[self.state], self.identity, self.capabilities, kernel=kernel, tok_s=self._told_tok_s, warmth=warmth
-        )
+        state, can = _OFFERED_AS[self.state], self.capabilities or COMPLETES
+        return OfferedModel(self.name, state, self.identity, can, kernel=kernel, tok_s=self._told_tok_s, warmth=warmth)
 
     def load(self, *, unasked: bool = False) -> None:
         """Begins to, unless it is at it or there. One that failed is tried again. `unasked`: only if that displaces nobody."""
@@ -312,10 +312,10 @@ class OwnModel:
                     self._measure(event)
                 yield event
 
-    async def embed(self, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
-        async with self._in_use(timeout_s, to="embed") as (engine, left_s):
-            assert isinstance(engine, Embeds), "what an engine can do stands in its capabilities"
-            return await engine.embed(request, timeout_s=left_s)
+    async def encode(self, request: EncodingRequest, *, timeout_s: float) -> Encodings:
+        async with self._in_use(timeout_s, to=request.task) as (engine, left_s):
+            assert isinstance(engine, TextEncoder), "what an engine can do stands in its capabilities"
+            return await engine.encode(request, timeout_s=left_s)
 
     async def count_tokens(self, texts: Sequence[str], *, timeout_s: float) -> tuple[int, ...]:
         """By the model's own tokenizer. Raises `ModelUnavailable` where it is not loaded: nothing is loaded only to count."""
@@ -387,7 +387,7 @@ class OwnModel:
             "state": _OFFERED_AS[self.state],
             "identity": self.identity,
             "created": self.found.created if self.found is not None else 0,
-            "capabilities": list(self.capabilities),
+            "capabilities": list(self.capabilities or COMPLETES),
         }
         if found is not None:
             row |= {"size_bytes": found.size_bytes, "needed_bytes": found.needed_bytes}

@@ -11,19 +11,19 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from astromesh.dialogue import EmbeddingRequest, Embeddings, ModelEvent, ModelRequest
+from astromesh.dialogue import EncodingRequest, Encodings, ModelEvent, ModelRequest
 from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, MalformedBody, ModelUnavailable, PeerLost
 from astromesh.fleet.loads import read
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.bodies import (
-    from_embedding_request,
-    from_embeddings,
+    from_encoding_request,
+    from_encodings,
     from_error,
     from_event,
     from_request,
     from_run_event,
-    to_embedding_request,
-    to_embeddings,
+    to_encoding_request,
+    to_encodings,
     to_error,
     to_event,
     to_request,
@@ -41,7 +41,7 @@ B = TypeVar("B")
 V = TypeVar("V")
 
 COMPLETE = "model.complete"
-EMBED = "model.embed"
+ENCODE = "model.encode"
 RUN = "agent.run"
 RETRY_AFTER_S = 5
 
@@ -87,12 +87,12 @@ class PeerCalls:
 
         return complete
 
-    async def embed_on(self, member: MemberView, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
-        """Texts turned into vectors by that member."""
-        calls = self._call(member, EMBED, from_embedding_request(request), timeout_s=timeout_s, unreachable=ModelUnavailable)
+    async def encode_on(self, member: MemberView, request: EncodingRequest, *, timeout_s: float) -> Encodings:
+        """Texts turned into numbers by that member."""
+        calls = self._call(member, ENCODE, from_encoding_request(request), timeout_s=timeout_s, unreachable=ModelUnavailable)
         async with aclosing(calls) as told:
             bodies = [body async for body in told]
-        return self._read(lambda whole: to_embeddings(whole, texts=len(request.texts)), bodies, member)
+        return self._read(lambda whole: to_encodings(whole, request=request), bodies, member)
 
     async def run_on(self, member: MemberView, request: Mapping[str, Any], *, timeout_s: float) -> AsyncGenerator[RunEvent, None]:
         """A run of an agent that this member hosts: its events as they happen there."""
@@ -164,10 +164,10 @@ class Completing(Protocol):
     def complete(self, request: ModelRequest, *, timeout_s: float, forwarded: bool) -> AsyncGenerator[Any, None]: ...
 
 
-class Embedding(Protocol):
-    """What serving needs of `runtime.embeddings`."""
+class Encoding(Protocol):
+    """What serving needs of `runtime.encodings`."""
 
-    async def embed(self, request: EmbeddingRequest, *, timeout_s: float, forwarded: bool) -> tuple[Any, Embeddings]: ...
+    async def encode(self, request: EncodingRequest, *, timeout_s: float, forwarded: bool) -> tuple[Any, Encodings]: ...
 
 
 StartRun = Callable[[Mapping[str, Any], float], Awaitable["ServedRun"]]
@@ -185,9 +185,9 @@ class ServedRun(Protocol):
 class PeerServing:
     """The handlers of the link door."""
 
-    def __init__(self, *, models: Completing, embedder: Embedding, start_run: StartRun, metrics: Metrics) -> None:
+    def __init__(self, *, models: Completing, encoder: Encoding, start_run: StartRun, metrics: Metrics) -> None:
         self._models = models
-        self._embedder = embedder
+        self._encoder = encoder
         self._start_run = start_run
         self._metrics = metrics
 
@@ -206,19 +206,19 @@ class PeerServing:
         finally:
             self._metrics.served.labels(COMPLETE, outcome).inc()
 
-    async def embed(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+    async def encode(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
         outcome = "cancelled"
         try:
-            request = to_embedding_request(call.body)
-            _, made = await self._embedder.embed(request, timeout_s=call.remaining_s(), forwarded=True)
-            for body in from_embeddings(made):
+            request = to_encoding_request(call.body)
+            _, made = await self._encoder.encode(request, timeout_s=call.remaining_s(), forwarded=True)
+            for body in from_encodings(made):
                 yield body
             outcome = "ok"
         except AstromeshError as error:
             outcome = error.code
             raise CallFailed(from_error(error), definite=error.definite) from error
         finally:
-            self._metrics.served.labels(EMBED, outcome).inc()
+            self._metrics.served.labels(ENCODE, outcome).inc()
 
     async def run(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
         outcome = "cancelled"

@@ -21,12 +21,12 @@ from astromesh.errors import AgentUnusable
 from astromesh.fleet.offers import Offer, OfferedAgent
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.assembly import Assembly, Providers, assemble
-from astromesh.runtime.embeddings import Embedder
+from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
-from astromesh.runtime.peers import COMPLETE, EMBED, RUN, PeerCalls, PeerServing
+from astromesh.runtime.peers import COMPLETE, ENCODE, RUN, PeerCalls, PeerServing
 from astromesh.service.config_dir import Configuration
 from astromesh.service.devices import DeviceWatch
 from astromesh.service.engine_status import EngineStatus
@@ -60,7 +60,7 @@ class Node:
         self.roster = Roster(lambda: self.membership.view if self.membership else None)
         self.peers = PeerCalls(self.roster)
         self.models = Models(node=settings.name, models_dir=str(settings.models_dir), roster=self.roster, peers=self.peers, metrics=metrics)
-        self.embedder = Embedder(models=self.models, roster=self.roster, peers=self.peers, metrics=metrics)
+        self.encoder = Encoder(models=self.models, roster=self.roster, peers=self.peers, metrics=metrics)
         self.runtime = AgentRuntime(
             node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
         )
@@ -79,7 +79,7 @@ class Node:
             started_at=time.time(),
             runtime=self.runtime,
             models=self.models,
-            embedder=self.embedder,
+            encoder=self.encoder,
             roster=self.roster,
             metrics=metrics,
             mesh=None,
@@ -128,8 +128,8 @@ class Node:
     async def open_mesh(self, stack: AsyncExitStack, file: RecordFile) -> None:
         """Links first, so that whoever hears of this node can call it."""
         membership = MeshMembership(self.settings, file, offer=self._offer)
-        serving = PeerServing(models=self.models, embedder=self.embedder, start_run=self.runtime.serve, metrics=self.house.metrics)
-        handlers = {COMPLETE: serving.complete, EMBED: serving.embed, RUN: serving.run}
+        serving = PeerServing(models=self.models, encoder=self.encoder, start_run=self.runtime.serve, metrics=self.house.metrics)
+        handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run}
         switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)
         board = await stack.enter_async_context(switchboard)
         try:

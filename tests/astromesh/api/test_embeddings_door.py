@@ -14,8 +14,9 @@ from tests.rig.doors import Doors, open_doors
 from tests.rig.mesh_view import member
 from tests.rig.rooms import Rooms
 
-from astromesh.dialogue import EmbeddingRequest, Embeddings, Usage, Vectors
+from astromesh.dialogue import EncodingRequest, Encodings, Usage, Vectors
 from astromesh.errors import AstromeshError, ModelUnavailable, Overloaded
+from astromesh.fleet.offers import Capability
 from astromesh.inference.encoding import TEXTS_MAX
 from astromesh.providers.backends.scripted import Scripted
 
@@ -23,18 +24,20 @@ from astromesh.providers.backends.scripted import Scripted
 class Lengths(Scripted):
     """A model whose vectors tell how long each text is, and that cuts those of over nine characters."""
 
+    capabilities: tuple[Capability, ...] = ("embed",)
+
     def __init__(self, *, fails: AstromeshError | None = None) -> None:
         super().__init__(())
-        self.asked: list[EmbeddingRequest] = []
+        self.asked: list[EncodingRequest] = []
         self._fails = fails
 
-    async def embed(self, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
+    async def encode(self, request: EncodingRequest, *, timeout_s: float) -> Encodings:
         self.asked.append(request)
         if self._fails is not None:
             raise self._fails
         numbers = array("f", [number for text in request.texts for number in (len(text), 0.5)])
         cut = tuple(place for place, text in enumerate(request.texts) if len(text) > 9)
-        return Embeddings(Vectors(2, numbers.tobytes()), Usage(7), request.model, cut)
+        return Encodings(Vectors(2, numbers.tobytes()), Usage(7), request.model, cut)
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ async def test_dimensions_reach_the_model_and_unknown_keys_are_named(rooms: Room
     body = {"model": "m", "input": "x", "dimensions": 2, "user": "u", "truncate": "END"}
     async with doors.http.post("/v1/embeddings", json=body) as response:
         assert response.headers["X-Astromesh-Ignored"] == "truncate, user"
-    assert model.asked == [EmbeddingRequest("m", ("x",), 2)]
+    assert model.asked == [EncodingRequest("m", ("x",), 2)]
 
 
 async def test_a_model_that_nobody_ever_offered_is_404(doors: Doors) -> None:
@@ -138,7 +141,7 @@ async def test_a_model_that_writes_texts_only_is_refused_by_name(rooms: Rooms, d
     for model in ("m", "theirs"):
         status, error = await refusal(doors, {"model": model, "input": "x"})
         assert (status, error["param"]) == (400, "model")
-        assert "makes no embeddings" in error["message"]
+        assert "can complete and not embed" in error["message"]
 
 
 @pytest.mark.parametrize(("failure", "status"), [(Overloaded("full"), 429), (ModelUnavailable("loading"), 503)])

@@ -4,47 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from astromesh.dialogue import EmbeddingRequest, Embeddings, Usage, Vectors
+from astromesh.dialogue import EncodingRequest, Encodings, EncodingTask, Usage, Vectors
 from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.supervised import WorkerEngine
-from astromesh.inference.encoding import TEXTS_MAX, Task
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What a worker told of some texts, in their order."""
-
-    vectors: Vectors
-    tokens: int
-    truncated: tuple[int, ...]
+from astromesh.inference.encoding import TEXTS_MAX
 
 
 class EncodingEngine(WorkerEngine):
-    does: ClassVar[tuple[Task, ...]] = ()  # of what an encoder does, what every model of this engine can do
+    does: ClassVar[tuple[EncodingTask, ...]] = ()  # of what an encoder does, what every model of this engine can do
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[EncodingTask, ...]:
         return self.does
 
-    async def embed(self, request: EmbeddingRequest, *, timeout_s: float) -> Embeddings:
-        rows = await self._encode("embed", request.texts, timeout_s=timeout_s, dimensions=request.dimensions)
-        return Embeddings(rows.vectors, Usage(rows.tokens), self.name, rows.truncated)
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of a classifier, in the order of its numbers."""
+        return ()
 
-    async def _encode(
-        self, task: Task, texts: tuple[str, ...], *, timeout_s: float, query: str | None = None, dimensions: int | None = None
-    ) -> Rows:
-        if task not in self.tasks:
-            raise InvalidRequest(
-                f"model {self.name} cannot {task}; it can {' and '.join(self.tasks) or 'do nothing of that kind'}", param="model"
-            )
-        if not texts or len(texts) > TEXTS_MAX:
-            raise InvalidRequest(f"{len(texts)} texts; from 1 to {TEXTS_MAX} are possible", hint="send them in parts", param="input")
+    async def encode(self, request: EncodingRequest, *, timeout_s: float) -> Encodings:
+        self._check(request)
+        texts = request.texts
 
         def frame(number: int) -> Mapping[str, Any]:
-            return {"kind": "encode", "number": number, "texts": texts, "query": query, "dimensions": dimensions}
+            return {"kind": "encode", "number": number, "texts": texts, "query": request.query, "dimensions": request.dimensions}
 
         told: list[bytes] = [b""] * len(texts)
         tokens, truncated, columns = 0, [], 0
@@ -57,7 +43,19 @@ class EncodingEngine(WorkerEngine):
                 truncated += answer["truncated"]
                 if answer["last"]:
                     break
-        return Rows(Vectors(columns, b"".join(told)), tokens, tuple(sorted(truncated)))
+        return Encodings(Vectors(columns, b"".join(told)), Usage(tokens), self.name, tuple(sorted(truncated)), self.labels)
+
+    def _check(self, request: EncodingRequest) -> None:
+        """Raises `InvalidRequest`."""
+        task, texts = request.task, request.texts
+        if task not in self.tasks:
+            raise InvalidRequest(
+                f"model {self.name} cannot {task}; it can {' and '.join(self.tasks) or 'do nothing of that kind'}", param="model"
+            )
+        if not texts or len(texts) > TEXTS_MAX:
+            raise InvalidRequest(f"{len(texts)} texts; from 1 to {TEXTS_MAX} are possible", hint="send them in parts", param="input")
+        if (request.query is None) == (task == "rerank"):
+            raise InvalidRequest("a query belongs to a rerank, and to nothing else", param="query")
 
     def _hear_work(self, frame: Mapping[str, Any]) -> None:
         if frame["kind"] != "encoded":

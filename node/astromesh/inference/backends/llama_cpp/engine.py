@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from astromesh.dialogue import ModelRequest
+from astromesh.dialogue import EncodingTask, ModelRequest
 from astromesh.errors import AstromeshError, InvalidRequest, ModelFailed, ModelUnavailable, Overloaded
 from astromesh.inference.backends.completing import CompletingEngine
 from astromesh.inference.backends.process import WorkerProcess
 from astromesh.inference.backends.supervised import EngineLimits, nobody
-from astromesh.inference.encoding import Task
 from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.inference.frames import pack
 from astromesh.inference.port import ModelSpecification
@@ -48,7 +47,7 @@ class LlamaCppEngine(CompletingEngine):
     """An `InferenceEngine` over the low-level functions of llama-cpp-python."""
 
     command: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "astromesh.inference.backends.llama_cpp.worker")
-    does: ClassVar[tuple[Task, ...]] = ("embed",)
+    does: ClassVar[tuple[EncodingTask, ...]] = ("embed",)
     needs: ClassVar[tuple[str, ...]] = ("llama_cpp",)
     absent: ClassVar[str] = "no inference engine is installed, so this node cannot run models itself"
     extra_hint: ClassVar[str] = HOW_TO_GET_ONE

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from astromesh.dialogue import Usage
+from astromesh.dialogue import EncodingTask
 from astromesh.inference.backends.encoding import EncodingEngine
 from astromesh.inference.backends.supervised import EngineLimits, nobody
 from astromesh.inference.encoder import DEFAULT_LENGTH_TOKENS, read_manifest
-from astromesh.inference.encoding import Classification, Label, Ranking, Task
 from astromesh.inference.port import ModelSpecification
 
 
@@ -36,21 +35,12 @@ class OnnxEncoder(EncodingEngine):
         self._manifest = read_manifest(model.encoder)
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[EncodingTask, ...]:
         return (self._manifest.task,)
 
-    async def classify(self, texts: tuple[str, ...], *, timeout_s: float) -> Classification:
-        rows = await self._encode("classify", texts, timeout_s=timeout_s)
-        names = self._manifest.labels
-        labels = tuple(
-            tuple(sorted((Label(*pair) for pair in zip(names, row, strict=True)), key=lambda label: (-label.score, label.name)))
-            for row in rows.vectors.numbers()
-        )
-        return Classification(labels, Usage(rows.tokens), rows.truncated)
-
-    async def rerank(self, query: str, documents: tuple[str, ...], *, timeout_s: float) -> Ranking:
-        rows = await self._encode("rerank", documents, query=query, timeout_s=timeout_s)
-        return Ranking(tuple(score for (score,) in rows.vectors.numbers()), Usage(rows.tokens), rows.truncated)
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._manifest.labels if self._manifest.task == "classify" else ()
 
     def _load_frame(self) -> dict[str, Any]:
         manifest = self._manifest
