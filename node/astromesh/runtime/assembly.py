@@ -10,22 +10,22 @@ from astromesh.errors import AgentUnusable, MemoryUnavailable
 from astromesh.guardrails.rails import rails_of
 from astromesh.memory.port import ConversationMemory, Openable
 from astromesh.memory.window import Window
-from astromesh.orchestration.plan import Part
-from astromesh.orchestration.prompt import Template
 from astromesh.providers.port import Checkable
 from astromesh.routing.breaker import BreakerRules
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
 from astromesh.runtime.choices import choices_of, in_vain
 from astromesh.runtime.endpoints import Endpoint, Endpoints
+from astromesh.runtime.parts import part_of
 from astromesh.specs.agent import ModelTarget
 from astromesh.specs.provider import ProviderRouting, Server, server_of
-from astromesh.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
     from astromesh.providers.port import ModelProvider
+    from astromesh.runtime.toolmaking import Toolmaker
     from astromesh.specs.agent import Agent as AgentResource
-    from astromesh.specs.agent import Orchestration, Remembering
+    from astromesh.specs.agent import Remembering
+    from astromesh.specs.orchestration import Orchestration
     from astromesh.specs.provider import Provider
 
 
@@ -100,18 +100,19 @@ class Providers:
 
 
 class Assembly:
-    """Agents of one node: they share its memories and its providers."""
+    """Agents of one node: they share its memories, its providers, and what tools have in common."""
 
-    def __init__(self, *, providers: Providers, defaults: Orchestration, conversations: Path) -> None:
+    def __init__(self, *, providers: Providers, tools: Toolmaker, defaults: Orchestration, conversations: Path) -> None:
         """`conversations`: the file for what agents remember, if any does; nothing is opened before `open_memories`."""
         self._providers = providers
+        self._tools = tools
         self._defaults = defaults
         self._conversations = conversations
         self._memories: dict[str, ConversationMemory] = {}
 
-    def renewed(self, *, providers: Providers, defaults: Orchestration) -> Assembly:
+    def renewed(self, *, providers: Providers, tools: Toolmaker, defaults: Orchestration) -> Assembly:
         """Of another configuration, with the same memories: conversations go on."""
-        renewed = Assembly(providers=providers, defaults=defaults, conversations=self._conversations)
+        renewed = Assembly(providers=providers, tools=tools, defaults=defaults, conversations=self._conversations)
         renewed._memories = self._memories
         return renewed
 
@@ -133,22 +134,14 @@ class Assembly:
     def agent(self, document: AgentResource) -> Agent:
         """Raises `AgentUnusable` with the place of what cannot be."""
         limits = document.limits(self._defaults)
-        toolbox = Toolbox(lookup("tool", name)() for name in document.tools)
+        toolbox = self._tools.toolbox(document, self._defaults)
         remembering = document.remembering
         rails = rails_of(document.spec.guardrails)
         return Agent(
             name=document.name,
             namespace=document.namespace,
             version=document.version,
-            part=Part(
-                agent=document.name,
-                system=Template(document.system_prompt, where=document.place("spec.prompts.system")),
-                context=Template(document.context_prompt, where=document.place("spec.prompts.context")),
-                turns=limits.iterations,
-                tools=toolbox.schemas,
-                remembers=remembering is not None,
-                screened=rails.screens,
-            ),
+            part=part_of(document, limits, tools=toolbox.schemas, screened=rails.screens),
             choices=choices_of(document, self._providers),
             timeout_s=limits.timeout_s,
             toolbox=toolbox,

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from astromesh.dialogue import Sampling
-from astromesh.specs.honoured import BUILTIN_TOOLS
+from astromesh.specs.orchestration import HAND_OFFS_DEFAULT, Merge, Orchestration, Pattern
 from astromesh.specs.resource import Resource
 from astromesh.specs.section import Json, Metadata, Seconds, Secret, Section, Texts, Url
 
@@ -23,7 +23,6 @@ WINDOW_TURNS_DEFAULT = 20
 TURNS_MAX = 1000
 BUDGET_TOKENS_DEFAULT = 2048  # half of the context that a local model gets by default
 
-Pattern = Literal["react", "plan_and_execute", "parallel_fan_out", "pipeline", "supervisor", "swarm", "team"]
 Strategy = Literal["cost_optimized", "latency_optimized", "quality_first", "round_robin", "capability_match"]
 ToolType = Literal[
     "internal", "builtin", "mcp", "mcp_stdio", "mcp_sse", "mcp_http", "webhook", "rag", "agent", "client", "api", "a2a", "integration"
@@ -116,6 +115,7 @@ class ModelRouting(Section):
     strategy: Strategy | None = None
     health_check_interval: Seconds | None = None
 
+
 @dataclass(frozen=True, slots=True)
 class PlacedTarget:
     """`path`: where the document says it."""
@@ -135,7 +135,6 @@ class RoleModels:
 
 def _placed(path: str, candidates: Candidates) -> list[PlacedTarget]:
     return [PlacedTarget(f"{path}.candidates[{number}]", target) for number, target in enumerate(candidates.candidates)]
-
 
 
 class ModelChoice(Section):
@@ -183,27 +182,15 @@ class Prompts(Section):
     context: str = ""
 
 
-class Orchestration(Section):
-    ALSO: ClassVar[Mapping[str, str]] = {"timeout": "timeout_seconds"}
-
-    pattern: Pattern | None = None
-    max_iterations: int | None = Field(default=None, ge=1, le=1000, examples=[10])
-    timeout_seconds: Seconds | None = Field(default=None, examples=[120])
-    workers: tuple[Json, ...] = ()
-    peers: tuple[Json, ...] = ()
-    stages: tuple[Json, ...] = ()
-    merge: Json = None
-    max_handoffs: int | None = Field(default=None, ge=0)
-    max_tool_result_tokens: int | None = Field(default=None, ge=1)
-
-
 class RateLimit(Section):
-    window_seconds: Seconds | None = None
-    max_calls: int | None = Field(default=None, ge=1)
+    window_seconds: Seconds = 60.0
+    max_calls: int | None = Field(default=None, ge=1, le=10_000, examples=[10])  # each is remembered for as long as the window is
 
 
 class Tool(Section):
-    """Keys of all types of tool in one place; which of them a type uses is for who builds it to say."""
+    """Keys of all types of tool in one place; which of them a type uses is for `tools` to say."""
+
+    ALSO: ClassVar[Mapping[str, str]] = {"url": "endpoint"}
 
     type: ToolType = Field(examples=["builtin"])
     name: str | None = Field(default=None, min_length=1, examples=["datetime_now"])
@@ -211,9 +198,8 @@ class Tool(Section):
     max_result_tokens: int | None = Field(default=None, ge=1)
     parameters: Mapping[str, Json] = {}
     rate_limit: RateLimit | None = None
-    permissions: Json = None
-    endpoint: Url | None = None
-    url: Url | None = None
+    permissions: Texts | None = None  # what it does, besides its name, for allowed_actions and denied_actions
+    endpoint: Url | None = Field(default=None, examples=["https://tickets.example.org/api"])
     method: str | None = None
     headers: Mapping[str, Secret] = {}
     pipeline: str | None = None
@@ -227,9 +213,16 @@ class Tool(Section):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        if self.name is None and self.type in ("builtin", "internal"):
-            raise PydanticCustomError("no_tool", "{expected}", {"expected": "the tool has no name", "remedy": "Add 'name: datetime_now'."})
+        if not self.called and self.type in ("builtin", "internal", "webhook"):
+            remedy = f"Add 'name: {'datetime_now' if self.type == 'builtin' else 'create_ticket'}'."
+            raise PydanticCustomError("no_tool", "{expected}", {"expected": "the tool has no name", "remedy": remedy})
         return self
+
+    @property
+    def called(self) -> str:
+        """Its name for the model: unsaid, that of the function or of the agent."""
+        function = (self.function or "").rpartition(":")[2] if self.type == "internal" else ""
+        return self.name or function or (self.agent or "" if self.type == "agent" else "")
 
 
 class ConversationalMemory(Section):
@@ -361,6 +354,8 @@ class Limits:
     pattern: Pattern
     iterations: int
     timeout_s: float
+    hand_offs_max: int = HAND_OFFS_DEFAULT
+    merge: Merge = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,12 +396,6 @@ class Agent(Resource[AgentSpec]):
         return self.spec.prompts.context
 
     @property
-    def tools(self) -> tuple[str, ...]:
-        """The built-in tools that the model is offered, in the order of the document."""
-        names = [tool.name for tool in self.spec.tools if tool.type == "builtin" and tool.name in BUILTIN_TOOLS]
-        return tuple(dict.fromkeys(name for name in names if name is not None))
-
-    @property
     def remembering(self) -> Remembering | None:
         """What it remembers of a conversation, and where; None: nothing."""
         said = self.spec.memory.conversational
@@ -431,4 +420,6 @@ class Agent(Resource[AgentSpec]):
             pattern=next((layer.pattern for layer in layers if layer.pattern is not None), "react"),
             iterations=next((layer.max_iterations for layer in layers if layer.max_iterations is not None), ITERATIONS_DEFAULT),
             timeout_s=next((layer.timeout_seconds for layer in layers if layer.timeout_seconds is not None), TIMEOUT_DEFAULT_S),
+            hand_offs_max=next((layer.max_handoffs for layer in layers if layer.max_handoffs is not None), HAND_OFFS_DEFAULT),
+            merge=next((layer.merge for layer in layers if layer.merge is not None), "model"),
         )

@@ -13,7 +13,8 @@ from typing import Any
 from astromesh.specs.findings import Caution, Mistake, Path
 from astromesh.specs.keys import Places
 
-BUILTIN_TOOLS = ("datetime_now",)
+BUILTIN_TOOLS = ("datetime_now", "http_request", "json_transform")
+TOOL_TYPES = ("builtin", "internal", "webhook", "agent")
 RUN_KINDS = ("Agent", "ProviderConfig", "Provider", "RuntimeConfig")
 LISTED_KINDS = ("Channel", "RAGPipeline", "Workflow", "AgentTemplate", "Integration", "Eval")
 
@@ -39,7 +40,16 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         *(f"spec.model.default.candidates[].{key}" for key in _TARGET),
         "spec.prompts.system", "spec.prompts.context",
         "spec.orchestration.pattern", "spec.orchestration.max_iterations", "spec.orchestration.timeout_seconds",
-        "spec.tools[].type", "spec.tools[].name",
+        "spec.orchestration.max_tool_result_tokens", "spec.orchestration.max_handoffs", "spec.orchestration.merge",
+        *(f"spec.orchestration.workers[].{key}" for key in ("name", "agent", "description", "prompt", "role", "max_tokens")),
+        *(f"spec.orchestration.peers[].{key}" for key in ("name", "agent", "description")),
+        *(f"spec.orchestration.stages[].{key}" for key in ("name", "prompt", "agent", "role", "max_tokens")),
+        "spec.prompts.templates", "spec.output_schema",
+        *(f"spec.tools[].{key}" for key in (
+            "type", "name", "description", "max_result_tokens", "rate_limit.window_seconds", "rate_limit.max_calls", "permissions",
+            "parameters", "endpoint", "method", "headers", "agent", "function")),
+        "spec.permissions.allowed_actions", "spec.permissions.denied_actions", "spec.permissions.network.allowed",
+        "spec.permissions.execution.dry_run",
         "spec.memory.conversational.backend", "spec.memory.conversational.strategy", "spec.memory.conversational.max_turns",
         "spec.memory.conversational.max_tokens", "spec.memory.conversational.ttl",
         *(f"spec.guardrails.{direction}[].{key}" for direction in ("input", "output") for key in _RULE),
@@ -63,17 +73,14 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         "spec.inference.models_dir", "spec.inference.memory_budget_mb", "spec.inference.idle_unload_seconds", "spec.inference.engine",
         *(f"spec.inference.models[].{key}" for key in ("name", "path", "pull", "context", "gpu_layers", "parallel", "prefix_cache_mb")),
         "spec.defaults.orchestration.pattern", "spec.defaults.orchestration.max_iterations",
-        "spec.defaults.orchestration.timeout_seconds",
+        "spec.defaults.orchestration.timeout_seconds", "spec.defaults.orchestration.max_tool_result_tokens",
+        "spec.defaults.orchestration.max_handoffs", "spec.defaults.orchestration.merge",
+        "spec.tools.modules", "spec.tools.http.allow",
     ),
 }  # fmt: skip
 
 _STATUS = {"status": "is a controller's report and is not read"}
-_ORCHESTRATION = {
-    "workers": "is used by no pattern of this version", "peers": "is used by no pattern of this version",
-    "stages": "is used by no pattern of this version", "merge": "is used by no pattern of this version",
-    "max_handoffs": "is used by no pattern of this version",
-    "max_tool_result_tokens": "is not enforced: results of tools go to the model whole",
-}  # fmt: skip
+_MEMBERS = "is not read here: it belongs into the document of an agent"
 _SERVER = {
     "models[].capabilities": "is not used to choose a model", "models[].quality_score": "is not used to choose a model",
     "share.labels": "labels are not compared: this server is not shared. Write 'share: mesh' or 'share: none'",
@@ -90,19 +97,13 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
         "spec.model.default.candidates[].context_window": "is not used: the model's server says what it can hold",
         "spec.model.roles": "roles do not exist yet: every step asks the agent's one model",
         "spec.model.primary.context_window": "is not used: the model's server says what it can hold",
-        "spec.prompts.templates": "templates are not rendered. Put the text into prompts.system",
-        **{f"spec.orchestration.{key}": said for key, said in _ORCHESTRATION.items()},
-        **{f"spec.tools[].{key}": "is not used for a built-in tool" for key in (
-            "description", "parameters", "endpoint", "url", "method", "headers", "pipeline", "top_k", "agent", "function", "command",
-            "args", "env", "transport")},
-        "spec.tools[].max_result_tokens": "is not enforced: the result goes to the model whole",
-        "spec.tools[].rate_limit": "is not enforced",
-        "spec.tools[].permissions": "is not enforced",
+        **{f"spec.tools[].{key}": "is for tools of a type that does not exist yet" for key in (
+            "pipeline", "top_k", "command", "args", "env", "transport")},
         "spec.memory.conversational.connection": "is not used: conversations are kept in the node's data directory",
         "spec.memory.semantic": "does not exist yet: nothing is stored or found by meaning",
         "spec.memory.episodic": "does not exist yet: no events are stored",
-        "spec.permissions": "IS NOT ENFORCED",
-        "spec.output_schema": "is not enforced: the answer is whatever the model writes",
+        "spec.permissions.filesystem": "IS NOT ENFORCED: no tool of this version is given files, and a Python function may do what the "
+            "node may",
         "spec.knowledge": "does not exist yet: nothing is looked up",
         "spec.placement": "has no effect: the agent runs on the nodes that hold its file",
         "spec.channels": "channels do not exist yet: the agent answers over the API only",
@@ -128,10 +129,9 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
         "spec.mesh.mdns": "nodes are not found by mDNS yet. Write mesh.seeds",
         **{f"spec.mesh.{key}": _MESH_TIMING for key in (
             "heartbeat_interval", "gossip_interval", "gossip_fanout", "failure_timeout", "dead_timeout")},
-        "spec.tools.modules": "no modules are loaded: only built-in tools exist yet",
         "spec.observability": "has no effect: figures are at /metrics",
         "spec.auth": "IS NOT ENFORCED: keys do not exist yet, so the API stays on loopback",
-        **{f"spec.defaults.orchestration.{key}": said for key, said in _ORCHESTRATION.items()},
+        **{f"spec.defaults.orchestration.{key}": _MEMBERS for key in ("workers", "peers", "stages")},
     },
 }  # fmt: skip
 
@@ -147,11 +147,13 @@ class Choice:
 
 
 _PATTERN = Choice(
-    ("react",), "this version runs no other pattern, and does not run the agent as something else", "Write 'pattern: react'.", refuse=True
+    ("react", "plan_and_execute", "parallel_fan_out"),
+    "an agent that says nothing of its pattern has nobody to work with",
+    "Write 'pattern: react' here, and this pattern into the agent's document.",
+    refuse=True,
 )
 CHOICES: Mapping[str, Mapping[str, Choice]] = {
     "Agent": {
-        "spec.orchestration.pattern": _PATTERN,
         "spec.memory.conversational.backend": Choice(
             ("sqlite", "in_memory"), "conversations are kept in SQLite in the node's data directory", "Write 'backend: sqlite'."
         ),
@@ -207,6 +209,8 @@ def asks(value: Any) -> bool:
 def _not_offered(tool: Any) -> str:
     if not isinstance(tool, dict):
         return ""
-    if tool.get("type") != "builtin":
+    if tool.get("type") not in TOOL_TYPES:
         return f"tools of type {tool.get('type')} do not exist yet"
+    if tool["type"] != "builtin":
+        return ""
     return "" if tool.get("name") in BUILTIN_TOOLS else f"this version has no built-in tool of this name, only {', '.join(BUILTIN_TOOLS)}"

@@ -17,6 +17,7 @@ from astromesh.specs.documents import Document, Mark, read_documents, too_large
 from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotted
 from astromesh.specs.honoured import LISTED_KINDS, RUN_KINDS, unhonoured
 from astromesh.specs.keys import Canonical, canonical, guess
+from astromesh.specs.members import member_findings
 from astromesh.specs.provider import ProviderConfig, ProviderConfigDocument, ProviderDocument, ProviderResource
 from astromesh.specs.rails import rail_findings
 from astromesh.specs.resource import API_VERSION, Broken, Listed
@@ -24,6 +25,7 @@ from astromesh.specs.runtime import Runtime, RuntimeDocument
 from astromesh.specs.section import Section
 from astromesh.specs.substitution import Substitution
 from astromesh.specs.templates import template_mistakes
+from astromesh.specs.tools import tool_findings
 from astromesh.specs.validation import explain
 
 F = TypeVar("F", Mistake, Caution)
@@ -155,8 +157,12 @@ def _resource(document: Document, kind: str, source: str, environment: Mapping[s
     mistakes += refused
     told += in_vain
     if isinstance(model, AgentDocument):
-        mistakes += template_mistakes(model.spec.prompts, settled.places)
-        for finding in rail_findings(model.spec.guardrails, settled.places):
+        mistakes += template_mistakes(model.spec, settled.places)
+        for finding in (
+            *rail_findings(model.spec.guardrails, settled.places),
+            *tool_findings(model.spec, settled.places),
+            *member_findings(model.spec, settled.places, name=model.metadata.name),
+        ):
             (mistakes if isinstance(finding, Mistake) else told).append(finding)  # type: ignore[arg-type]
     if mistakes:
         return _broken(document, kind, source, mistakes, told)

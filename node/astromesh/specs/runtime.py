@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from astromesh.specs.agent import Orchestration
+from astromesh.specs.addresses import BadAddress, listed_address
+from astromesh.specs.orchestration import Orchestration
 from astromesh.specs.resource import Resource
 from astromesh.specs.section import FileMetadata, Idle, Json, Name, Port, Seconds, Section, Texts
 
@@ -86,8 +87,25 @@ class Inference(Section):
     models: tuple[ServedModel, ...] = ()
 
 
-class ToolModules(Section):
-    modules: Texts = ()
+def _listed(value: str) -> str:
+    try:
+        listed_address(value)
+    except BadAddress as mistake:
+        remedy = "Write 10.0.0.0/8, 10.0.0.5:8080, or tickets.internal:8080."
+        raise PydanticCustomError("address", "{expected}", {"expected": str(mistake), "remedy": remedy}) from None
+    return value
+
+
+Reachable = Annotated[str, AfterValidator(_listed)]
+
+
+class HttpAccess(Section):
+    allow: tuple[Reachable, ...] = Field(default=(), examples=['["10.0.0.0/8"]'])  # beyond public addresses
+
+
+class NodeTools(Section):
+    modules: Texts = Field(default=(), examples=["[shop.tools]"])  # the only ones that functions of agents come from
+    http: HttpAccess = HttpAccess()
 
 
 class Defaults(Section):
@@ -100,7 +118,7 @@ class RuntimeSpec(Section):
     peers: tuple[Json, ...] = ()
     mesh: MeshSection = MeshSection()
     inference: Inference = Inference()
-    tools: ToolModules | None = None
+    tools: NodeTools = NodeTools()
     observability: Json = None
     auth: Json = None
     defaults: Defaults = Defaults()

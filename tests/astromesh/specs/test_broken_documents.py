@@ -68,7 +68,7 @@ BROKEN: dict[str, tuple[str, int, str, str]] = {
     "an unset variable inside a block": (GOOD + "  prompts:\n    system: |\n      Be kind.\n      ${TONE}\n", 11, "TONE", "Set it"),
     "a template that does not parse": (GOOD + "  prompts:\n    system: |\n      Hello.\n      {% if x %}\n", 11, "template", "Jinja2"),
     "an unknown filter": (GOOD + "  prompts:\n    context: '{{ x | shuot }}'\n", 9, "shuot", "Jinja2"),
-    "a pattern that does not run yet": (GOOD + "  orchestration:\n    pattern: swarm\n", 9, "'swarm': this version", "pattern: react"),
+    "a swarm of one": (GOOD + "  orchestration:\n    pattern: swarm\n", 9, "a swarm needs peers, and there are none", "Add 'peers: [NAME"),
     "a tool without a type": (GOOD + "  tools:\n    - name: x\n", 9, "missing", "Add 'type: builtin'"),
     "a built-in tool without a name": (GOOD + "  tools:\n    - type: builtin\n", 9, "no name", "name: datetime_now"),
 }  # fmt: skip

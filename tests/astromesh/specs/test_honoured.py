@@ -59,8 +59,10 @@ spec:
     roles:
       planner: {candidates: [{provider: openai, model: gpt-4o, context_window: 128000}], strategy: quality_first}
   prompts: {system: Hello., templates: {a: b}, context: "{{ today }}"}
-  orchestration: {pattern: react, max_iterations: 5, timeout_seconds: 60, workers: [a], peers: [b], stages: [c], merge: first,
-    max_handoffs: 3, max_tool_result_tokens: 8000}
+  orchestration: {pattern: parallel_fan_out, max_iterations: 5, timeout_seconds: 60, merge: vote, max_handoffs: 3,
+    workers: [a, {name: b, agent: c, description: d, prompt: e, role: planner, max_tokens: 9}],
+    peers: [a, {name: b, agent: c, description: d}],
+    stages: [a, {name: b, prompt: c, agent: d, role: planner, max_tokens: 9}], max_tool_result_tokens: 8000}
   tools:
     - {type: builtin, name: datetime_now, description: now, max_result_tokens: 10, parameters: {a: {type: string}},
       rate_limit: {window_seconds: 60, max_calls: 5}, permissions: [read], endpoint: http://a, url: http://a, method: POST,
@@ -154,8 +156,17 @@ spec:
   tools: {modules: [my.tools]}
   observability: {otlp: http://collector:4317}
   auth: {keys: []}
-  defaults: {orchestration: {pattern: react, max_iterations: 10, timeout_seconds: 60, workers: [a], peers: [b], stages: [c],
-    merge: all, max_handoffs: 1, max_tool_result_tokens: 100}}
+  defaults:
+    orchestration:
+      pattern: react
+      max_iterations: 10
+      timeout_seconds: 60
+      workers: [{name: a, agent: b, description: c, prompt: d, role: e, max_tokens: 9}]
+      peers: [{name: a, agent: b, description: c}]
+      stages: [{name: a, prompt: b, agent: c, role: d, max_tokens: 9}]
+      merge: concat
+      max_handoffs: 1
+      max_tool_result_tokens: 100
 status: {phase: Running}
 """
 
