@@ -11,7 +11,10 @@ from astromesh.inference.port import EngineState, EngineStats, ModelSpecificatio
 
 
 class SleepyEngine:
-    """`loads`: whether by itself; else `let()`. `answers`: whether it ends answers by itself; else `answer()`. `fails`: at its start."""
+    """`loads`: whether by itself; else `let()`. `answers`: whether it ends answers by itself; else `answer()`. `fails`: at its start.
+
+    `breaks`: at its end. `asked` and `closing` tell when somebody does that; `keep_open()` holds its end up until `let_go()`.
+    """
 
     def __init__(
         self,
@@ -32,10 +35,15 @@ class SleepyEngine:
         self.stats = EngineStats()
         self.tok_s = tok_s
         self.starts = 0
+        self.breaks: Exception | None = None
+        self.asked = asyncio.Event()
+        self.closing = asyncio.Event()
         self._on_change = on_change
         self._fails = fails
         self._loaded = asyncio.Event()
         self._answered = asyncio.Event()
+        self._let_go = asyncio.Event()
+        self._let_go.set()
         if loads:
             self._loaded.set()
         if answers:
@@ -55,6 +63,17 @@ class SleepyEngine:
     def answer(self) -> None:
         self._answered.set()
 
+    def keep_open(self) -> None:
+        self._let_go.clear()
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+    def give_up(self, problem: str) -> None:
+        """As one whose worker died again and again."""
+        self.state, self.problem = "failed", problem
+        self._on_change()
+
     async def start(self) -> None:
         self.starts += 1
         self.state = "loading"
@@ -66,12 +85,17 @@ class SleepyEngine:
         self._on_change()
 
     async def close(self) -> None:
+        self.closing.set()
+        if self.breaks is not None:
+            raise self.breaks
+        await self._let_go.wait()
         self.state = "unloaded"
         self._on_change()
 
     async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
         if self.state != "loaded":
             raise ModelUnavailable(f"{self.name} is {self.state}")
+        self.asked.set()
         yield TextDelta("Yes")
         await self._answered.wait()
         yield ModelReply("Yes", usage=Usage(1, 20), model=self.name, timings={"decode_tok_s": self.tok_s})

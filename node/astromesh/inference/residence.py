@@ -38,9 +38,9 @@ def to_unload(residents: Iterable[Resident], *, needed_bytes: int, room_bytes: i
     return tuple(leaving) if over <= 0 else None
 
 
-def idle(residents: Iterable[Resident], *, now: float, idle_s: float) -> tuple[str, ...]:
-    """Whom nobody asked for `idle_s`. 0: nobody is ever idle."""
-    return tuple(one.name for one in residents if idle_s and not one.busy and now - one.used_s >= idle_s)
+def idle(one: Resident, *, now: float, idle_s: float) -> bool:
+    """Whether nobody asked for it for `idle_s`. 0: nobody is ever idle."""
+    return bool(idle_s) and not one.busy and now - one.used_s >= idle_s
 
 
 def eta_s(*, progress: float, elapsed_s: float, size_bytes: int, last_s: float | None = None) -> int:

@@ -100,7 +100,7 @@ class LocalModels:
     def add_shared(self, name: str, provider: ModelProvider, *, watched: Watched) -> LocalModel:
         """`watched` knows whether the server behind it answers."""
         self._shared[name] = provider
-        return LocalModel(provider, lambda: watched.health != "down", watched.doubt)
+        return LocalModel(provider, lambda: watched.health != "down", watched.doubt, endpoint=watched.endpoint)
 
     def own(self, name: str) -> OwnModel:
         """Raises `UnknownModel` for one that this node has not itself."""
@@ -171,16 +171,20 @@ class LocalModels:
         """Whether there was any. `last`: nobody waits longer for those who are busy."""
         async with self._room:
             needed = model.needed_bytes
-            leaving = self.leaving_for(model.name, needed)
-            if model.unasked and leaving != ():
-                raise ModelUnavailable(f"there is no room for model {model.name} beside the others", hint="whoever asks for it makes room")
-            if leaving is None and (self.rules.strict or not model.named):
-                if last or needed > self.rules.budget_bytes:
-                    raise self._no_room(model, needed)
-                return False
-            for name in leaving or ():
-                log.info("model %s is unloaded to make room for %s", name, model.name)
-                await self._own[name].unload()
+            # Looked at again after each that went: its end takes up to two seconds, and meanwhile the next may have got a reader.
+            while (leaving := self.leaving_for(model.name, needed)) != ():
+                if model.unasked:
+                    raise ModelUnavailable(
+                        f"there is no room for model {model.name} beside the others", hint="whoever asks for it makes room"
+                    )
+                if leaving is None:
+                    if model.named and not self.rules.strict:
+                        break
+                    if last or needed > self.rules.budget_bytes:
+                        raise self._no_room(model, needed)
+                    return False
+                log.info("model %s is unloaded to make room for %s", leaving[0], model.name)
+                await self._own[leaving[0]].unload()
             if (free := self._free_bytes()) < needed and not model.named:
                 raise ModelUnavailable(
                     f"model {model.name} needs {needed / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free on this machine",
@@ -204,13 +208,19 @@ class LocalModels:
     async def _keep_tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_S)
-            await self.tidy(now=monotonic())
+            try:
+                await self.tidy(now=monotonic())
+            except Exception:
+                log.exception("idle models could not be unloaded; it is tried again in %g s", TIDY_S)
 
     async def tidy(self, *, now: float) -> None:
         """Unloads what nobody asked for in a long time."""
-        for name in idle(self.residents(), now=now, idle_s=self.rules.idle_s):
-            log.info("model %s is unloaded: nobody asked for it in %g s", name, self.rules.idle_s)
-            await self._own[name].unload()
+        for name in sorted(self._own):
+            # Looked at one by one: while one goes, which takes up to two seconds, another may be asked or forgotten.
+            own = self._own.get(name)
+            if own is not None and own.takes_memory and idle(own.resident(), now=now, idle_s=self.rules.idle_s):
+                log.info("model %s is unloaded: nobody asked for it in %g s", name, self.rules.idle_s)
+                await own.unload()
 
 
 class OwnModel:
@@ -370,7 +380,6 @@ class OwnModel:
             self._loading.cancel()
             await asyncio.wait([self._loading])
         engine, self.engine = self.engine, None
-        self.reserved = False
         self._progress = 0.0
         if engine is not None:
             await engine.close()
@@ -443,12 +452,12 @@ class OwnModel:
             await self._fail(f"it cannot be loaded: {type(failure).__name__}")
             log.exception("model %s cannot be loaded", self.name)
         finally:
+            self.reserved = False  # from here on its engine tells
             # The task is not done yet, and what is offered goes by whether it is.
             loop.call_soon(self._changed)
 
     async def _fail(self, why: str) -> None:
         self._problem = why
-        self.reserved = False
         engine, self.engine = self.engine, None
         if engine is not None:
             await engine.close()

@@ -41,8 +41,8 @@ def test_whoever_goes_makes_enough_room_and_was_not_busy(resident: list[Resident
 
 
 def test_idle_is_who_was_not_asked_for_so_long_and_is_not_busy() -> None:
-    assert idle([OLD, NEW, BUSY], now=11.0, idle_s=10.0) == ("old",)
-    assert idle([OLD, NEW, BUSY], now=1e9, idle_s=0.0) == ()
+    assert [idle(one, now=11.0, idle_s=10.0) for one in (OLD, NEW, BUSY)] == [True, False, False]
+    assert not any(idle(one, now=1e9, idle_s=0.0) for one in (OLD, NEW, BUSY))
 
 
 @pytest.mark.parametrize(

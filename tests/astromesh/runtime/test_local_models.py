@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from tests.rig.eventually import eventually
 from tests.rig.sleepy_engine import SleepyEngine
 
 from astromesh.dialogue import Message, ModelReply, ModelRequest, TextDelta
@@ -49,6 +51,7 @@ class House:
         answers: bool = True,
         fails: AstromeshError | None = None,
         missing: AstromeshError | None = None,
+        breaks: Exception | None = None,
     ) -> None:
         found = FoundModel(ModelSpecification(name, Path("/m"), IDENTITY), needed_bytes=int(gb * GB), size_bytes=int(gb * GB))
 
@@ -59,6 +62,7 @@ class House:
 
         def build(model: FoundModel) -> SleepyEngine:
             engine = SleepyEngine(model.specification, on_change=self._changed, loads=loads, answers=answers, fails=fails)
+            engine.breaks = breaks
             self.engines.setdefault(name, []).append(engine)
             return engine
 
@@ -213,6 +217,75 @@ async def test_what_nobody_asks_for_is_unloaded_and_loaded_again() -> None:
     await house.local.close()
 
 
+async def test_who_is_asked_or_forgotten_while_another_idle_model_goes_is_let_be() -> None:
+    house = House(idle_s=60.0)
+    for name in ("a", "b", "c", "d"):
+        house.has(name, answers=name != "b")
+        house.local.own(name).load()
+        await loaded(house, name)
+    house.engines["a"][0].keep_open()
+    tidying = asyncio.create_task(house.local.tidy(now=monotonic() + 61))
+    await house.engines["a"][0].closing.wait()
+    reader = asyncio.create_task(house.ask("b"))
+    await house.engines["b"][0].asked.wait()
+    await house.local.forget("c")
+    house.engines["a"][0].let_go()
+    await tidying
+    assert {row["name"]: row["state"] for row in house.local.rows()} == {"a": "on_disk", "b": "loaded", "d": "on_disk"}
+    house.engines["b"][0].answer()
+    assert (await reader).text == "Yes"
+    await house.local.close()
+
+
+async def test_a_mistake_while_tidying_is_logged_and_tidying_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local_models, "TIDY_S", 0.001)
+    house = House(idle_s=1e-9)
+    house.has("m", breaks=RuntimeError("the pipe is gone"))
+    house.local.open()
+    await house.ask("m")
+    await seen(lambda: "the pipe is gone" in caplog.text)
+    house.has("n")
+    await house.ask("n")
+    await seen(lambda: house.state("n") == "on_disk")
+    house.engines["m"][0].breaks = None
+    await house.local.close()
+
+
+async def test_who_wanted_to_make_room_looks_again_when_the_next_to_go_is_asked_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_models, "ROOM_LOOK_S", 0.001)
+    house = House(budget_gb=2.0)
+    house.has("a")
+    house.has("b", answers=False)
+    house.has("c", gb=2.0)
+    for name in ("a", "b"):
+        house.local.own(name).load()
+        await loaded(house, name)
+    house.engines["a"][0].keep_open()
+    large = asyncio.create_task(house.ask("c"))
+    await house.engines["a"][0].closing.wait()
+    reader = asyncio.create_task(house.ask("b"))
+    await house.engines["b"][0].asked.wait()
+    house.engines["a"][0].let_go()
+    await seen(lambda: house.state("a") == "on_disk")
+    assert not large.done()
+    house.engines["b"][0].answer()
+    assert [(await one).text for one in (reader, large)] == ["Yes", "Yes"]
+    await house.local.close()
+
+
+async def test_a_model_given_up_after_it_was_loaded_takes_no_room_any_more() -> None:
+    house = House(budget_gb=1.5)
+    for name in ("a", "b"):
+        house.has(name)
+    await house.ask("a")
+    house.engines["a"][0].give_up("its worker died five times")
+    assert (house.state("a"), house.local.residents()) == ("on_disk", ())
+    assert house.local.leaving_for("b", GB) == ()
+    await house.local.close()
+
+
 async def test_a_model_that_cannot_be_loaded_is_not_tried_again_by_requests_but_by_a_person() -> None:
     house = House()
     house.has("m", fails=ModelFailed("no room for its cells", code="model_provider_unavailable", definite=True))
@@ -310,3 +383,10 @@ async def loaded(house: House, name: str) -> None:
     async with asyncio.timeout(10):
         while house.state(name) != "loaded":
             await asyncio.sleep(0)
+
+
+async def seen(condition: Callable[[], bool]) -> None:
+    async def holds() -> bool:
+        return condition()
+
+    await eventually(holds, 1.0)
