@@ -181,7 +181,7 @@ async def test_a_call_that_the_model_began_by_itself_is_held_to_its_tool(engine:
     began, *_ = await events(engine, QUESTION, tools=(CLOCK,))
     assert isinstance(began, AnswerBegan)
     said = "Let me see.\n<tool_call>\n"
-    resume = Resume(await asyncio.to_thread(tokens_of, smollm2.path, said), began.borders)
+    resume = Resume(engine.identity, await asyncio.to_thread(tokens_of, smollm2.path, said), began.borders)
     *pieces, end = await events(engine, QUESTION, tools=(CLOCK,), resume=resume, sampling=replace(GREEDY, temperature=1.5, seed=2))
     assert isinstance(end, ModelReply)
     assert end.tool_calls[0].name == "clock"
@@ -268,7 +268,7 @@ async def test_an_answer_under_a_grammar_is_gone_on_with_where_it_broke_off(engi
     assert isinstance(end, ModelReply)
     told = [piece for piece in pieces if isinstance(piece, TextDelta)]
     tokens = tuple(token for piece in told[:seam] for token in piece.tokens)
-    resumed = await reply(engine, QUESTION, resume=Resume(tokens, began.borders), **wishes)
+    resumed = await reply(engine, QUESTION, resume=Resume(engine.identity, tokens, began.borders), **wishes)
     assert "".join(piece.text for piece in told[:seam]) + resumed.text == end.text
 
 
@@ -277,7 +277,7 @@ async def test_what_does_not_follow_the_grammar_is_not_gone_on_with(engine: Infe
     assert isinstance(began, AnswerBegan)
     assert isinstance(first, TextDelta)
     with pytest.raises(InvalidRequest, match="does not follow the grammar"):
-        await reply(engine, QUESTION, resume=Resume(first.tokens, began.borders), response_format={"type": "json_object"})
+        await reply(engine, QUESTION, resume=Resume(engine.identity, first.tokens, began.borders), response_format={"type": "json_object"})
     assert engine.stats.restarts == 0
 
 

@@ -179,7 +179,7 @@ async def test_the_prebuilt_engine_claims_no_kernel_and_tells_no_tokens(prebuilt
 async def test_the_prebuilt_engine_refuses_by_name_what_it_cannot_do(prebuilt: XllamacppEngine) -> None:
     tool = ToolSchema("look", "Looks.", {"type": "object", "properties": {}})
     for request, named in (
-        (asked("Hello", resume=Resume((1,), (4,))), "resume"),
+        (asked("Hello", resume=Resume(prebuilt.identity, (1,), (4,))), "resume"),
         (asked("Hello", tools=(tool,), tool_choice="required"), "tool_choice"),
     ):
         with pytest.raises(InvalidRequest) as refused:

@@ -71,7 +71,7 @@ async def test_a_resume_at_any_seam_says_what_the_undisturbed_answer_says(engine
     for _ in range(SEAMS):
         seam = random.randrange(1, len(whole.pieces))
         before, after = whole.pieces[:seam], whole.pieces[seam:]
-        resume = Resume(tuple(token for piece in before for token in piece.tokens), whole.began.borders)
+        resume = Resume(engine.identity, tuple(token for piece in before for token in piece.tokens), whole.began.borders)
         resumed = await answer(engine, BOOK, Message("user", QUESTIONS[0]), tokens_max=32, resume=resume)
         assert resumed.text == "".join(piece.text for piece in after), f"seam {seam}"
 
@@ -81,8 +81,22 @@ async def test_a_resume_behind_a_token_that_was_not_taken_says_something_else(en
     assert whole.began is not None
     tokens = [token for piece in whole.pieces[:8] for token in piece.tokens]
     tokens[-1] = whole.pieces[0].tokens[0]
-    resumed = await answer(engine, BOOK, Message("user", QUESTIONS[0]), tokens_max=32, resume=Resume(tuple(tokens), whole.began.borders))
+    resumed = await answer(
+        engine, BOOK, Message("user", QUESTIONS[0]), tokens_max=32, resume=Resume(engine.identity, tuple(tokens), whole.began.borders)
+    )
     assert resumed.text != "".join(piece.text for piece in whole.pieces[8:])
+
+
+@pytest.mark.parametrize(("token", "other"), [(10**6, False), (-5, False), (1, True)], ids=["no token", "a negative one", "another file"])
+async def test_a_resume_that_cannot_be_is_refused_and_disturbs_nobody(engine: LlamaCppEngine, *, token: int, other: bool) -> None:
+    beside = asyncio.create_task(answer(engine, Message("user", QUESTIONS[1])))
+    undisturbed = await answer(engine, Message("user", QUESTIONS[0]), tokens_max=4)
+    assert undisturbed.began is not None
+    resume = Resume("another file" if other else engine.identity, (token,), undisturbed.began.borders)
+    with pytest.raises(InvalidRequest) as refused:
+        await answer(engine, Message("user", QUESTIONS[0]), resume=resume)
+    assert refused.value.param == "resume"
+    assert (await beside).text
 
 
 async def test_a_resume_of_chance_draws_on_with_the_same_seed(engine: LlamaCppEngine) -> None:
@@ -90,7 +104,7 @@ async def test_a_resume_of_chance_draws_on_with_the_same_seed(engine: LlamaCppEn
     whole = await answer(engine, Message("user", QUESTIONS[1]), sampling=sampling)
     assert whole.began is not None
     assert whole.began.seed == 11
-    resume = Resume(tuple(token for piece in whole.pieces[:9] for token in piece.tokens), whole.began.borders)
+    resume = Resume(engine.identity, tuple(token for piece in whole.pieces[:9] for token in piece.tokens), whole.began.borders)
     resumed = await answer(engine, Message("user", QUESTIONS[1]), sampling=sampling, resume=resume)
     assert resumed.text == "".join(piece.text for piece in whole.pieces[9:])
 

@@ -24,14 +24,19 @@ _TEXT = "The keeper of the lighthouse counted the ships, wrote their names into 
 
 
 class CheckedDecoder(Decoder[Any], Protocol):
-    """A decoder that can say what it was built of."""
+    """A decoder that can say what it was built of, and whether a prompt's sums are those of its tokens one by one, however far it goes."""
 
     @property
     def build(self) -> str: ...
 
+    @property
+    def exact(self) -> bool: ...
+
 
 def kernel_identity(decoder: CheckedDecoder, *, threads: int, sequences: int) -> str:
     """Sixteen hex digits, or nothing where the check failed. Leaves no cells behind."""
+    if not decoder.exact:
+        return ""  # the check is too short to see it
     prompt = decoder.tokenize(_TEXT * 4)[:PROMPT_TOKENS]
     alone = _answer(decoder, prompt, resumed=(), company=1)
     company = min(COMPANY, sequences)

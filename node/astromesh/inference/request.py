@@ -111,7 +111,7 @@ def tools_of(frame: Mapping[str, Any]) -> tuple[ToolSchema, ...]:
 
 def resume_of(frame: Mapping[str, Any]) -> Resume | None:
     values = frame["resume"]
-    return None if values is None else Resume(tuple(values["tokens"]), tuple(values["borders"]))
+    return None if values is None else Resume(values["identity"], tuple(values["tokens"]), tuple(values["borders"]))
 
 
 def sampling_of(frame: Mapping[str, Any]) -> SamplingPlan:

@@ -92,7 +92,8 @@ class Decoder(Protocol[S]):
         ...
 
     def replay(self, sampler: S, tokens: Sequence[int]) -> None:
-        """Brings a new sampler to where one is that took these tokens. Raises `InvalidRequest` where its grammar forbids one."""
+        """Brings a new sampler to where one is that took these tokens. Raises `InvalidRequest` where its grammar forbids one, or
+        where one is no token."""
         ...
 
     def piece(self, token: int) -> bytes: ...
@@ -162,6 +163,7 @@ class Schedule(Generic[S]):
         self._running: list[Stream[S]] = []
         self._prompt_came_last = False
         self._token_read_s = 0.0  # what one token of the last chunk took
+        self._token_bytes = 0.0  # what one token of the last export took
 
     @property
     def idle(self) -> bool:
@@ -435,9 +437,11 @@ class Schedule(Generic[S]):
         """Leaves what a stream read and said for those that go on from there."""
         tokens = stream.tokens[: stream.position]
         known = prefixes.known(tokens)
-        if stream.position - known < TAIL_TOKENS_MIN:
+        new = stream.position - known
+        if new < TAIL_TOKENS_MIN or new * self._token_bytes > prefixes.bytes_max:
             return
         state = State(known, stream.position, self._decoder.export(stream.sequence, start=known, end=stream.position))
+        self._token_bytes = len(state.data) / new
         prefixes.insert(tokens, state, marks=self._marks(stream))
 
     def _marks(self, stream: Stream[S]) -> dict[bytes, int]:

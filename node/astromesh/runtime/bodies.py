@@ -49,9 +49,7 @@ def from_request(request: ModelRequest) -> dict[str, Any]:
         "sampling": {key: value for key, value in asdict(request.sampling).items() if value not in (None, ())},
         "response_format": request.response_format,
         "stream": request.stream,
-        "resume": None
-        if request.resume is None
-        else [request.resume.identity, list(request.resume.tokens), list(request.resume.borders)],
+        "resume": None if request.resume is None else [request.resume.identity, list(request.resume.tokens), list(request.resume.borders)],
         "prompt": request.prompt,
     }
 

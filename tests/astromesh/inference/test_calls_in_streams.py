@@ -14,6 +14,7 @@ from astromesh.inference.answer import Answer
 from astromesh.inference.chat import CHATML, CUT, ChatTemplate
 from astromesh.inference.request import as_frame
 from astromesh.inference.schedule import Schedule
+from astromesh.inference.stream import CHUNK_TOKENS
 
 CLOCK = ToolSchema("clock", "The time.", {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]})
 OTHER = ToolSchema("other", "Something else.", {})
@@ -116,8 +117,8 @@ def test_an_answer_with_a_call_is_gone_on_with_at_any_seam(seam: int) -> None:
     said = f"So {MARKED}."
     whole_pieces, whole = Talk(said, tools=(CLOCK,)).run()
     talk = Talk(said, tools=(CLOCK,))
-    borders = (*range(60, len(talk.decoder.prompts[-1]), 60), len(talk.decoder.prompts[-1]))
-    resumed = Talk(said, tools=(CLOCK,), resume=Resume(tuple(map(ord, said[:seam])), borders))
+    borders = (*range(CHUNK_TOKENS, len(talk.decoder.prompts[-1]), CHUNK_TOKENS), len(talk.decoder.prompts[-1]))
+    resumed = Talk(said, tools=(CLOCK,), resume=Resume("file", tuple(map(ord, said[:seam])), borders))
     first, second = resumed.decoder.samplers[0], talk.decoder.samplers[0]
     rest, _ = resumed.run()
     talk.run()
@@ -130,7 +131,7 @@ def test_an_answer_with_a_call_is_gone_on_with_at_any_seam(seam: int) -> None:
 
 def test_an_answer_that_its_grammar_forbids_is_not_gone_on_with_and_leaves_nothing() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        Talk("a~b", forbids="~", response_format={"type": "json_object"}, resume=Resume((ord("a"), ord("~")), (60, 64)))
+        Talk("a~b", forbids="~", response_format={"type": "json_object"}, resume=Resume("file", (ord("a"), ord("~")), (CHUNK_TOKENS, 64)))
     assert refused.value.param == "resume"
 
 

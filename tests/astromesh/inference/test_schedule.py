@@ -321,6 +321,20 @@ def test_of_equal_prompts_that_arrive_together_each_chunk_is_read_once() -> None
     assert sum(end["cached_tokens"] for end in ends.values()) == 900 - sum(widths(decoder))
 
 
+def test_a_state_that_no_cache_could_keep_is_not_copied() -> None:
+    schedule, decoder = a_schedule(context=600, prefixes=PrefixTree(bytes_max=300))
+    exports: list[int] = []
+    export = decoder.export
+    decoder.export = lambda sequence, *, start, end: exports.append(end - start) or export(sequence, start=start, end=end)  # type: ignore[method-assign,func-returns-value]
+    for number, letter in enumerate("abc"):
+        submit(schedule, number, letter * 400, max_tokens=2)
+        run(schedule)
+    assert len(exports) == 1, "the first one shows how large they are"
+    submit(schedule, 9, "d" * 40, max_tokens=2)
+    run(schedule)
+    assert len(exports) == 2
+
+
 def test_a_later_turn_reads_only_what_is_new_and_the_answer_before_it_is_known() -> None:
     schedule, decoder = a_schedule(prefixes=PrefixTree(bytes_max=10**6))
     submit(schedule, 1, "x" * 100, max_tokens=30)
@@ -372,7 +386,7 @@ def test_the_beginning_of_an_answer_says_what_a_resume_needs_and_its_pieces_thei
 @pytest.mark.parametrize("seam", [1, 2, 5, 9])
 def test_a_resumed_answer_goes_on_behind_its_tokens_and_tells_nothing_twice(seam: int) -> None:
     schedule, decoder = a_schedule()
-    resume = Resume(tuple(range(100, 100 - seam, -1)), (30, 60, 100))
+    resume = Resume("file", tuple(range(100, 100 - seam, -1)), (30, 60, 100))
     submit(schedule, 1, "x" * 100, resume=resume, max_tokens=10)
     texts, ends = run(schedule)
     assert texts[1].split() == [str(100 - taken) for taken in range(seam, 10)]
@@ -382,7 +396,7 @@ def test_a_resumed_answer_goes_on_behind_its_tokens_and_tells_nothing_twice(seam
 
 def test_a_stop_string_across_the_seam_is_found() -> None:
     schedule, _ = a_schedule()
-    submit(schedule, 1, "x" * 20, resume=Resume((20, 19), (20,)), stop=("19 18",))
+    submit(schedule, 1, "x" * 20, resume=Resume("file", (20, 19), (20,)), stop=("19 18",))
     texts, ends = run(schedule)
     assert texts == {}
     assert ends[1]["finish_reason"] == "stop"
@@ -392,7 +406,7 @@ def test_a_stop_string_across_the_seam_is_found() -> None:
 def test_borders_that_do_not_divide_the_prompt_are_refused(borders: tuple[int, ...]) -> None:
     schedule, _ = a_schedule()
     with pytest.raises(InvalidRequest, match="20 tokens"):
-        submit(schedule, 1, "x" * 20, resume=Resume((20,), borders))
+        submit(schedule, 1, "x" * 20, resume=Resume("file", (20,), borders))
     assert schedule.idle
 
 
@@ -405,7 +419,7 @@ def test_an_answer_that_has_ended_or_is_longer_than_it_may_be_is_not_gone_on_wit
         ((20,) * 9, {"max_tokens": 2}),
     ):
         with pytest.raises(InvalidRequest):
-            submit(schedule, 1, "x" * 20, resume=Resume(tokens, (20,)), **sampling)
+            submit(schedule, 1, "x" * 20, resume=Resume("file", tokens, (20,)), **sampling)
     assert schedule.idle
 
 

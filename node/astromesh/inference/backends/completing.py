@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from astromesh.dialogue import AnswerBegan, ModelEvent, ModelReply, ModelRequest
+from astromesh.errors import InvalidRequest
 from astromesh.inference.backends.encoding import EncodingEngine
 from astromesh.inference.request import as_frame
 
@@ -28,6 +29,12 @@ class CompletingEngine(EncodingEngine):
 
     def _frame(self, request: ModelRequest, number: int) -> Mapping[str, Any]:
         """The request as the worker takes it. Raises `InvalidRequest` for what it could not honour."""
+        if request.resume is not None and request.resume.identity != self.identity:
+            raise InvalidRequest(
+                f"the answer to go on with was made by another file than the one that is {self.name} here",
+                hint="ask again from the beginning",
+                param="resume",
+            )
         return as_frame(request, number=number)
 
     def _hear_loaded(self, frame: Mapping[str, Any]) -> None:

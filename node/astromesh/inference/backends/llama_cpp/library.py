@@ -344,8 +344,15 @@ class Model:
         return float(logits[token]), [(int(other), float(logits[other])) for other in best]
 
     def replay(self, sampler: Sampler, tokens: Sequence[int]) -> None:
-        """Brings a new sampler to where one is that took these tokens. Raises `InvalidRequest` where its grammar forbids one."""
+        """Brings a new sampler to where one is that took these tokens. Raises `InvalidRequest` where its grammar forbids one.
+
+        Also for a number that is no token here: the library would end the process.
+        """
         for token in tokens:
+            if not 0 <= token < self._tokens:
+                raise InvalidRequest(
+                    f"the answer to go on with has token {token} in it, and those of this model are 0 to {self._tokens - 1}", param="resume"
+                )
             if sampler.held and not self._allowed(sampler.grammar, token):
                 raise InvalidRequest("the answer to go on with does not follow the grammar of this request", param="resume")
             self._accept(sampler, token)
@@ -434,6 +441,11 @@ class Model:
     def divisible(self) -> bool:
         """Whether the state of a sequence can be cut and shared by tokens: not where a model folds all that it read into one."""
         return not (llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model))
+
+    @property
+    def exact(self) -> bool:
+        """Measured on processors only (`open_context`); on cards the attention changes its order of adding with the number of cells."""
+        return not self._on_gpu
 
     @property
     def build(self) -> str:
