@@ -17,7 +17,7 @@ from time import monotonic, perf_counter
 from typing import Literal, Protocol
 
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
-from astromesh.errors import AstromeshError, CallersMistake, DeadlineExceeded, ModelFailed, ModelUnavailable
+from astromesh.errors import AstromeshError, CallersMistake, DeadlineExceeded, ModelFailed, ModelUnavailable, Overloaded
 from astromesh.fleet.devices import Devices
 from astromesh.fleet.roster import Roster
 from astromesh.inference import registry
@@ -392,13 +392,8 @@ class Models:
             return failures[0]
         if failures:
             reasons = "; ".join(failure.message for failure in failures)
-            gone = [failure for failure in failures if isinstance(failure, ModelUnavailable)]
-            if len(gone) == len(failures):
-                return ModelUnavailable(
-                    f"model {model}: nobody who offers it can answer now: {reasons}",
-                    hint=gone[0].hint,
-                    retry_after_s=min(failure.retry_after_s for failure in gone),
-                )
+            if passing := _passing(f"model {model}: nobody who offers it can answer now: {reasons}", failures, hint=failures[0].hint):
+                return passing
             return ModelFailed(
                 f"model {model}: all {len(failures)} that offer it failed: {reasons}",
                 code="model_all_providers_failed",
@@ -465,6 +460,15 @@ async def _first(stream: AsyncGenerator[ModelEvent, None], patience_s: float | N
         ) from None
 
 
+def _passing(message: str, failures: list[AstromeshError], *, hint: str) -> AstromeshError | None:
+    """Where all of them are full or away, which passes: what all of them say together. None where trying again later would not help."""
+    waits = [failure.retry_after_s for failure in failures if isinstance(failure, Overloaded | ModelUnavailable)]
+    if len(waits) < len(failures):
+        return None
+    kind = Overloaded if all(isinstance(failure, Overloaded) for failure in failures) else ModelUnavailable
+    return kind(message, hint=hint, retry_after_s=min(waits))
+
+
 def _overall(refusals: list[AstromeshError]) -> AstromeshError:
     """Why none of several models did it."""
     if len(refusals) == 1:
@@ -472,8 +476,8 @@ def _overall(refusals: list[AstromeshError]) -> AstromeshError:
     reasons = "; ".join(refusal.message for refusal in refusals)
     hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals if refusal.hint))
     waits = [wait for refusal in refusals if (wait := getattr(refusal, "retry_after_s", None)) is not None]
-    if all(isinstance(refusal, ModelUnavailable) for refusal in refusals):
-        return ModelUnavailable(f"none of {len(refusals)} models can answer now: {reasons}", hint=hint, retry_after_s=min(waits))
+    if passing := _passing(f"none of {len(refusals)} models can answer now: {reasons}", refusals, hint=hint):
+        return passing
     nobody_fits = all(refusal.code == "model_no_eligible_provider" for refusal in refusals)
     return ModelFailed(
         f"all {len(refusals)} models failed: {reasons}",

@@ -278,6 +278,16 @@ async def test_a_model_whose_node_is_gone_is_503_and_says_when_to_come_back(room
     assert raised.value.response.headers["Retry-After"] == "5"
 
 
+async def test_a_model_whose_nodes_are_all_full_is_429_and_says_when_the_first_has_room(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    rooms.sees(member("b-000002", models=["m"]), member("c-000003", models=["m"]))
+    full = {name: Scripted([Overloaded(f"{name} is full", retry_after_s=s)] * 2) for name, s in (("b-000002", 7), ("c-000003", 2))}
+    rooms.neighbours.models = dict(full)
+    for stream in (False, True):
+        with pytest.raises(openai.RateLimitError) as raised:
+            await client.chat.completions.create(model="m", messages=HELLO, stream=stream)
+        assert (raised.value.code, raised.value.response.headers["Retry-After"]) == ("overloaded", "2")
+
+
 @pytest.mark.parametrize(
     ("failure", "kind", "status", "code"),
     [

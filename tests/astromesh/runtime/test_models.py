@@ -239,6 +239,29 @@ async def test_when_nobody_can_be_reached_it_is_worth_another_try() -> None:
     assert "b is gone; c is gone" in error.message
 
 
+async def test_when_all_that_could_be_asked_are_full_it_is_worth_another_try_as_soon_as_the_first_of_them_says() -> None:
+    error = await verdict(
+        mesh(b=Scripted([Overloaded("b is full", retry_after_s=9)]), c=Scripted([Overloaded("c is full", retry_after_s=4)]))
+    )
+    assert isinstance(error, Overloaded)
+    assert (error.retry_after_s, "b is full; c is full" in error.message) == (4, True)
+
+
+async def test_when_some_are_full_and_others_away_it_is_worth_another_try() -> None:
+    gone, full = ModelUnavailable("b is gone", retry_after_s=9), Overloaded("c is full", retry_after_s=4)
+    error = await verdict(mesh(b=Scripted([gone]), c=Scripted([full])))
+    assert isinstance(error, ModelUnavailable)
+    assert (error.retry_after_s, "b is gone; c is full" in error.message) == (4, True)
+
+
+async def test_when_the_servers_of_several_models_are_full_it_is_worth_another_try() -> None:
+    full = [Scripted([Overloaded(f"{name} is full", retry_after_s=seconds)]) for name, seconds in (("one", 8), ("two", 3))]
+    choice = Choice(tuple(Target(f"m{number}", provider=provider) for number, provider in enumerate(full)))
+    with pytest.raises(Overloaded, match="one is full; two is full") as raised:
+        [event async for event in Rooms().models.complete(REQUEST, timeout_s=60, choice=choice)]
+    assert raised.value.retry_after_s == 3
+
+
 # Who is asked first, and what is counted.
 
 
