@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from time import time
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from astromesh.api import errors
+from astromesh.api import errors, event_stream
 from astromesh.api.choices import together
 from astromesh.api.event_stream import EventStream
 from astromesh.api.house import HOUSE, House
@@ -76,27 +77,42 @@ async def _streamed(
 ) -> web.StreamResponse:
     base = {"id": f"{shape.prefix}-{request[REQUEST_ID]}", "object": shape.chunk_object, "created": int(time()), "model": body.model}
     usages: list[Usage] = []
-    # The first piece says who does it; what fails before has a status of its own.
-    index, routed = await anext(pieces)
-    assert isinstance(routed, Routed), "a completion begins with who does it"
-    async with EventStream(request, {**headers, **route_headers(routed, request.app[HOUSE])}) as out:
-        await out.data({**base, "choices": [shape.opening(index)]})
-        try:
-            async for index, piece in pieces:
-                match piece:
-                    case Routed():
-                        await out.data({**base, "choices": [shape.opening(index)]})
-                    case TextDelta() | ToolCallDelta():
-                        await out.data({**base, "choices": [shape.piece(index, piece)]})
-                    case ModelReply():
-                        usages.append(piece.usage)
-                        await out.data({**base, "choices": [shape.ending(index, piece)]})
-            if body.stream_options and body.stream_options.include_usage:
-                await out.data({**base, "choices": [], "usage": _usage(usages)})
-            await out.done()
-        except AstromeshError as failure:
-            await out.data(errors.openai_error(failure)[1])
-        return await out.end()
+    house = request.app[HOUSE]
+    # The first piece says who does it, for the headers; what fails before has a status of its own. Neither is waited for in silence for
+    # longer than a connection may be silent.
+    first = asyncio.create_task(_first(pieces), name="first piece of a completion")
+    try:
+        await asyncio.wait([first], timeout=event_stream.HEARTBEAT_S)
+        routed = first.result()[1] if first.done() else None
+        assert routed is None or isinstance(routed, Routed), "a completion begins with who does it"
+        async with EventStream(request, {**headers, **(route_headers(routed, house) if routed is not None else {})}) as out:
+            try:
+                index, _ = await first
+                await out.data({**base, "choices": [shape.opening(index)]})
+                async for index, piece in pieces:
+                    match piece:
+                        case Routed():
+                            await out.data({**base, "choices": [shape.opening(index)]})
+                        case TextDelta() | ToolCallDelta():
+                            await out.data({**base, "choices": [shape.piece(index, piece)]})
+                        case ModelReply():
+                            usages.append(piece.usage)
+                            await out.data({**base, "choices": [shape.ending(index, piece)]})
+                if body.stream_options and body.stream_options.include_usage:
+                    await out.data({**base, "choices": [], "usage": _usage(usages)})
+                await out.done()
+            except AstromeshError as failure:
+                await out.data(errors.openai_error(failure)[1])
+            return await out.end()
+    finally:
+        if not first.done():
+            # Who asks for the pieces has to let go of them before they can be closed.
+            first.cancel()
+            await asyncio.wait([first])
+
+
+async def _first(pieces: Pieces) -> tuple[int, Routed | ModelEvent]:
+    return await anext(pieces)
 
 
 class Chat:

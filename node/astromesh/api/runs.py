@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
@@ -77,18 +76,14 @@ async def run(request: web.Request) -> web.StreamResponse:
     resumable = _resumable(request, watched=watched)
     asked = RunRequest(request.match_info["name"], body.query, session_id=body.session_id, context=body.context, watched=watched)
     under_way = house.runtime.start(asked, request_id=request[REQUEST_ID])
-    comes_back = False
+    if resumable:
+        with house.runtime.recent.attend(under_way):
+            return await _stream(request, under_way)
     try:
         return await (_stream(request, under_way) if watched else _whole(under_way))
-    except (asyncio.CancelledError, ConnectionError):
-        comes_back = resumable
-        raise
     finally:
-        if comes_back:
-            house.runtime.recent.abandon(under_way)
-        else:
-            # Whoever leaves for good cancels what was done for him, on every node.
-            await under_way.close()
+        # Whoever leaves for good cancels what was done for him, on every node.
+        await under_way.close()
 
 
 async def events(request: web.Request) -> web.StreamResponse:

@@ -57,6 +57,7 @@ class RunEvents:
         self._kept: deque[tuple[RunEvent, int]] = deque()  # with the bytes of each
         self._told = 0
         self._read = 0  # how many the reader that sets the pace has taken
+        self._pacing: object = None  # that reader
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -102,20 +103,23 @@ class RunEvents:
     async def read(self, *, after: int = -1, paces: bool) -> AsyncGenerator[RunEvent, None]:
         """The events behind that position as they come; at the end a failure is raised.
 
-        `paces`: the run waits for this reader. Raises `EventsGone` where it does not and an event was dropped that it had yet to read.
+        `paces`: the run waits for this reader from now on, and for no other. Raises `EventsGone` where it does not wait and an event was
+        dropped that this reader had yet to read.
         """
         position = after + 1
+        me = object()
         if paces:
-            self._read = position
+            self._pacing, self._read = me, position
         while True:
             while position < self._told:
                 if position < self.first:
                     raise EventsGone(f"event {position} of this run is no longer kept", hint=f"the oldest that is kept is {self.first}")
                 event, _ = self._kept[position - self.first]
                 position += 1
-                if paces:
+                if self._pacing is me:
                     self._read = position
                     self._room.set()
+                    self._trim(EVENTS_KEPT_BYTES_MAX)
                 yield event
             if self.over:
                 break

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Protocol
 
@@ -39,6 +39,7 @@ class RecentRuns:
         self._runs: OrderedDict[str, FollowedRun] = OrderedDict()  # in the order in which they began
         self._ended_s: dict[str, float] = {}  # when, in the order in which they did
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._readers: dict[FollowedRun, int] = {}  # of runs under way whose reader may come back: how many connections he has
         self._abandoned: dict[FollowedRun, asyncio.TimerHandle] = {}
         self._kept_bytes = 0
         self._followers = 0
@@ -55,7 +56,8 @@ class RecentRuns:
         self._kept_bytes += run.told.kept_bytes
 
     def ended(self, run: FollowedRun) -> None:
-        self._given_up(run)
+        self._wait_no_longer(run)
+        self._readers.pop(run, None)
         if self._runs.get(run.id) is run:
             self._ended_s[run.id] = monotonic()
             self._make_room()
@@ -78,14 +80,23 @@ class RecentRuns:
             raise UnknownRun(f"no run {run_id} is under way on this node", hint="it may have ended; ask the node that was asked for it")
         run.cancel()
 
-    def abandon(self, run: FollowedRun) -> None:
-        """Its reader is gone and said that he may come back: it waits for him, and ends without him."""
-        if not run.told.over:
-            self._abandoned[run] = asyncio.get_running_loop().call_later(RESUME_GRACE_S, run.cancel)
+    @contextmanager
+    def attend(self, run: FollowedRun) -> Iterator[None]:
+        """As long as this lasts its reader is here. When none is any more the run waits for one to come back, and ends without him."""
+        self._wait_no_longer(run)
+        self._readers[run] = self._readers.get(run, 0) + 1
+        try:
+            yield
+        finally:
+            if run in self._readers:
+                self._readers[run] -= 1
+                if not self._readers[run]:
+                    self._abandoned[run] = asyncio.get_running_loop().call_later(RESUME_GRACE_S, run.cancel)
 
     @contextmanager
     def follow(self, run: FollowedRun, *, after: int) -> Iterator[AsyncGenerator[RunEvent, None]]:
-        """Its events behind that position. Who comes back to a run that was abandoned is its reader from then on.
+        """Its events behind that position. Of a run whose reader may come back, this is he: an older connection of his may not know yet
+        that it is dead.
 
         Raises `EventsGone` where the next one is no longer kept, `Overloaded` where too many look on.
         """
@@ -95,20 +106,17 @@ class RecentRuns:
             )
         if self._followers >= FOLLOWERS_MAX:
             raise Overloaded(f"{FOLLOWERS_MAX} others read events of runs again", hint="ask again soon")
+        returned = run in self._readers
         self._followers += 1
-        returned = self._given_up(run)
         try:
-            yield run.told.read(after=after, paces=returned)
+            with self.attend(run) if returned else nullcontext():
+                yield run.told.read(after=after, paces=returned)
         finally:
             self._followers -= 1
-            if returned:
-                self.abandon(run)
 
-    def _given_up(self, run: FollowedRun) -> bool:
-        timer = self._abandoned.pop(run, None)
-        if timer is not None:
+    def _wait_no_longer(self, run: FollowedRun) -> None:
+        if (timer := self._abandoned.pop(run, None)) is not None:
             timer.cancel()
-        return timer is not None
 
     def _grew(self, run: FollowedRun, change: int) -> None:
         self._kept_bytes += change

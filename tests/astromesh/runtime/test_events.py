@@ -8,6 +8,7 @@ import pytest
 from tests.rig.rooms import drained
 
 from astromesh.errors import Overloaded
+from astromesh.runtime import events as runtime_events
 from astromesh.runtime.events import EVENTS_WAITING_MAX, RunEvents
 
 
@@ -72,3 +73,22 @@ async def test_a_reader_that_waits_is_woken_by_the_end() -> None:
     events.end(Overloaded("cancelled"))
     with pytest.raises(Overloaded):
         await waiting
+
+
+async def test_only_the_last_reader_that_came_to_set_the_pace_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_events, "EVENTS_WAITING_MAX", 4)
+    events = RunEvents(watched=True)
+    for _ in range(4):
+        await events.tell("token", {})
+    first, last = events.read(paces=True), events.read(paces=True)
+    await anext(first)
+    await anext(last)
+    for _ in range(3):
+        await anext(first)
+    await events.tell("token", {})
+    telling = asyncio.create_task(events.tell("token", {}))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not telling.done()
+    await anext(last)
+    await telling
