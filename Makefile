@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1000
-BENCHES ?= overhead detection departures arrivals gossip_cost
+BENCHES ?= overhead detection departures arrivals gossip_cost inference
 MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/astromesh/models
 
 .DEFAULT_GOAL := help

@@ -28,6 +28,8 @@ from tests.rig.documents import runtime
 from tests.rig.nodes import node_process
 from tests.rig.server_process import server_process
 
+from astromesh.inference.stream import CHUNK_TOKENS
+
 THREADS = 2
 SLOTS = 16
 CONTEXT = 4096  # of one stream; with sixteen slots both sides have room for 8,192 tokens in all
@@ -150,27 +152,46 @@ class Replay:
     first_s: list[float]
     tokens_in: int
     cached: int
-    oracle: int  # tokens that somebody had asked before, whichever conversation it was
+    oracle: int  # what a cache that forgets nothing would know of them, by the token
 
 
-async def replay(side: Side, numbers: Numbers) -> Replay:
+async def tokens_of(yardstick: Side, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """The prompt that the model's own template makes of these, as llama.cpp's server tokenizes it."""
+    async with yardstick.session.post(f"{yardstick.url}/apply-template", json={"messages": list(messages)}) as response:
+        prompt = (await response.json())["prompt"]
+    content = {"content": prompt, "add_special": False, "parse_special": True}
+    async with yardstick.session.post(f"{yardstick.url}/tokenize", json=content) as response:
+        tokens: list[int] = (await response.json())["tokens"]
+    return tokens
+
+
+def known_to_an_oracle(prompt: Sequence[int], earlier: Sequence[Sequence[int]]) -> int:
+    """Tokens of the longest beginning that any earlier one shares; the last one is always read, since what follows it is asked for."""
+    longest = 0
+    for one in earlier:
+        shared = next(
+            (place for place, (mine, its) in enumerate(zip(prompt, one, strict=False)) if mine != its), min(len(prompt), len(one))
+        )
+        longest = max(longest, shared)
+    return min(longest, len(prompt) - 1)
+
+
+async def replay(side: Side, yardstick: Side, numbers: Numbers) -> Replay:
     system = {"role": "system", "content": f"Edition {numbers.take()}. " + SEA * 24}
     conversations = [[system] for _ in range(CONVERSATIONS)]
     first_s: list[float] = []
     tokens_in = cached = oracle = 0
-    system_tokens = 0
-    known = [0] * CONVERSATIONS
+    said: list[list[int]] = []  # every prompt with its answer, as the next turn will have them
     for turn in range(TURNS):
         for index, conversation in enumerate(conversations):
             conversation.append({"role": "user", "content": f"Question {turn} of guest {index}: what happened next?"})
+            oracle += known_to_an_oracle(await tokens_of(yardstick, conversation), said)
             seen = await side.ask(conversation, tokens_max=24)
             conversation.append({"role": "assistant", "content": seen.text})
             first_s.append(seen.first_s)
             tokens_in += seen.tokens_in
             cached += seen.cached
-            system_tokens = system_tokens or seen.tokens_in - 20
-            oracle += known[index] or (system_tokens if index else 0)
-            known[index] = seen.tokens_in + seen.tokens_out - 1
+            said.append(await tokens_of(yardstick, conversation))
     return Replay(first_s, tokens_in, cached, oracle)
 
 
@@ -251,7 +272,7 @@ async def run(rounds_wanted: int) -> dict[str, Any]:
         for number in range(rounds_wanted):
             rounds.append(await one_round(pair if number % 2 == 0 else pair[::-1], numbers))
             print(f"round {number + 1} of {rounds_wanted}", flush=True)
-        replays = {side.name: await replay(side, numbers) for side in (ours, without, theirs)}
+        replays = {side.name: await replay(side, theirs, numbers) for side in (ours, without, theirs)}
         pause_s, long_tokens = await longest_pause(ours, numbers)
     return {
         "rounds": [asdict(each) for each in rounds],
@@ -310,6 +331,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = facts()
     print(in_one_line(known))
     print(f"SmolLM2-135M Q4_1, {THREADS} threads, {SLOTS} slots, {CELLS} cells, {DECODED_TOKENS} tokens an answer, greedy")
+    print(
+        f"batches: the node {CHUNK_TOKENS} tokens at most, its worker at a lower priority; llama.cpp's server its defaults (2048, by 512)"
+    )
     figures = asyncio.run(run(given.rounds))
     judged = verdicts(figures)
     print(table(figures))
