@@ -36,7 +36,7 @@ mutants: $(VENV)/installed  ## breaks the code by name; each break must turn its
 sim: $(VENV)/installed  ## SEEDS=1000 simulated meshes in every weather, and a fifth as many of the fast profile; under 5 minutes
 	$(BIN)/python -m maia.sim --campaign $(SEEDS)
 
-bench: $(VENV)/installed  ## what a node costs beside a bare proxy, and the mesh beside serf; a quarter of an hour
+bench: $(VENV)/engine $(VENV)/prebuilt $(VENV)/smollm2  ## what a node costs beside a bare proxy, the mesh beside serf, and models beside llama.cpp; half an hour
 	@installers/prerequisites serf nftables
 	@missed=; for bench in $(BENCHES); do echo "--- bench: $$bench"; $(BIN)/python -m tests.bench.$$bench || missed="$$missed $$bench"; done; \
 	test -z "$$missed" || { echo "goals missed in:$$missed"; exit 1; }

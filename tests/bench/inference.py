@@ -169,10 +169,8 @@ def known_to_an_oracle(prompt: Sequence[int], earlier: Sequence[Sequence[int]]) 
     """Tokens of the longest beginning that any earlier one shares; the last one is always read, since what follows it is asked for."""
     longest = 0
     for one in earlier:
-        shared = next(
-            (place for place, (mine, its) in enumerate(zip(prompt, one, strict=False)) if mine != its), min(len(prompt), len(one))
-        )
-        longest = max(longest, shared)
+        differ = (place for place, (mine, its) in enumerate(zip(prompt, one, strict=False)) if mine != its)
+        longest = max(longest, next(differ, min(len(prompt), len(one))))
     return min(longest, len(prompt) - 1)
 
 
@@ -331,9 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = facts()
     print(in_one_line(known))
     print(f"SmolLM2-135M Q4_1, {THREADS} threads, {SLOTS} slots, {CELLS} cells, {DECODED_TOKENS} tokens an answer, greedy")
-    print(
-        f"batches: the node {CHUNK_TOKENS} tokens at most, its worker at a lower priority; llama.cpp's server its defaults (2048, by 512)"
-    )
+    print(f"batches: the node {CHUNK_TOKENS} tokens at most, its worker at a lower priority; llama.cpp's server its defaults")
     figures = asyncio.run(run(given.rounds))
     judged = verdicts(figures)
     print(table(figures))
