@@ -49,9 +49,7 @@ def in_vain(document: AgentResource, providers: Providers) -> Iterator[str]:
             where = document.place(f"{placed.path}.requires")
             yield f"{where}: is checked for models of this mesh alone, and {target.served_by} is a model server"
         found = server_of(target, providers.configured)
-        if isinstance(found, Unresolved):
-            yield f"{document.place(placed.path)}: this model is left out: {found.message}. {found.remedy}"
-        elif checked and found.name not in providers.configured:
+        if checked and not isinstance(found, Unresolved) and found.name not in providers.configured:
             unwatched[found.name] = None
     if unwatched:
         where = document.place("spec.model.routing.health_check_interval")

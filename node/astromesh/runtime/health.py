@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
 from astromesh.errors import AstromeshError, DeadlineExceeded
 from astromesh.fleet.offers import Health, OfferedProvider
 from astromesh.providers.port import Checkable
+from astromesh.routing.latency import average
+from astromesh.runtime.endpoints import Endpoint
 from astromesh.specs.provider import Provider
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,8 @@ class Watched:
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.health: Health = "unknown"
-        self.latency_ms: float | None = None  # of the last answer
+        self.latency_ms: float | None = None  # moving average of its answers to these questions
+        self.endpoint: Endpoint | None = None  # what calls to it have shown
         self.doubted = asyncio.Event()
 
     def doubt(self) -> None:
@@ -58,6 +62,8 @@ class Watched:
         """How often it is asked; None: never, since nobody wants it and only this node uses it."""
         spec = self.provider.spec
         written = (spec.health_check.interval if spec.health_check is not None else None) or spec.health_check_interval
+        by_agents = self.endpoint.checked_every_s if self.endpoint is not None else None
+        written = min((every_s for every_s in (written, by_agents) if every_s is not None), default=None)
         if written is None and not self.provider.shared:
             return None
         interval_s = written or INTERVAL_S
@@ -65,7 +71,8 @@ class Watched:
 
     def offered(self) -> OfferedProvider:
         provider = self.provider
-        return OfferedProvider(provider.name, provider.spec.type, provider.models, self.health, provider.shared)
+        breaker = self.endpoint.state if self.endpoint is not None else ""
+        return OfferedProvider(provider.name, provider.spec.type, provider.models, self.health, provider.shared, breaker)
 
 
 class ProviderHealth:
@@ -75,6 +82,15 @@ class ProviderHealth:
         self._watched = {provider.name: Watched(provider) for provider in providers}
         self._changed = changed
         self._tasks: list[asyncio.Task[None]] = []
+
+    def meet(self, endpoint: Callable[[Provider], Endpoint | None]) -> None:
+        """Ties what questions show of a server to what calls show: a failed call is a reason to ask, and a silent server is tried last."""
+        for watched in self._watched.values():
+            if (found := endpoint(watched.provider)) is not None:
+                watched.endpoint = found
+                found.doubt = watched.doubt
+                found.down = partial(_is_down, watched)
+                found.changed = self._changed
 
     def of(self, name: str) -> Watched:
         return self._watched[name]
@@ -118,7 +134,7 @@ class ProviderHealth:
                 path=check.path if check is not None else None,
                 timeout_s=(check.timeout if check is not None else None) or TIMEOUT_S,
             )
-            watched.latency_ms = (perf_counter() - asked_at) * 1e3
+            watched.latency_ms = average(watched.latency_ms, (perf_counter() - asked_at) * 1e3)
         except DeadlineExceeded:
             answer = "late"
         except AstromeshError:
@@ -128,3 +144,7 @@ class ProviderHealth:
             report = log.warning if watched.health == "down" else log.info
             report("provider %s is %s (%s)", watched.provider.name, watched.health, answer)
             self._changed()
+
+
+def _is_down(watched: Watched) -> bool:
+    return watched.health == "down"

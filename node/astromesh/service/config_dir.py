@@ -14,13 +14,14 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import astromesh
 from astromesh.errors import ConfigurationError
 from astromesh.specs.agent import Agent
 from astromesh.specs.findings import Caution, Finding, Mistake
 from astromesh.specs.parse import Parsed, parse
-from astromesh.specs.provider import Provider, ProviderConfig, ProviderResource, Unresolved, server_of
+from astromesh.specs.provider import Provider, ProviderConfig, ProviderResource, ProviderRouting, Unresolved, server_of
 from astromesh.specs.resource import Broken, Listed
 from astromesh.specs.runtime import Runtime
 
@@ -54,6 +55,7 @@ class Configuration:
     origin: str
     runtime: Runtime | None  # paths of models in it are absolute
     providers: Mapping[str, Provider]
+    routing: ProviderRouting  # of all files together
     agents: tuple[Agent, ...]  # by namespace and name
     broken: tuple[Broken, ...]
     listed: tuple[Listed, ...]
@@ -124,6 +126,8 @@ class _Reading:
     environment: Mapping[str, str]
     runtimes: list[Runtime] = field(default_factory=list)
     providers: dict[str, Provider] = field(default_factory=dict)
+    routing: dict[str, Any] = field(default_factory=dict)
+    routing_places: dict[str, str] = field(default_factory=dict)
     agents: dict[tuple[str, str], Agent] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     listed: list[Listed] = field(default_factory=list)
@@ -152,7 +156,10 @@ class _Reading:
             match resource:
                 case Agent():
                     self._take_agent(resource)
-                case ProviderConfig() | ProviderResource():
+                case ProviderConfig():
+                    self._take_providers(resource.providers)
+                    self._take_routing(resource)
+                case ProviderResource():
                     self._take_providers(resource.providers)
                 case Runtime():
                     if self.runtimes:
@@ -187,6 +194,20 @@ class _Reading:
                 remedy = "Use one that speaks OpenAI's API: type openai_compat."
                 self.warnings.append(Caution(provider.source, provider.line, 1, path, said, remedy))
 
+    def _take_routing(self, config: ProviderConfig) -> None:
+        """All files together say it once."""
+        said = config.spec.routing
+        if said is None:
+            return
+        for key in sorted(said.model_fields_set):
+            path = f"spec.routing.{key}"
+            first = self.routing_places.setdefault(key, config.place(path))
+            if first == config.place(path):
+                self.routing[key] = getattr(said, key)
+            else:
+                message = f"is said in {first} already, and that is used"
+                self.mistakes.append(Mistake(config.source, config.lines.get(path, config.line), 1, path, message, "Keep one of them."))
+
     def _break(self, broken: Broken) -> None:
         """Keeps what is broken, under the name of its file where it could not be read."""
         folder, _, file = broken.source.rpartition("/")
@@ -205,6 +226,7 @@ class _Reading:
             origin=found.origin,
             runtime=runtime,
             providers=dict(sorted(self.providers.items())),
+            routing=ProviderRouting.model_construct(**self.routing),
             agents=tuple(agent for _, agent in sorted(self.agents.items())),
             broken=tuple(self.broken),
             listed=tuple(self.listed),
@@ -213,18 +235,27 @@ class _Reading:
         )
 
     def _look_up_provider(self, key: tuple[str, str], agent: Agent) -> None:
-        if agent.model.is_local:
-            return
-        path = _target_path(agent)
-        server = server_of(agent.model, self.providers)
-        if isinstance(server, Unresolved):
-            del self.agents[key]
-            self._break(_broken(agent, path, server.message, server.remedy))
-        elif server.api_key is None and server.api_key_env is not None and not self.environment.get(server.api_key_env):
-            said = f"the environment variable {server.api_key_env} is not set, so {server.name} is called without a key"
-            caution = Caution(agent.source, agent.lines.get(path, agent.line), 1, path, said, "Set it where the node is started.")
-            self.agents[key] = replace(agent, warnings=(*agent.warnings, caution))
-            self.warnings.append(caution)
+        """A model whose server is of a type that is not called yet is left out, where another can take its place in the same role."""
+        cautions: list[Caution] = []
+        for role in agent.spec.model.by_role:
+            found = [(placed, server_of(placed.target, self.providers)) for placed in role.targets if not placed.target.is_local]
+            left_out = [placed for placed, server in found if isinstance(server, Unresolved) and server.not_called]
+            for placed, server in found:
+                path = f"{placed.path}.{'provider_ref' if placed.target.provider_ref is not None else 'provider'}"
+                line = agent.lines.get(path, agent.line)
+                if isinstance(server, Unresolved) and (not server.not_called or len(left_out) == len(role.targets)):
+                    del self.agents[key]
+                    self._break(_broken(agent, path, server.message, server.remedy))
+                    return
+                if isinstance(server, Unresolved):
+                    said = f"{server.message}, so this model is left out"
+                    cautions.append(Caution(agent.source, line, 1, path, said, server.remedy))
+                elif server.api_key is None and server.api_key_env is not None and not self.environment.get(server.api_key_env):
+                    said = f"the environment variable {server.api_key_env} is not set, so {server.name} is called without a key"
+                    cautions.append(Caution(agent.source, line, 1, path, said, "Set it where the node is started."))
+        if cautions:
+            self.agents[key] = replace(agent, warnings=(*agent.warnings, *cautions))
+            self.warnings += cautions
 
 
 def _located(runtime: Runtime, folder: Path) -> Runtime:
@@ -235,11 +266,6 @@ def _located(runtime: Runtime, folder: Path) -> Runtime:
     )
     inference = runtime.spec.inference.model_copy(update={"models": models})
     return replace(runtime, spec=runtime.spec.model_copy(update={"inference": inference})) if models else runtime
-
-
-def _target_path(agent: Agent) -> str:
-    target = "spec.model.primary" if agent.spec.model.primary is not None else "spec.model.default.candidates[0]"
-    return f"{target}.provider_ref" if agent.model.provider_ref is not None else f"{target}.provider"
 
 
 def _broken(agent: Agent, path: str, message: str, remedy: str) -> Broken:

@@ -97,7 +97,7 @@ class Node:
         """What a node is without any door: its providers, its agents, its models."""
         configuration = self.configuration
         runtime = configuration.runtime or Runtime.unwritten()
-        providers = Providers(configuration.providers)
+        providers = Providers(configuration.providers, configuration.routing)
         stack.push_async_callback(providers.close)
         problems = [str(warning) for warning in configuration.warnings]
         problems += self.installed.open(runtime, providers=providers, health=self.health)

@@ -22,7 +22,7 @@ _TARGET = (
     "provider", "model", "endpoint", "api_key", "api_key_env", "timeout", "provider_ref",
     "parameters.temperature", "parameters.top_p", "parameters.top_k", "parameters.min_p", "parameters.max_tokens", "parameters.stop",
     "requires.gpu", "requires.vram_gb", "requires.min_tok_s",
-    "parameters.seed", "parameters.presence_penalty", "parameters.frequency_penalty", "parameters.repeat_penalty",
+    "parameters.seed", "parameters.presence_penalty", "parameters.frequency_penalty", "parameters.repeat_penalty", "context_window",
 )  # fmt: skip
 _RULE = (
     "type", "action", "message", "blocked_topics", "allowed_topics", "max_chars", "max_tokens_per_turn", "max_tokens_per_session",
@@ -30,6 +30,8 @@ _RULE = (
 )  # fmt: skip
 _METADATA = ("metadata.name", "metadata.version", "metadata.namespace", "metadata.labels", "metadata.annotations")
 _HEALTH = ("health_check_interval", "health_check.interval", "health_check.timeout", "health_check.path")
+_MERITS = ("models[].name", "models[].cost_per_1k_tokens", "models[].quality_score", "models[].capabilities.tools")
+_BREAKER = ("circuit_breaker.failure_threshold", "circuit_breaker.recovery_timeout")
 _ENVELOPE = ("api_version", "kind", *_METADATA)
 
 HONOURED: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +40,11 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         "spec.identity.display_name", "spec.identity.description", "spec.identity.avatar",
         *(f"spec.model.primary.{key}" for key in _TARGET),
         *(f"spec.model.default.candidates[].{key}" for key in _TARGET),
+        *(f"spec.model.fallback.{key}" for key in _TARGET),
+        *(f"spec.model.fallback[].{key}" for key in _TARGET),
+        *(f"spec.model.roles.*.candidates[].{key}" for key in _TARGET),
+        "spec.model.routing.strategy", "spec.model.routing.health_check_interval", "spec.model.default.strategy",
+        "spec.model.roles.*.strategy",
         "spec.prompts.system", "spec.prompts.context",
         "spec.orchestration.pattern", "spec.orchestration.max_iterations", "spec.orchestration.timeout_seconds",
         "spec.orchestration.max_tool_result_tokens", "spec.orchestration.max_handoffs", "spec.orchestration.merge",
@@ -57,14 +64,13 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
     "ProviderConfig": (
         *_ENVELOPE,
         *(f"spec.providers.*.{key}" for key in ("type", "endpoint", "api_key", "api_key_env", "models", "share")),
-        *(f"spec.providers.*.{key}" for key in _HEALTH),
-        "spec.providers.*.models[].name", "spec.providers.*.models[].cost_per_1k_tokens",
+        *(f"spec.providers.*.{key}" for key in (*_HEALTH, *_MERITS, *_BREAKER)),
+        "spec.routing.default_strategy", "spec.routing.fallback_enabled", *(f"spec.routing.{key}" for key in _BREAKER),
     ),
     "Provider": (
         *_ENVELOPE,
         "spec.type", "spec.endpoint", "spec.api_key", "spec.api_key_env", "spec.models", "spec.share",
-        *(f"spec.{key}" for key in _HEALTH),
-        "spec.models[].name", "spec.models[].cost_per_1k_tokens",
+        *(f"spec.{key}" for key in (*_HEALTH, *_MERITS, *_BREAKER)),
     ),
     "RuntimeConfig": (
         *_ENVELOPE,
@@ -82,21 +88,14 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
 _STATUS = {"status": "is a controller's report and is not read"}
 _MEMBERS = "is not read here: it belongs into the document of an agent"
 _SERVER = {
-    "models[].capabilities": "is not used to choose a model", "models[].quality_score": "is not used to choose a model",
+    "models[].capabilities.vision": "is not used to choose a model: no request carries pictures yet",
     "share.labels": "labels are not compared: this server is not shared. Write 'share: mesh' or 'share: none'",
-    "circuit_breaker": "has no effect: there is no circuit breaker yet",
 }  # fmt: skip
 _MESH_TIMING = "is not read: the timing of the mesh comes from its profile. Write 'profile: lan' or 'profile: wan'"
 
 NOT_YET: Mapping[str, Mapping[str, str]] = {
     "Agent": {
         **_STATUS,
-        "spec.model.fallback": "the fallback is not tried: when the primary fails, the run fails",
-        "spec.model.routing": "has no effect: the primary is always asked",
-        "spec.model.default.strategy": "has no effect: the first candidate is always asked",
-        "spec.model.default.candidates[].context_window": "is not used: the model's server says what it can hold",
-        "spec.model.roles": "roles do not exist yet: every step asks the agent's one model",
-        "spec.model.primary.context_window": "is not used: the model's server says what it can hold",
         **{f"spec.tools[].{key}": "is for tools of a type that does not exist yet" for key in (
             "pipeline", "top_k", "command", "args", "env", "transport")},
         "spec.memory.conversational.connection": "is not used: conversations are kept in the node's data directory",
@@ -116,7 +115,6 @@ NOT_YET: Mapping[str, Mapping[str, str]] = {
     "ProviderConfig": {
         **_STATUS,
         **{f"spec.providers.*.{key}": said for key, said in _SERVER.items()},
-        "spec.routing": "has no effect: neither strategies nor circuit breakers exist yet",
     },
     "Provider": {**_STATUS, **{f"spec.{key}": said for key, said in _SERVER.items()}},
     "RuntimeConfig": {

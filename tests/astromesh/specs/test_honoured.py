@@ -105,7 +105,7 @@ spec:
       endpoint: http://box:8000
       api_key: sk-1
       api_key_env: KEY
-      models: [plain, {name: m, capabilities: {tools: true, vision: false}, quality_score: 0.8, cost_per_1k_tokens: 0.01}]
+      models: [plain, {name: m, capabilities: {tools: true, vision: true}, quality_score: 0.8, cost_per_1k_tokens: 0.01}]
       share: {labels: {team: a}}
       health_check_interval: 30
       healthCheck: {interval: 30s, timeout: 5s, path: /health}

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import orjson
@@ -36,6 +36,7 @@ CONNECTIONS_MAX = 256  # to one server; beyond that calls wait for a connection,
 KEEP_ALIVE_S = 4.0  # uvicorn and Node.js hang up after 5 s of silence: whoever asks in that moment would see his request fail
 REPLY_BYTES_MAX = 10 * 2**20
 EVENT_BYTES_MAX = 2**20  # one line of an event stream
+IDLE_BYTES_MAX = 4 * 2**20  # between two pieces: some servers keep a connection alive with a comment every second
 TOOL_CALLS_MAX = 128
 LOGPROBS_MAX = 20  # alternatives to one token, as many as may be asked for
 ERROR_TEXT_MAX = 500
@@ -46,20 +47,16 @@ _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool
 
 
 class OpenAICompat:
-    def __init__(
-        self, name: str, url: str, *, api_key: str | None = None, api_key_env: str | None = None, timeout_s: float | None = None
-    ) -> None:
+    def __init__(self, name: str, url: str, *, api_key: str | None = None, api_key_env: str | None = None) -> None:
         """`url` is the API's root ("…/v1"); `api_key_env` names a variable that is read at every call."""
         self._name = name
         self._url = url
+        self._shown = _without_login(url)
         self._api_key = api_key
         self._api_key_env = api_key_env
-        self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
-        if self._timeout_s is not None:
-            timeout_s = min(timeout_s, self._timeout_s)
         if request.prompt is not None:
             raise InvalidRequest(
                 f"provider {self._name} is asked for chats only, and this is a prompt", hint="POST /v1/chat/completions", param="prompt"
@@ -74,14 +71,18 @@ class OpenAICompat:
                 if not request.stream:
                     yield _whole(orjson.loads(await _bounded(response)), request.model)
                     return
-                stream = _Stream(self._name, request.model)
+                stream, idle_bytes = _Stream(self._name, request.model), 0
                 async for line in response.content:
+                    idle_bytes += len(line)
+                    if idle_bytes > IDLE_BYTES_MAX:
+                        raise ValueError("it sends and says nothing")
                     if not line.startswith(b"data:"):
                         continue
                     data = line[5:].strip()
                     if data == b"[DONE]":
                         break
                     for event in stream.receive(orjson.loads(data)):
+                        idle_bytes = 0
                         yield event
                 yield stream.end()
                 # A body that was read to its end gives its connection back; one that was not costs the next request a new one.
@@ -108,7 +109,7 @@ class OpenAICompat:
             raise DeadlineExceeded(f"provider {self._name} did not answer within {timeout_s:g} s", hint="is its machine busy?") from failure
         except (aiohttp.ClientError, ValueError) as failure:
             raise ModelUnavailable(
-                f"provider {self._name} does not answer: {type(failure).__name__}", hint=f"is a server running at {self._url}?"
+                f"provider {self._name} does not answer: {type(failure).__name__}", hint=f"is a server running at {self._shown}?"
             ) from failure
 
     async def close(self) -> None:
@@ -151,7 +152,7 @@ class OpenAICompat:
             case 429:
                 raise Overloaded(
                     f"provider {name} is busy: {said}",
-                    hint=f"the limits of {self._url}",
+                    hint=f"the limits of {self._shown}",
                     retry_after_s=_seconds(response.headers.get("Retry-After", "")),
                 )
             case 401 | 403:
@@ -165,8 +166,16 @@ class OpenAICompat:
                 raise ModelFailed(
                     f"provider {name} answered 404: {said}",
                     code="model_no_eligible_provider",
-                    hint=f"check the model's name and the endpoint {self._url}",
+                    hint=f"check the model's name and the endpoint {self._shown}",
                     definite=True,
+                )
+            case 503:
+                raise ModelFailed(
+                    f"provider {name} cannot answer now (503): {said}",
+                    code="model_provider_unavailable",
+                    hint=f"is the server behind {self._shown} still starting?",
+                    definite=True,
+                    retry_after_s=_seconds(response.headers["Retry-After"]) if "Retry-After" in response.headers else 0,
                 )
             case _ if 400 <= status < 500:
                 raise ModelRefused(
@@ -176,12 +185,12 @@ class OpenAICompat:
                 raise ModelFailed(
                     f"provider {name} answered {status}: {said}",
                     code="model_provider_unavailable",
-                    hint=f"look at the server behind {self._url}",
+                    hint=f"look at the server behind {self._shown}",
                     definite=True,
                 )
 
     def _explain(self, failure: Exception, timeout_s: float) -> NoReturn:
-        name, url = self._name, self._url
+        name, url = self._name, self._shown
         match failure:
             case aiohttp.ConnectionTimeoutError():
                 raise ModelFailed(
@@ -190,11 +199,17 @@ class OpenAICompat:
                     hint="check the endpoint and the network in between",
                     definite=True,
                 ) from failure
+            case aiohttp.SocketTimeoutError():
+                raise ModelFailed(
+                    f"provider {name} said nothing for {SILENCE_TIMEOUT_S:.0f} s",
+                    code="model_timeout",
+                    hint=f"look at the server behind {url}; timeout of the model says when to give up earlier",
+                ) from failure
             case TimeoutError():
                 raise ModelFailed(
-                    f"provider {name} did not finish within {timeout_s:.0f} s",
+                    f"provider {name} did not finish within {timeout_s:g} s",
                     code="model_timeout",
-                    hint="raise timeout_seconds, or pick a faster model",
+                    hint="raise timeout of the model, or timeout_seconds of the agent, or pick a faster model",
                 ) from failure
             case aiohttp.ClientConnectorDNSError():
                 raise ModelFailed(
@@ -327,6 +342,11 @@ def _logprobs(said: Any) -> tuple[TokenLogprob, ...]:
 def _logprob(row: Mapping[str, Any], top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
     piece = row.get("bytes")
     return TokenLogprob(str(row["token"]).encode() if piece is None else bytes(piece), float(row["logprob"]), top)
+
+
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _seconds(said: str) -> int:
