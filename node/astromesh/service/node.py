@@ -100,6 +100,8 @@ class Node:
         providers = Providers(configuration.providers, configuration.routing)
         stack.push_async_callback(providers.close)
         problems = [str(warning) for warning in configuration.warnings]
+        self.house.metrics.watch(providers.endpoints.figures)
+        self.health.meet(providers.endpoint_of)
         problems += self.installed.open(runtime, providers=providers, health=self.health)
         problems += [str(mistake) for mistake in configuration.mistakes]
         for broken in configuration.broken:
