@@ -47,7 +47,9 @@ def wrote(value: Any) -> ModelReply:
 
 
 def step(thought: str | None = None, *, action: str | None = None, given: Any = None, seen: str | None = None) -> Note:
-    return Note("step", {"thought": thought, "action": action, "action_input": given, "observation": seen, "result": None})
+    """`given`: as a value; a text is what a tool got."""
+    text = given if given is None or isinstance(given, str) else json.dumps(given, separators=(",", ":"))
+    return Note("step", {"thought": thought, "action": action, "action_input": text, "observation": seen, "result": None})
 
 
 def result(text: str) -> Note:

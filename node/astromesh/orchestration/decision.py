@@ -72,8 +72,9 @@ def _no_json(reply: ModelReply) -> Any:
 
 
 def told(thought: str | None = None, *, action: str | None = None, given: Any = None, seen: str | None = None) -> Note:
-    """A step for whoever watches: what was decided, and what came of it."""
-    return Note("step", {"thought": thought or None, "action": action, "action_input": given, "observation": seen, "result": None})
+    """A step for whoever watches: what was decided, and what came of it. What was `given` is JSON text, like the arguments of a tool."""
+    text = None if given is None else orjson.dumps(given).decode()
+    return Note("step", {"thought": thought or None, "action": action, "action_input": text, "observation": seen, "result": None})
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

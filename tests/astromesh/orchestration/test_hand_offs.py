@@ -144,5 +144,5 @@ def test_steps_name_every_hand_off() -> None:
     talk = run_of(desk())
     talk >> TO_BILLING
     assert talk.effect == Note(
-        "step", {"thought": "an invoice", "action": "hand_off", "action_input": {"to": "billing"}, "observation": None, "result": None}
+        "step", {"thought": "an invoice", "action": "hand_off", "action_input": '{"to":"billing"}', "observation": None, "result": None}
     )

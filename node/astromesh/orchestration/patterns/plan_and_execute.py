@@ -55,18 +55,20 @@ def plan_and_execute(part: Part, opening: Transcript) -> Script[Answer]:
     left = min(part.turns, STEPS_MAX)
     for number in range(1, PLANS_MAX + 1):
         steps = yield from _planned(part, opening, done, steps_max=left)
-        left -= len(steps)
-        last = number == PLANS_MAX or left < 1
-        yield from _carried_out(steps, done, opening, to_the_end=last)
-        if last or not _failures(done):
+        left -= yield from _carried_out(steps, done, opening, to_the_end=number == PLANS_MAX)
+        failures = _failures(done)
+        if left < 1 or not any(step.id in failures for step in steps):
             break
     if len(_failures(done)) == len(done):
         raise members.all_failed(part, list(done), [reply for _, reply in done.values()])
     return (yield from react(part, asked(opening, _SYNTHESIS.format(results=_results(done))), role="synthesizer"))
 
 
-def _carried_out(steps: tuple[Step, ...], done: Done, opening: Transcript, *, to_the_end: bool) -> Script[None]:
-    """Wave after wave, until one has a failure: what is left is planned anew. `to_the_end`: what can be done still is."""
+def _carried_out(steps: tuple[Step, ...], done: Done, opening: Transcript, *, to_the_end: bool) -> Script[int]:
+    """Wave after wave, until one has a failure: what is left is planned anew. `to_the_end`: what can be done still is.
+
+    How many were done.
+    """
     waiting = list(steps)
     while waiting:
         failures = _failures(done)
@@ -80,6 +82,7 @@ def _carried_out(steps: tuple[Step, ...], done: Done, opening: Transcript, *, to
             yield from told(action=f"step {step.id}", given={"task": step.task, "after": list(step.after)}, seen=members.said(reply))
         if not to_the_end and any(isinstance(reply, AstromeshError) for reply in replies):
             break
+    return len(steps) - len(waiting)
 
 
 def _order(step: Step, done: Done, opening: Transcript) -> Work:
