@@ -43,7 +43,8 @@ def listed_address(text: str) -> ListedAddress:
     host, port = (found["host"], int(found["port"])) if found else (text, None)
     if port is not None and not 1 <= port <= 65_535:
         raise BadAddress(f"{port} is no port")
-    host = host.removeprefix("[").removesuffix("]")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     try:
         return ListedAddress(ip_network(ip_address(host)), "", port)
     except ValueError:

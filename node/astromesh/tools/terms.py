@@ -27,8 +27,9 @@ class CallRate:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`kind`: of tool, as documents say it. `refused`: why it is neither offered nor called. `dry_run`: it is offered, and a call is answered
-    and not made. `timeout_s`: None where the run's own limit is the only one.
+    """`kind`: of tool, as documents say it. `refused`: why it is neither offered nor called.
+
+    `dry_run`: it is offered, and a call is answered and not made. `timeout_s`: None where the run's own limit is the only one.
     """
 
     kind: str = "builtin"

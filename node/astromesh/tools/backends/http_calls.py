@@ -7,6 +7,7 @@ redirect is a call like the first one. Nothing here is logged: addresses, header
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ ADDRESSES_MAX = 8  # of one name, tried in turn
 Place = tuple[IpAddress, socket.AddressFamily]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
 # Of one connection or of one host: they do not go along to another.
 _OF_THE_HOST = ("authorization", "cookie", "proxy-authorization")
 
@@ -70,6 +72,8 @@ def url_of(text: str) -> URL:
 
 async def exchange(call: HttpCall, reach: Reach) -> HttpAnswer:
     """One call and its answer, whatever its status. Raises `ToolFailed`."""
+    if not all(_HEADER_NAME.fullmatch(name) and value.isprintable() for name, value in call.headers.items()):
+        raise ToolFailed("a header of the request cannot be sent: names are words, and values are one line")
     try:
         async with asyncio.timeout(EXCHANGE_TIMEOUT_S):
             for _ in range(REDIRECTS_MAX + 1):
@@ -100,7 +104,7 @@ async def _one(call: HttpCall, reach: Reach) -> HttpAnswer | HttpCall:
             kind = response.content_type if "Content-Type" in response.headers else ""
             text = shown_bytes(body, charset=response.charset or "utf-8", kind=kind)
             return HttpAnswer(response.status, response.reason or "", kind, text, cut)
-    except (aiohttp.ClientError, OSError, ValueError) as failure:
+    except (aiohttp.ClientError, OSError) as failure:
         _explain(failure, call.url)
 
 
@@ -179,8 +183,6 @@ def _explain(failure: Exception, url: URL) -> NoReturn:
             raise ToolFailed(f"{where} has no certificate that can be trusted") from None
         case aiohttp.ClientConnectorError():
             raise ToolFailed(f"nothing answers at {where}") from None
-        case ValueError():
-            raise ToolFailed("a header of the request cannot be sent: names are words, and values have no line ends") from None
         case _:
             raise ToolFailed(f"{where} broke off its answer") from None
 

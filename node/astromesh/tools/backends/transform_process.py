@@ -9,8 +9,8 @@ import json
 import sys
 from contextlib import suppress
 
-MEMORY_BYTES_MAX = 512 * 2**20
-CPU_S_MAX = 5
+MEMORY_BYTES_MAX = 256 * 2**20
+CPU_S_MAX = 2
 COMPLAINT_CHARACTERS_MAX = 500
 
 
