@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from tests.rig.eventually import eventually
+from tests.rig.rooms import drained
 
 from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, TextDelta, Usage
 from astromesh.errors import InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
+from astromesh.inference.backends import supervised
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.backends.supervised import EngineLimits
 from astromesh.inference.frames import FRAME_BYTES_MAX
@@ -208,9 +210,60 @@ async def test_a_model_that_is_still_loading_says_so_after_a_while() -> None:
         await loading
 
 
+async def test_who_waits_while_a_worker_dies_waits_no_longer_for_the_next_one_than_who_comes_then(tmp_path: Path) -> None:
+    """One that comes back soon is worth waiting for; see the tests of crashes above."""
+    limits = EngineLimits(loading_patience_s=0.2, restart_pause_s=0.001)
+    model = ModelSpecification("tiny", tmp_path / "once.gguf", "0" * 64, parallel=1)
+    async with started(LlamaCppEngine(model, limits=limits, command=DOUBLE)) as engine:
+        stream = ask(engine, "hold on")
+        await anext(stream)
+        waiting = asyncio.create_task(all_of(ask(engine, "say hello")))
+        await seen(lambda: engine.stats.queued == 1)
+        assert engine.worker_pid is not None
+        os.kill(engine.worker_pid, signal.SIGKILL)
+        with pytest.raises(ModelFailed):
+            await anext(stream)
+        with pytest.raises(ModelUnavailable, match="still loading") as told:
+            await waiting
+        assert told.value.definite
+
+
+async def test_pauses_between_starts_grow_to_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    limits = EngineLimits(restart_pause_s=0.25, restart_pause_max_s=1.0, starts_without_success=6)
+    engine = an_engine(file="dies", limits=limits)
+    monkeypatch.setattr(supervised.asyncio, "sleep", noted)
+    with pytest.raises(ModelFailed):
+        await engine.start()
+    assert pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
+    await engine.close()
+
+
+async def test_an_answer_to_its_end_makes_pauses_short_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    async with started(an_engine(limits=EngineLimits(restart_pause_s=0.25))) as engine:
+        with monkeypatch.context() as patched:
+            patched.setattr(supervised.asyncio, "sleep", noted)
+            for order in ("crash", "crash", "say hello", "crash"):
+                await drained(ask(engine, order))
+    assert [pause for pause in pauses if pause] == [0.25, 0.5, 0.25]
+
+
 async def test_loading_that_falls_silent_is_tried_again_and_then_given_up() -> None:
     engine = an_engine(file="never", limits=EngineLimits(load_silence_s=0.05, restart_pause_s=0.001, starts_without_success=2))
-    with pytest.raises(ModelFailed, match="said nothing") as failed:
+    with pytest.raises(ModelFailed, match=r"said nothing for 0\.05 s") as failed:
         await engine.start()
     assert failed.value.definite
     assert (engine.state, engine.stats.restarts) == ("failed", 1)

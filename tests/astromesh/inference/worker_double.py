@@ -7,7 +7,8 @@
 An export of `state N x` is N pieces of x, and another order is answered as above; an import is known by as many tokens as it has bytes,
 unless it begins with `refuse`. A text has as many tokens as words. `held` says how many states are under way.
 
-The name of the model's file says how loading goes: `never` says nothing more, `dies` leaves last words and exits, `unusable` says so.
+The name of the model's file says how loading goes: `never` says nothing more, `dies` leaves last words and exits, `unusable` says so,
+`once` loads, and the next worker says nothing more.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ def load(path: Path, context: int) -> None:
     match path.stem:
         case "never":
             return
+        case "once" if path.with_suffix(".loaded").exists():
+            return
+        case "once":
+            path.with_suffix(".loaded").touch()
         case "dies":
             print("ggml: the last words", file=sys.stderr)
             sys.exit(3)

@@ -94,7 +94,8 @@ class WorkerEngine:
         self._running: dict[int, Entry] = {}
         self._process: WorkerProcess | None = None
         self._silence: asyncio.TimerHandle | None = None
-        self._silent = False
+        self._silent_s: float | None = None  # how long the present worker said nothing, where it was killed for that
+        self._loading_since_s = 0.0
         self._deaths_in_a_row = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[AstromeshError | None] | None = None
@@ -175,6 +176,11 @@ class WorkerEngine:
     def _become(self, state: EngineState) -> None:
         if state != self._state:
             self._state = state
+            if state == "loading":
+                self._loading_since_s = asyncio.get_running_loop().time()
+                # Whoever waits for a place waits for a worker now, and that with another patience.
+                for entry in self._waiting:
+                    entry.events.put_nowait(None)
             self._on_change()
 
     async def _supervise(self) -> None:
@@ -216,7 +222,7 @@ class WorkerEngine:
 
     async def _run_worker(self) -> str | None:
         """One worker from its start to its end. Why the model will never load, where the worker says so; None when it just ended."""
-        self._silent = False
+        self._silent_s = None
         refusal: str | None = None
         if self._model.size_bytes and (problem := await asyncio.to_thread(self._changed_file)):
             return problem  # other bytes under this identity would be another model
@@ -239,8 +245,8 @@ class WorkerEngine:
             self._forget_worker()
             self._stop_listening_for_silence()
             ending = await process.end()
-        if self._silent:
-            ending = f"said nothing for {self._limits.silence_s:g} s and was killed"
+        if self._silent_s is not None:
+            ending = f"said nothing for {self._silent_s:g} s and was killed"
         self._deaths_in_a_row += 1
         words = process.last_words()
         self._problem = f"its worker (pid {process.pid}) {ending}" + (f"; its last words: {words}" if words else "")
@@ -328,15 +334,15 @@ class WorkerEngine:
         self._stop_listening_for_silence()
         if self._state == "loading" or self._running:
             allowed = self._limits.load_silence_s if self._state == "loading" else self._limits.silence_s
-            self._silence = asyncio.get_running_loop().call_later(allowed, self._end_silence)
+            self._silence = asyncio.get_running_loop().call_later(allowed, self._end_silence, allowed)
 
     def _stop_listening_for_silence(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
 
-    def _end_silence(self) -> None:
-        self._silent = True
+    def _end_silence(self, silent_s: float) -> None:
+        self._silent_s = silent_s
         if self._process is not None:
             self._process.kill()
 
@@ -360,17 +366,20 @@ class WorkerEngine:
         loop = asyncio.get_running_loop()
         entry = self._enqueue(frame, now=loop.time(), param=param)
         deadline = entry.arrived_s + timeout_s
-        patience = entry.arrived_s + self._limits.loading_patience_s
         try:
             while True:
-                impatient = self._state == "loading" and entry.sent_s is None
+                until = deadline
+                if self._state == "loading" and entry.sent_s is None:
+                    until = min(deadline, max(entry.arrived_s, self._loading_since_s) + self._limits.loading_patience_s)
                 try:
-                    async with asyncio.timeout_at(min(deadline, patience) if impatient else deadline):
+                    async with asyncio.timeout_at(until):
                         event = await entry.events.get()
                 except TimeoutError:
                     if loop.time() < deadline and self._state != "loading":
                         continue  # it was loaded in the meantime
                     raise self._too_late(entry, timeout_s, expired=loop.time() >= deadline) from None
+                if event is None:
+                    continue  # its worker died, and another one is on its way
                 if isinstance(event, AstromeshError):
                     raise event
                 yield event
