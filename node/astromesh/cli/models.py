@@ -335,19 +335,19 @@ def _needs(plan: dict[str, Any]) -> str:
 
 
 def _plan(plan: dict[str, Any]) -> list[str]:
-    placement = plan["placement"]
-    lines = [
-        f"{plan['model']} on {plan['node']}: {_needs(plan)}",
-        f"  weights  {size(placement['weights_bytes'])}",
-        f"  cache    {size(placement['cache_bytes'])} for {plan['context']:,} tokens of context, {plan['parallel']} streams",
-        f"  prompts  {size(plan['prefix_cache_bytes'])} at most for those that were read",
-        f"  memory   {size(placement['host']['free_bytes'] or 0)} are free now",
-    ]
-    lines += [f"  {part['id']:8} {part['layers']} layers, {size(part['needed_bytes'])}" for part in placement["devices"]]
+    lines = [f"{plan['model']} on {plan['node']}: {_needs(plan)}"]
+    if (placement := plan["placement"]) is not None:
+        lines += [
+            f"  weights  {size(placement['weights_bytes'])}",
+            f"  cache    {size(placement['cache_bytes'])} for {plan['context']:,} tokens of context, {plan['parallel']} streams",
+            f"  prompts  {size(plan['prefix_cache_bytes'])} at most for those that were read",
+            f"  memory   {size(placement['host']['free_bytes'] or 0)} are free now",
+        ]
+        lines += [f"  {part['id']:8} {part['layers']} layers, {size(part['needed_bytes'])}" for part in placement["devices"]]
     if plan["unloads"]:
         lines.append(f"  unloads  {', '.join(plan['unloads'])}")
     speed = f"{plan['tok_s']:.0f} tok/s, as measured" if plan["tok_s"] else ""
     if not speed and plan["tok_s_estimate"]:
         speed = f"about {plan['tok_s_estimate']:.0f} tok/s, by its size"
     lines.append(f"  speed    {speed or 'not measured yet'}; loaded in about {duration(max(1, plan['load_s']))}")
-    return lines + ([f"  note     {placement['note']}"] if placement["note"] else [])
+    return lines + ([f"  note     {placement['note']}"] if placement is not None and placement["note"] else [])

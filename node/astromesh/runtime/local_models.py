@@ -44,13 +44,14 @@ MEASURED_TOKENS_MIN = 8  # the speed of a shorter answer is that of its first st
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """`needed_bytes`: of this machine's memory, once it is loaded."""
+    """`needed_bytes`: of this machine's memory, once it is loaded. `tok_s`: as one stream of it was measured in an earlier life."""
 
     specification: ModelSpecification
     needed_bytes: int = 0
     size_bytes: int = 0
     created: int = 0  # in seconds since the epoch
     capabilities: tuple[Capability, ...] = COMPLETES
+    tok_s: float | None = None
 
 
 Find = Callable[[Progress], FoundModel]
@@ -83,6 +84,7 @@ class LocalModels:
     def __init__(self, changed: Callable[[], None], *, free_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available) -> None:
         self.changed = changed
         self.rules = _half()
+        self.measured: Callable[[FoundModel, float], None] = lambda _model, _tok_s: None  # told a speed that is news
         self._free_bytes = free_bytes
         self.at_start: list[str] = []  # to be loaded by `open`
         self._own: dict[str, OwnModel] = {}
@@ -93,7 +95,14 @@ class LocalModels:
     def add_own(self, name: str, find: Find, *, engine: Build, named: bool = True, found: FoundModel | None = None) -> LocalModel:
         """`named`: the configuration wants it. `found`: about what `find` will say, which is asked before each load all the same."""
         own = self._own[name] = OwnModel(
-            name, find, engine=engine, named=named, found=found, changed=self.changed, make_room=self._make_room
+            name,
+            find,
+            engine=engine,
+            named=named,
+            found=found,
+            changed=self.changed,
+            make_room=self._make_room,
+            measured=self.measured,
         )
         return LocalModel(own, lambda: own.state == "loaded", wakes=lambda: own.state in ("unloaded", "loading"), tok_s=lambda: own.tok_s)
 
@@ -234,6 +243,7 @@ class OwnModel:
         engine: Build,
         changed: Callable[[], None],
         make_room: Callable[[OwnModel], Any],
+        measured: Callable[[FoundModel, float], None],
         named: bool = True,
         found: FoundModel | None = None,
     ) -> None:
@@ -246,10 +256,12 @@ class OwnModel:
         self.active = 0  # completions that run or wait
         self.tok_s: float | None = None
         self._told_tok_s: float | None = None
+        self._recall()
         self._find = find
         self._build = engine
         self._changed = changed
         self._make_room = make_room
+        self._measured = measured
         self._problem = ""  # why it cannot be loaded; it is not tried again by itself
         self._refusal: AstromeshError | None = None  # why the last load did not begin, which may be otherwise the next time
         self._doing = ""  # what is going on before the worker starts
@@ -404,7 +416,8 @@ class OwnModel:
             row |= {"progress": round(self._done(), 3), "eta_s": self.eta_s(), "doing": self._doing or "loading"}
         if self.state == "loaded" and engine is not None:
             row |= {"warm": bool(engine.warmth), "kernel": engine.kernel or None, "active": self.active}
-            row |= {"tok_s": None if self.tok_s is None else round(self.tok_s, 1)}
+        if self.tok_s is not None:
+            row["tok_s"] = round(self.tok_s, 1)
         if self._refusal is not None and self.state == "unloaded":
             row["refused"] = self._refusal.message
         if problem := self.problem:
@@ -433,6 +446,7 @@ class OwnModel:
             if before is not None:
                 await before.close()
             self.found = await asyncio.to_thread(self._find, partial(self._note, self._enough))
+            self._recall()
             try:
                 await self._make_room(self)
             except AstromeshError as refusal:
@@ -478,6 +492,13 @@ class OwnModel:
             if told != self._told_tok_s:
                 self._told_tok_s = told
                 self._changed()
+                if self.found is not None:
+                    self._measured(self.found, self.tok_s)
+
+    def _recall(self) -> None:
+        """What was measured before this life counts until this one knows better."""
+        if self.tok_s is None and self.found is not None:
+            self.tok_s, self._told_tok_s = self.found.tok_s, told_tok_s(None, self.found.tok_s)
 
 
 def _figures(engines: Iterable[InferenceEngine]) -> Iterator[Metric]:

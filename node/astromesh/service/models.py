@@ -36,6 +36,7 @@ from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import FoundModel, LocalModels, MemoryRules
 from astromesh.runtime.models import Models
 from astromesh.service.settings import NodeSettings
+from astromesh.service.speeds import SpeedFile
 from astromesh.specs.runtime import Runtime, ServedModel
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ class InstalledModels:
         self.models = models
         self._survey = survey
         self._wish: Wish = "auto"
+        self._wanted: dict[str, ServedModel] = {}  # what the configuration says of a model, by its name
+        self._speeds = SpeedFile(settings.data)
+        local.measured = self._note_speed
         total = psutil.virtual_memory().total
         written = settings.memory_budget_mb
         budget = int(total * MEMORY_SHARE) if written is None else written * 1_000_000
@@ -68,6 +72,7 @@ class InstalledModels:
         self._wish = runtime.spec.inference.engine or "auto"
         if not installed():
             log.info("no inference engine is installed, so this node runs no models itself: %s", HOW_TO_GET_ONE)
+        self._wanted = {model.name: model for model in runtime.models}
         for model in runtime.models:
             self.models.local[model.name] = self.local.add_own(model.name, partial(self._named, model), engine=self._engine)
             self.local.at_start.append(model.name)
@@ -87,18 +92,15 @@ class InstalledModels:
         about = self._about(model)
         self.models.local[model.name] = self.local.add_own(model.name, find, engine=self._engine, named=False, found=about)
 
-    def placement(
-        self, model: StoredModel, *, context: int | None = None, parallel: int = DEFAULT_PARALLEL, gpu_layers: int | None = None
-    ) -> Placement:
-        """What a model would take of this machine's memory and of its cards. Reads its header, looks at the cards, and blocks."""
+    def _placement(self, model: StoredModel, *, context: int, parallel: int, gpu_layers: int | None) -> Placement:
         try:
             with model.path.open("rb") as stream:
                 header = read_header(stream)
         except NotGguf as mistake:
             raise StoreError(f"{model.path} is no GGUF model: {mistake}", hint=f"astromesh-node models pull {model.name}") from mistake
-        return plan_placement(header, self._survey(), context=context or context_of(model), parallel=parallel, gpu_layers=gpu_layers)
+        return plan_placement(header, self._survey(), context=context, parallel=parallel, gpu_layers=gpu_layers)
 
-    def prefix_cache_bytes(self) -> int:
+    def _prefix_cache_bytes(self) -> int:
         return min(DEFAULT_PREFIX_CACHE_BYTES, int(self.local.rules.budget_bytes * PREFIX_SHARE))
 
     def _add_installed(self) -> list[str]:
@@ -129,29 +131,35 @@ class InstalledModels:
             stored = self.store.pull(model.pull, progress=progress)
         else:
             stored = self.store.resolve(model.name)
-        return self._found(replace(stored, name=model.name), model)
+        return self.found(replace(stored, name=model.name))[0]
 
     def _stored(self, name: str, _progress: Progress) -> FoundModel:
-        return self._found(self.store.resolve(name), ServedModel(name=name))
+        return self.found(self.store.resolve(name))[0]
 
-    def _found(self, stored: StoredModel, wanted: ServedModel) -> FoundModel:
+    def found(self, stored: StoredModel, *, context: int | None = None) -> tuple[FoundModel, Placement | None]:
+        """How it would be loaded, and where a model that writes would lie. Reads its header, looks at the cards, and blocks.
+
+        `context` to reckon with another one than is configured.
+        """
+        wanted = self._wanted.get(stored.name, ServedModel(name=stored.name))
         about = self._about(stored)
         specification = replace(
             about.specification,
-            context=wanted.context or about.specification.context,
+            context=context or wanted.context or about.specification.context,
             parallel=wanted.parallel or DEFAULT_PARALLEL,
-            prefix_cache_bytes=self.prefix_cache_bytes() if wanted.prefix_cache_mb is None else wanted.prefix_cache_mb << 20,
+            prefix_cache_bytes=self._prefix_cache_bytes() if wanted.prefix_cache_mb is None else wanted.prefix_cache_mb << 20,
         )
         if stored.kind != "gguf":
-            return replace(about, specification=specification, needed_bytes=ENCODER_SHARE * stored.size_bytes + WORKER_BYTES)
+            specification = replace(specification, prefix_cache_bytes=0)  # it keeps nothing of what it reads
+            return replace(about, specification=specification, needed_bytes=ENCODER_SHARE * stored.size_bytes + WORKER_BYTES), None
         chosen = wanted.gpu_layers if isinstance(wanted.gpu_layers, int) else None
-        placement = self.placement(stored, context=specification.context, parallel=specification.parallel, gpu_layers=chosen)
+        placement = self._placement(stored, context=specification.context, parallel=specification.parallel, gpu_layers=chosen)
         if chosen is not None:
             specification = replace(specification, gpu_layers=chosen, tensor_split=placement.tensor_split)
         elif placement.parts:
             specification = replace(specification, gpu_layers=placement.gpu_layers, tensor_split=placement.tensor_split)
         needed = placement.host_needed_bytes + specification.prefix_cache_bytes + WORKER_BYTES
-        return replace(about, specification=specification, needed_bytes=needed)
+        return replace(about, specification=specification, needed_bytes=needed), placement
 
     def _about(self, stored: StoredModel) -> FoundModel:
         """What is known of it without a look into its file."""
@@ -161,7 +169,7 @@ class InstalledModels:
             name=stored.name,
             path=file.path,
             identity=file.sha256,
-            context=context_of(stored),
+            context=_context_of(stored),
             size_bytes=file.size_bytes,
             changed_ns=status.st_mtime_ns,  # of a blob, too: from now on nobody writes to it
             kind=stored.kind,
@@ -174,7 +182,15 @@ class InstalledModels:
             size_bytes=stored.size_bytes,
             created=int(status.st_mtime),
             capabilities=self._capabilities(specification),
+            tok_s=self._speeds.of(specification.identity, engine=self._engine_name(specification)),
         )
+
+    def _note_speed(self, found: FoundModel, tok_s: float) -> None:
+        self._speeds.note(found.specification.identity, tok_s, engine=self._engine_name(found.specification))
+
+    def _engine_name(self, specification: ModelSpecification) -> str:
+        name: str = engine_for(specification.kind, wish=self._wish).__name__
+        return name
 
     def _capabilities(self, specification: ModelSpecification) -> tuple[Capability, ...]:
         if specification.kind == "gguf":
@@ -196,5 +212,5 @@ def _read(file: StoredFile) -> bytes:
         raise StoreError(f"{file.path} cannot be read: {error.strerror or error}", hint="pull the model again") from error
 
 
-def context_of(model: StoredModel) -> int:
+def _context_of(model: StoredModel) -> int:
     return min(DEFAULT_CONTEXT_TOKENS, model.context or DEFAULT_CONTEXT_TOKENS)

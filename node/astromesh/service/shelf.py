@@ -17,9 +17,10 @@ from astromesh.api.house import PullProgress
 from astromesh.errors import ModelBusy, Overloaded, StoreError, UnknownModel
 from astromesh.inference import manifest
 from astromesh.inference.manifest import StoredModel
-from astromesh.inference.port import DEFAULT_PARALLEL
+from astromesh.inference.placement import Placement
 from astromesh.inference.residence import LOAD_BYTES_S, START_S
-from astromesh.service.models import WORKER_BYTES, InstalledModels, context_of
+from astromesh.runtime.local_models import FoundModel
+from astromesh.service.models import InstalledModels
 
 PULLS_AT_ONCE_MAX = 4  # each has a thread; more would only share the line
 TOLD_EVERY_S = 0.25
@@ -112,33 +113,42 @@ class Shelf:
             stored = await asyncio.to_thread(self._store.resolve, name)
         except StoreError as problem:
             return {"problem": problem.message}
-        plan = await self.plan(name) if stored.kind == "gguf" else None
-        return manifest.described(stored) | {"plan": plan}
+        return manifest.described(stored) | {"plan": await self.plan(name)}
 
     async def plan(self, name: str, *, context: int | None = None) -> dict[str, Any]:
         stored = await asyncio.to_thread(self._store.resolve, name)
-        if stored.kind != "gguf":
-            raise StoreError(f"model {name} is {stored.kind}: only .gguf models can be planned", hint="load it and see")
-        placement = await asyncio.to_thread(self._installed.placement, stored, context=context)
-        prefixes = self._installed.prefix_cache_bytes()
-        needed = placement.host_needed_bytes + prefixes + WORKER_BYTES
-        leaving = self._local.leaving_for(stored.name, needed)
+        found, placement = await asyncio.to_thread(self._installed.found, stored, context=context)
+        leaving = self._local.leaving_for(stored.name, found.needed_bytes)
         there = next((row for row in self._local.rows() if row["name"] == stored.name), {})
+        model = found.specification
         return {
             "model": stored.name,
             "state": there.get("state", "on_disk"),
-            "fits": None if placement.fits is None else placement.fits and leaving is not None,
-            "needed_bytes": needed,
+            "fits": self._fits(stored.name, found, placement),
+            "needed_bytes": found.needed_bytes,
             "budget_bytes": self._local.rules.budget_bytes,
             "unloads": list(leaving or ()),
-            "prefix_cache_bytes": prefixes,
-            "context": context or context_of(stored),
-            "parallel": DEFAULT_PARALLEL,
-            "placement": placement.as_json(),
+            "prefix_cache_bytes": model.prefix_cache_bytes,
+            "context": model.context,
+            "parallel": model.parallel,
+            "placement": None if placement is None else placement.as_json(),
             "load_s": round(START_S + stored.size_bytes / LOAD_BYTES_S, 1),
             "tok_s": there.get("tok_s"),
             "tok_s_estimate": self._estimated_tok_s(stored),
         }
+
+    def _fits(self, name: str, found: FoundModel, placement: Placement | None) -> bool | None:
+        """None where the machine does not tell. With all that it takes of the memory, and not its weights alone."""
+        residents = {one.name: one.needed_bytes for one in self._local.residents()}
+        if name in residents:
+            return True
+        leaving = self._local.leaving_for(name, found.needed_bytes)
+        if leaving is None or (placement is not None and placement.fits is False):
+            return False
+        if placement is None or placement.fits is None:
+            return None
+        freed = sum(residents[one] for one in leaving)
+        return placement.host_free_bytes is None or found.needed_bytes <= placement.host_free_bytes + freed
 
     def load(self, name: str) -> dict[str, Any]:
         own = self._local.own(name)
