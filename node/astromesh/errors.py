@@ -262,6 +262,17 @@ class AgentsUnwritable(AstromeshError):
     code = "agents_unwritable"
 
 
+class SessionHomeUnreachable(AstromeshError):
+    """What was said in this session is kept by a node that cannot be reached, and nobody else may go on with it."""
+
+    code = "session_home_unreachable"
+    definite = True
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: int = 5) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
 class Overloaded(AstromeshError):
     """A bounded queue is full: refused at once, nothing was begun."""
 
@@ -306,6 +317,13 @@ class TurnsExhausted(AstromeshError):
     """A pattern used up the turns that it was given without an answer."""
 
     code = "turns_exhausted"
+
+
+class DelegationRefused(AstromeshError):
+    """Agents that would wait for each other in a circle, or too many of them in a row. Nobody was asked."""
+
+    code = "delegation_refused"
+    definite = True
 
 
 class UnusableReply(AstromeshError):

@@ -27,7 +27,7 @@ from astromesh.runtime.engine import AgentRuntime, Run
 from astromesh.runtime.events import RunEvent, RunRequest
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import LocalModel, Models
-from astromesh.runtime.peers import COMPLETE, ENCODE, RUN, PeerCalls, PeerServing
+from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
 from astromesh.runtime.targets import Choice, Target
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring
@@ -164,10 +164,17 @@ class Rooms:
     @asynccontextmanager
     async def open_door(self, port: int = 0) -> AsyncIterator[Address]:
         """Serves calls of other nodes on loopback, under its own name, and lets this one call others."""
-        serving = PeerServing(models=self.models, encoder=self.encoder, start_run=self.runtime.serve, metrics=self.metrics)
+        serving = PeerServing(
+            models=self.models,
+            encoder=self.encoder,
+            start_run=self.runtime.serve,
+            start_act=self.runtime.act,
+            take_reply=self.runtime.take_reply,
+            metrics=self.metrics,
+        )
         async with AsyncExitStack() as stack:
             me = Greeting(f"{self.node}-000000", f"id-{self.node}")
-            handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run}
+            handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
             board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers))
             port = await board.serve("127.0.0.1", port)
             self.peers.board = board

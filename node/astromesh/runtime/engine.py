@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
 from random import Random
 from time import perf_counter, time
 from typing import Any
 from uuid import uuid4
 
+from astromesh.dialogue import Answer
 from astromesh.errors import (
     AgentNotDeployed,
     AgentPaused,
@@ -28,16 +30,20 @@ from astromesh.fleet.roster import Roster
 from astromesh.memory.port import Conversation
 from astromesh.orchestration.run import whole_run
 from astromesh.routing.rank import Candidate, Shuffler, rank
+from astromesh.runtime.act_bodies import to_act_request
 from astromesh.runtime.agent import Agent, Draft
 from astromesh.runtime.bodies import from_run_request, to_run_request
+from astromesh.runtime.conductor import Conductor
 from astromesh.runtime.counting import TokenCounts
+from astromesh.runtime.course import Course
 from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
 from astromesh.runtime.folding import Folding
+from astromesh.runtime.guarding import Guarding
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
 from astromesh.runtime.recent_runs import RecentRuns
-from astromesh.runtime.session_costs import SessionCosts
-from astromesh.runtime.stage import Stage
+from astromesh.runtime.served_acts import ServedActs
+from astromesh.runtime.stage import Place, Services, Stage
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring, Trace
 from maia.view import MemberView
@@ -97,7 +103,17 @@ class AgentRuntime:
         self._in_flight: Counter[str] = Counter()  # runs that a peer conducts for us, by its wire name
         self._runs: set[asyncio.Task[None]] = set()
         self._sessions: dict[Conversation, _Turns] = {}
-        self._costs = SessionCosts()
+        self._services = Services(models, self._counts)
+        self.conductor = Conductor(
+            here=self._here,
+            hosts=self._hosts,
+            nobody=self._nobody,
+            asking=self._asking,
+            label=roster.label,
+            peers=peers,
+            services=self._services,
+        )
+        self._served = ServedActs(node=node, services=self._services)
         self.recent = RecentRuns()
         self._draining = False
 
@@ -107,11 +123,9 @@ class AgentRuntime:
 
     def start(self, request: RunRequest, *, request_id: str) -> Run:
         """Begins a run here, or on a peer that hosts the agent. Raises at once what is known at once."""
-        agent = self.agents.get(request.agent)
+        agent = self._here(request.agent)
         if agent is not None:
             return self._launch(agent, request, run_id=request_id, timeout_s=agent.timeout_s)
-        if request.agent in self.paused:
-            raise _paused(request.agent, self._node)
         hosts = self._hosts(request.agent)
         if not hosts:
             raise self._nobody(request.agent)
@@ -122,10 +136,25 @@ class AgentRuntime:
         request = to_run_request(body)
         agent = self.agents.get(request.agent)
         if agent is None:
-            raise AgentUnavailable(
-                f"agent {request.agent} is not on {self._node} any more", hint="ask again: the mesh has news by then", retry_after_s=1
-            )
+            raise self._not_any_more(request.agent)
         return self._launch(agent, request, run_id=uuid4().hex, timeout_s=min(agent.timeout_s, remaining_s))
+
+    async def act(self, body: Mapping[str, Any], remaining_s: float, caller: str) -> Run:
+        """An act of an agent of this node, for a run that another node conducts. It starts no other agent here."""
+        request = to_act_request(body)
+        agent = self.agents.get(request.act.agent)
+        if agent is None:
+            raise self._not_any_more(request.act.agent)
+        return self._begin(
+            request.run_id,
+            RunEvents(watched=request.watched),
+            lambda events: self._served.perform(agent, request, events, caller=caller, timeout_s=remaining_s),
+            followed=False,
+        )
+
+    def take_reply(self, body: Mapping[str, Any], caller: str) -> None:
+        """What an act that runs here for that node asked it for."""
+        self._served.take_reply(body, caller)
 
     def can_serve(self, name: str) -> bool:
         """Could a run of this agent begin now, here or on a peer, as far as its model goes?"""
@@ -153,7 +182,10 @@ class AgentRuntime:
             lambda events: self._conduct(agent, request, events, run_id=run_id, timeout_s=timeout_s),
         )
 
-    def _begin(self, run_id: str, events: RunEvents, conduct: Callable[[RunEvents], Coroutine[Any, Any, None]]) -> Run:
+    def _begin(
+        self, run_id: str, events: RunEvents, conduct: Callable[[RunEvents], Coroutine[Any, Any, None]], *, followed: bool = True
+    ) -> Run:
+        """`followed`: its events can be read again under its id."""
         if self._draining:
             raise Draining(f"{self._node} is shutting down", hint="ask another node of the mesh")
         if len(self._runs) >= RUNS_MAX:
@@ -178,9 +210,10 @@ class AgentRuntime:
         task = asyncio.create_task(conducted(), name=f"run {run_id}")
         self._runs.add(task)
         run = Run(run_id, events, task)
-        self.recent.add(run)
         task.add_done_callback(self._runs.discard)
-        task.add_done_callback(lambda _: self.recent.ended(run))
+        if followed:
+            self.recent.add(run)
+            task.add_done_callback(lambda _: self.recent.ended(run))
         return run
 
     async def _conduct(self, agent: Agent, request: RunRequest, events: RunEvents, *, run_id: str, timeout_s: float) -> None:
@@ -189,17 +222,9 @@ class AgentRuntime:
         began_at = perf_counter()
         trace = Trace(run_id, agent.name, time(), self._node)
         self.traces.add(trace)
-        stage = Stage(
-            agent,
-            conversation,
-            models=self._models,
-            counts=self._counts,
-            events=events,
-            trace=trace,
-            began_at=began_at,
-            deadline=began_at + timeout_s,
-            costs=self._costs,
-        )
+        course = Course(events, trace, home=self._node, session_id=session_id, began_at=began_at, deadline=began_at + timeout_s)
+        root = trace.begin("agent.run", 0.0, attributes={"agent": request.agent, "pid": os.getpid()})
+        stage = Stage(agent, Place(course, (request.agent,), root), services=self._services, company=self.conductor)
         outcome = "cancelled"
         ordered = agent.memory is not None and request.history is None
         try:
@@ -209,46 +234,48 @@ class AgentRuntime:
             outcome = "blocked" if stage.guarding.block is not None else "ok"
         except TimeoutError:
             outcome = DeadlineExceeded.code
-            raise self._too_late(agent, stage, timeout_s) from None
+            raise self._too_late(agent, course, timeout_s) from None
         except DeadlineExceeded as late:
             outcome = late.code
-            raise self._too_late(agent, stage, timeout_s) from late
+            if late.details is None or "agent" not in late.details:
+                raise self._too_late(agent, course, timeout_s) from late
+            # The limit of another agent's part; what was done until then is told whole.
+            late.details = {**late.details, "steps": course.tally.steps}
+            raise
         except AstromeshError as failure:
             outcome = failure.code
             raise
         finally:
             trace.status = outcome
-            trace.duration_ms = (perf_counter() - began_at) * 1e3
+            trace.duration_ms = root.duration_ms = (perf_counter() - began_at) * 1e3
             self._metrics.runs.labels(agent.name, outcome).inc()
-            if agent.rails.limits_sessions:
-                self._costs.add(conversation, stage.tally.usage.tokens_in + stage.tally.usage.tokens_out)
+            stage.account()
         if ordered:
             self.folding.begin(agent, conversation)
-        await events.tell("done", self._result(agent, stage, answer=answer.text, session_id=session_id, trace=trace))
+        await events.tell("done", self._result(course, stage.guarding, answer))
 
-    def _result(self, agent: Agent, stage: Stage, *, answer: str, session_id: str, trace: Trace) -> dict[str, Any]:
-        tally = stage.tally
-        tokens = {"tokens_in": tally.usage.tokens_in, "tokens_out": tally.usage.tokens_out}
-        guarding = stage.guarding
+    def _result(self, course: Course, guarding: Guarding, answer: Answer) -> dict[str, Any]:
+        tally = course.tally
         return {
-            "answer": answer,
+            "answer": answer.text,
             **({"blocked": True, "guardrail": guarding.block} if guarding.block is not None else {}),
             **({"warnings": guarding.warnings} if guarding.warnings else {}),
             "finish_reason": tally.finish_reason,
             "steps": tally.steps,
             "usage": {
-                **tokens,
+                "tokens_in": tally.usage.tokens_in,
+                "tokens_out": tally.usage.tokens_out,
                 "model": tally.model,
                 "by_model": tally.spending.by_model(),
             },
-            "trace": trace.as_json(),
-            "data": None,
-            "session_id": session_id,
+            "trace": course.trace.as_json(),
+            "data": answer.data,
+            "session_id": course.session_id,
             "node": tally.node or self._node,
             "home": self._node,
             "route": tally.route,
             "attempts": tally.attempts,
-            "handoffs": [],
+            "handoffs": tally.handoffs,
         }
 
     async def _conduct_elsewhere(self, hosts: tuple[MemberView, ...], request: RunRequest, events: RunEvents) -> None:
@@ -256,23 +283,36 @@ class AgentRuntime:
         failure: AstromeshError | None = None
         for host in hosts:
             began = False
-            self._in_flight[host.name] += 1
             try:
-                async with aclosing(self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S)) as stream:
-                    async for event in stream:
-                        began = True
-                        await events.tell(event.kind, event.data)
+                with self._asking(host):
+                    async with aclosing(self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S)) as stream:
+                        async for event in stream:
+                            began = True
+                            await events.tell(event.kind, event.data)
                 return
             except AstromeshError as error:
                 if began or not error.definite:
                     raise
                 failure = error
-            finally:
-                self._in_flight[host.name] -= 1
-                if not self._in_flight[host.name]:
-                    del self._in_flight[host.name]
         assert failure is not None, "there was at least one host"
         raise failure
+
+    @contextmanager
+    def _asking(self, host: MemberView) -> Iterator[None]:
+        """It does something for us until this ends."""
+        self._in_flight[host.name] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[host.name] -= 1
+            if not self._in_flight[host.name]:
+                del self._in_flight[host.name]
+
+    def _here(self, name: str) -> Agent | None:
+        """An agent of this node. Raises where it is here and does not answer."""
+        if name in self.paused:
+            raise _paused(name, self._node)
+        return self.agents.get(name)
 
     def _hosts(self, name: str) -> tuple[MemberView, ...]:
         members = {member.name: member for member in self._roster.hosting(name)}
@@ -304,11 +344,16 @@ class AgentRuntime:
             return AgentUnavailable(f"agent {name} was hosted by {there}", hint="start that node again", retry_after_s=RETRY_AFTER_S)
         return UnknownAgent(f"no node of this mesh has an agent named {name!r}", hint="astromesh-node agents list shows what there is")
 
-    def _too_late(self, agent: Agent, stage: Stage, timeout_s: float) -> DeadlineExceeded:
+    def _not_any_more(self, name: str) -> AgentUnavailable:
+        return AgentUnavailable(
+            f"agent {name} is not on {self._node} any more", hint="ask again: the mesh has news by then", retry_after_s=1
+        )
+
+    def _too_late(self, agent: Agent, course: Course, timeout_s: float) -> DeadlineExceeded:
         return DeadlineExceeded(
             f"agent {agent.name} did not finish within {timeout_s:g} s",
             hint="raise spec.orchestration.timeout_seconds, or give it a faster model",
-            details={"error": "timeout", "agent": agent.name, "timeout_seconds": timeout_s, "steps": stage.tally.steps},
+            details={"error": "timeout", "agent": agent.name, "timeout_seconds": timeout_s, "steps": course.tally.steps},
         )
 
     def _turn(self, conversation: Conversation) -> _Turns:

@@ -8,6 +8,7 @@ stream: the text so far cannot be taken back. What the caller got wrong is tried
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
@@ -59,13 +60,15 @@ class Dice(Shuffler, Chance, Protocol):
 class Routed:
     """The first thing that a completion streams: who does it. `node` is what people call the node.
 
-    `attempt` counts from 1 everybody who was asked for this completion. `target`: the model of the agent that it is.
+    `attempt` counts from 1 everybody who was asked for this completion. `target`: the model of the agent that it is. `pid`: the process of
+    that node, where it is known.
     """
 
     node: str
     kind: RouteKind
     attempt: int
     target: Target = field(default=Target(""), compare=False)
+    pid: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class Models:
                         async for event in stream:
                             if not began:
                                 began = True
-                                yield Routed(self.label(one.candidate), one.kind, attempt, target)
+                                yield Routed(self.label(one.candidate), one.kind, attempt, target, self._pid(one.candidate))
                             yield event
                     return
                 except AstromeshError as failure:
@@ -382,6 +385,9 @@ class Models:
         if offered is None or index is None or offered.state == "remote":
             return Means()
         return _means(index.offers[member.name].devices, offered.tok_s)
+
+    def _pid(self, candidate: Candidate) -> int | None:
+        return os.getpid() if candidate.here else self._peers.pid(candidate.node)
 
     def label(self, candidate: Candidate) -> str:
         return self._node if candidate.here else self._roster.label(candidate.node)

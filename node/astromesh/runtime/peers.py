@@ -6,6 +6,7 @@ ever passed on as what it came as, so no request can go round in circles.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from time import monotonic
@@ -15,6 +16,8 @@ from astromesh.dialogue import EncodingRequest, Encodings, ModelEvent, ModelRequ
 from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, MalformedBody, ModelUnavailable, PeerLost
 from astromesh.fleet.loads import read
 from astromesh.fleet.roster import Roster
+from astromesh.runtime.act_bodies import from_act_reply, from_act_request, to_act_frame
+from astromesh.runtime.acts import ActFrame, ActReply, ActRequest
 from astromesh.runtime.bodies import (
     from_encoding_request,
     from_encodings,
@@ -43,6 +46,8 @@ V = TypeVar("V")
 COMPLETE = "model.complete"
 ENCODE = "model.encode"
 RUN = "agent.run"
+ACT = "agent.act"
+REPLY = "agent.reply"
 RETRY_AFTER_S = 5
 
 
@@ -52,6 +57,7 @@ class PeerCalls:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self.board: Switchboard | None = None  # None while the mesh is off: then nobody is there to be called
+        self._pids: dict[str, int] = {}
         self._lost_s: dict[str, float] = {}  # by wire name: when a call there last found no link or lost it, on the mesh's clock
 
     def doubts(self, member: MemberView) -> bool:
@@ -83,9 +89,15 @@ class PeerCalls:
             calls = self._call(member, COMPLETE, from_request(request), timeout_s=timeout_s, unreachable=ModelUnavailable)
             async with aclosing(calls) as bodies:
                 async for body in bodies:
+                    if type(pid := body.get("pid")) is int:
+                        self._pids[member.name] = pid
                     yield self._read(to_event, body, member)
 
         return complete
+
+    def pid(self, name: str) -> int | None:
+        """The process of a member, by its wire name, as it was when a model there last answered."""
+        return self._pids.get(name)
 
     async def encode_on(self, member: MemberView, request: EncodingRequest, *, timeout_s: float) -> Encodings:
         """Texts turned into numbers by that member."""
@@ -99,6 +111,17 @@ class PeerCalls:
         async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=AgentUnavailable)) as bodies:
             async for body in bodies:
                 yield self._read(to_run_event, body, member)
+
+    async def act_on(self, member: MemberView, request: ActRequest, *, timeout_s: float) -> AsyncGenerator[ActFrame, None]:
+        """An act of an agent that this member hosts, for a run of ours."""
+        calls = self._call(member, ACT, from_act_request(request), timeout_s=timeout_s, unreachable=AgentUnavailable)
+        async with aclosing(calls) as bodies:
+            async for body in bodies:
+                yield self._read(to_act_frame, body, member)
+
+    async def reply_to(self, member: MemberView, reply: ActReply, *, timeout_s: float) -> None:
+        """What came of what an act there has asked for."""
+        await self.ask_once(member, REPLY, from_act_reply(reply), lambda _: None, timeout_s=timeout_s)
 
     async def ask_once(
         self, member: MemberView, kind: str, body: Mapping[str, Any], to_value: Callable[[Mapping[str, Any]], V], *, timeout_s: float
@@ -171,6 +194,8 @@ class Encoding(Protocol):
 
 
 StartRun = Callable[[Mapping[str, Any], float], Awaitable["ServedRun"]]
+StartAct = Callable[[Mapping[str, Any], float, str], Awaitable["ServedRun"]]
+TakeReply = Callable[[Mapping[str, Any], str], None]
 
 
 class ServedRun(Protocol):
@@ -185,10 +210,14 @@ class ServedRun(Protocol):
 class PeerServing:
     """The handlers of the link door."""
 
-    def __init__(self, *, models: Completing, encoder: Encoding, start_run: StartRun, metrics: Metrics) -> None:
+    def __init__(
+        self, *, models: Completing, encoder: Encoding, start_run: StartRun, start_act: StartAct, take_reply: TakeReply, metrics: Metrics
+    ) -> None:
         self._models = models
         self._encoder = encoder
         self._start_run = start_run
+        self._start_act = start_act
+        self._take_reply = take_reply
         self._metrics = metrics
 
     async def complete(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
@@ -197,8 +226,10 @@ class PeerServing:
             request = to_request(call.body)
             async with aclosing(self._models.complete(request, timeout_s=call.remaining_s(), forwarded=True)) as stream:
                 await anext(stream)  # who serves it: this node, which the caller knows
+                said: dict[str, Any] = {"pid": os.getpid()}
                 async for event in stream:
-                    yield from_event(event)
+                    yield {**from_event(event), **said}
+                    said = {}
             outcome = "ok"
         except AstromeshError as error:
             outcome = error.code
@@ -221,9 +252,31 @@ class PeerServing:
             self._metrics.served.labels(ENCODE, outcome).inc()
 
     async def run(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        async with aclosing(self._told(RUN, self._start_run(call.body, call.remaining_s()))) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def act(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        async with aclosing(self._told(ACT, self._start_act(call.body, call.remaining_s(), call.peer))) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def reply(self, call: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        outcome = "ok"
+        try:
+            self._take_reply(call.body, call.peer)
+            yield {}
+        except AstromeshError as error:
+            outcome = error.code
+            raise CallFailed(from_error(error), definite=error.definite) from error
+        finally:
+            self._metrics.served.labels(REPLY, outcome).inc()
+
+    async def _told(self, kind: str, start: Awaitable[ServedRun]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """What is begun, event by event; closed with whoever reads it."""
         outcome = "cancelled"
         try:
-            run = await self._start_run(call.body, call.remaining_s())
+            run = await start
             try:
                 async for event in run.events:
                     yield from_run_event(event)
@@ -234,4 +287,4 @@ class PeerServing:
             outcome = error.code
             raise CallFailed(from_error(error), definite=error.definite) from error
         finally:
-            self._metrics.served.labels(RUN, outcome).inc()
+            self._metrics.served.labels(kind, outcome).inc()

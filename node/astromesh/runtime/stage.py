@@ -1,4 +1,4 @@
-"""Answers a script's effects, one after the other, until it ends. One span an effect.
+"""Where one agent's part of a run is performed: answers a script's effects, one after the other, until it ends. One span an effect.
 
 A failure of an effect is raised inside the script, which may recover. A cancellation is not: it goes straight through and closes the
 script.
@@ -6,79 +6,113 @@ script.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from time import perf_counter, time
-from typing import Any, TypeVar
+from time import time
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
-from astromesh.dialogue import FinishReason, Message, ModelReply, ModelRequest, TextDelta, Transcript, Usage
-from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Screen, Screened, Script
+from astromesh.dialogue import Answer, Message, ModelReply, ModelRequest, Outcome, TextDelta, Transcript
+from astromesh.effects import (
+    Act,
+    AskModel,
+    CallTools,
+    Delegate,
+    Effect,
+    Note,
+    Recall,
+    Remember,
+    Say,
+    Screen,
+    Screened,
+    Script,
+    TakeOver,
+    Together,
+    Work,
+)
 from astromesh.errors import AstromeshError, DeadlineExceeded
 from astromesh.guardrails.release import Release
 from astromesh.memory.port import Conversation, Turn
 from astromesh.memory.window import in_prompt
+from astromesh.orchestration.run import work
 from astromesh.runtime.agent import Agent
+from astromesh.runtime.agent_tools import in_run
+from astromesh.runtime.allowance import Allowance
 from astromesh.runtime.counting import TokenCounts
-from astromesh.runtime.events import RunEvents
+from astromesh.runtime.course import Course, Used
 from astromesh.runtime.guarding import Guarding, fed
 from astromesh.runtime.models import Models, Routed
 from astromesh.runtime.session_costs import SessionCosts
-from astromesh.runtime.targets import Spending
-from astromesh.telemetry.traces import Span, Trace
+from astromesh.telemetry.traces import Span
 
 T = TypeVar("T")
 
 LAST_WORD_S = 1.0  # what a model call gets beyond its run's deadline, so that the run's own limit ends it and names itself
+TOGETHER_AT_ONCE_MAX = 8  # acts of one `Together`: more would only wait for each other at the models of a LAN
+
+SPANS: Mapping[type[Effect[Any]], str] = {
+    Screen: "guardrails",
+    Say: "guardrails",
+    AskModel: "llm.complete",
+    CallTools: "tool.call",
+    Recall: "memory_build",
+    Remember: "memory_persist",
+    Work: "work",
+    Together: "together",
+    Delegate: "delegate",
+    TakeOver: "handoff",
+}
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a run has done and used so far."""
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the stages of a node have in common."""
 
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    spending: Spending = field(default_factory=Spending)
-    asked: str = ""  # the last model, by the name in its document
-    model: str = ""  # and by its own
-    node: str = ""  # who made the last model's tokens
-    route: str = "local"
-    attempts: int = 0  # the most that one of its completions took
-    finish_reason: FinishReason = "stop"  # of the last one
+    models: Models
+    counts: TokenCounts
+    costs: SessionCosts = field(default_factory=SessionCosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in its run something is performed. `path`: who waits for whom, the one who acts last; `within`: whose limits bind it."""
+
+    course: Course
+    path: tuple[str, ...]
+    span: Span | None = None
+    within: Allowance | None = None
+
+
+class Company(Protocol):
+    """Who performs the acts of other agents."""
+
+    async def delegate(self, effect: Delegate, place: Place) -> Answer: ...
+
+    async def take_over(self, effect: TakeOver, place: Place, guarding: Guarding) -> Outcome:
+        """What guards of the other agent find goes into `guarding`, too: it speaks for this one."""
+        ...
 
 
 class Stage:
-    """Where one run is performed."""
-
     def __init__(
-        self,
-        agent: Agent,
-        conversation: Conversation,
-        *,
-        models: Models,
-        counts: TokenCounts,
-        events: RunEvents,
-        trace: Trace,
-        began_at: float,
-        deadline: float,
-        costs: SessionCosts | None = None,
+        self, agent: Agent, place: Place, *, services: Services, company: Company, speaks: bool = True, who: Mapping[str, str] | None = None
     ) -> None:
-        """`began_at` and `deadline` on the clock of `perf_counter`, seconds."""
-        self._agent = agent
-        self._conversation = conversation
-        self._models = models
-        self._counts = counts
-        self._events = events
-        self._trace = trace
-        self._began_at = began_at
-        self._deadline = deadline
-        self._turn_id = uuid4().hex  # not the request's id, which a client may say twice
-        self._tokens = 0
-        self._costs = costs or SessionCosts()
-        self.tally = Tally()
+        """`speaks`: what the agent says is shown to the reader of the run. `who`: said with every event, where it is not the run's own."""
         self.guarding = Guarding(agent.rails)
+        self._agent = agent
+        self._place = place
+        self._course = place.course
+        self._services = services
+        self._company = company
+        self._speaks = speaks
+        self._who = who or {}
+        self._conversation = Conversation(agent.name, place.course.session_id, agent.namespace)
+        self._turn_id = uuid4().hex  # not the request's id, which a client may say twice
+        session_tokens = services.costs.spent(self._conversation)
+        self._session_tokens = session_tokens
+        self._allowance = Allowance(self.guarding, session_tokens=session_tokens, within=place.within)
 
     async def perform(self, script: Script[T]) -> T:
         reply: Any = None
@@ -91,123 +125,141 @@ class Stage:
                     outcome: T = end.value
                     return outcome
                 try:
-                    reply, failure = await self._answer(effect), None
+                    reply, failure = await self._answer(effect, under=self._place.span), None
                 except AstromeshError as error:
                     reply, failure = None, error
         finally:
             script.close()
 
-    async def _answer(self, effect: Effect[Any]) -> Any:
+    def account(self) -> None:
+        """After the last act: what it used counts for the session."""
+        if self._agent.rails.limits_sessions:
+            self._services.costs.add(self._conversation, self._allowance.tokens)
+
+    async def _answer(self, effect: Effect[Any], *, under: Span | None) -> Any:
         """Notes are for the watcher and cost nothing; everything else is a span."""
-        if type(effect) is Note:
-            return await self._note(effect)
-        started, name = perf_counter(), type(effect).__name__
-        attributes: dict[str, Any] = {}
-        try:
+        match effect:
+            case Note():
+                return await self._note(effect)
+            case Say() if not self._agent.rails.output:
+                return await self._show(effect.text) if self._speaks else effect.text
+        with self._course.span(SPANS.get(type(effect), type(effect).__name__), under=under) as span:
             match effect:
                 case Screen():
-                    name = "guardrails"
-                    return await self._screen(effect, attributes)
+                    return await self._screen(effect, span.attributes)
                 case AskModel():
-                    name = "llm.complete"
-                    return await self._ask(effect, attributes)
+                    return await self._ask(effect, span.attributes)
+                case Say():
+                    return await self._say(effect, span.attributes)
                 case CallTools():
-                    name = "tool.call"
-                    return await self._call_tools(effect, attributes)
+                    return await self._call_tools(effect, span)
                 case Recall():
-                    name = "memory_build"
                     return await self._recall()
                 case Remember():
-                    name = "memory_persist"
                     return await self._remember(effect)
+                case Work():
+                    return await self._work(effect, span)
+                case Together():
+                    return await self._together(effect, span)
+                case Delegate():
+                    return await self._company.delegate(effect, self._at(span))
+                case TakeOver():
+                    return await self._company.take_over(effect, self._at(span), self.guarding)
                 case _:
                     raise TypeError(f"no stage performs {type(effect).__name__}")
-        except AstromeshError as error:
-            attributes["error"] = error.code
-            raise
-        finally:
-            self._trace.add(Span(name, (started - self._began_at) * 1e3, (perf_counter() - started) * 1e3, attributes))
 
     async def _ask(self, effect: AskModel, attributes: dict[str, Any]) -> ModelReply:
-        agent, tally = self._agent, self.tally
-        remaining_s = self._deadline - perf_counter()
-        if remaining_s <= 0:
+        agent, course = self._agent, self._course
+        shown, rules = self._speaks and not effect.aside, () if effect.aside else agent.rails.output
+        if self._who:
+            attributes.update(self._who)
+        if course.remaining_s <= 0:
             raise DeadlineExceeded(f"agent {agent.name} ran out of time", hint="raise spec.orchestration.timeout_seconds")
-        turn_tokens, session_tokens = tally.usage.tokens_in + tally.usage.tokens_out, self._costs.spent(self._conversation)
-        if (spent := self.guarding.spent(turn_tokens=turn_tokens, session_tokens=session_tokens, attributes=attributes)) is not None:
-            return await self._instead(spent.message)
-        left = self.guarding.tokens_left(turn_tokens=turn_tokens, session_tokens=session_tokens)
-        choice = agent.choice(effect.role).at_most(left)
+        if (spent := self._allowance.spent(attributes)) is not None:
+            return await self._instead(spent.message, shown=shown)
+        choice = agent.choice(effect.role).at_most(effect.max_tokens).at_most(self._allowance.left())
         target = choice.first
-        request = ModelRequest(target.model, effect.transcript, effect.tools, stream=self._events.watched)
+        watched = course.events.watched and shown
+        request = ModelRequest(target.model, effect.transcript, effect.tools, response_format=_format(effect.shape), stream=watched)
         reply: ModelReply | None = None
-        release, shown, fed_characters = Release(agent.rails.output), [], 0
-        async with aclosing(self._models.complete(request, timeout_s=remaining_s + LAST_WORD_S, choice=choice)) as stream:
+        release, told, fed_characters = Release(rules), [], 0
+        completion = self._services.models.complete(request, timeout_s=course.remaining_s + LAST_WORD_S, choice=choice)
+        async with aclosing(completion) as stream:
             async for event in stream:
                 match event:
                     case TextDelta(text):
                         fed_characters += len(text)
-                        shown.append(await self._show(await fed(release, text)))
-                    case Routed(node, kind, attempt, target):
-                        tally.node, tally.route, tally.asked = node, kind, target.model
-                        tally.attempts = max(tally.attempts, attempt)
-                        attributes.update(node=node, route=kind, model=target.model)
-                        await self._tell_route()
+                        told.append(await self._told(await fed(release, text), shown=shown))
+                    case Routed(node, kind, attempt, target, pid):
+                        attributes.update(node=node, pid=pid, route=kind, model=target.model)
+                        await self._tell_route(node, kind, attempt, model=target.model, seen=shown)
                     case ModelReply():
                         reply = event
         assert reply is not None, "a completion ends with its reply"
-        tally.calls += 1
-        tally.usage += reply.usage
-        tally.model = reply.model or target.model
-        cost = target.merits.cost(reply.usage.tokens_in + reply.usage.tokens_out)
-        tally.spending.add(source=target.source, model=tally.model, role=choice.role, usage=reply.usage, cost=cost)
-        tally.finish_reason = reply.finish_reason
+        tokens = reply.usage.tokens_in + reply.usage.tokens_out
+        self._allowance.use(tokens)
+        await course.used(Used(target.source, reply.model or target.model, choice.role, reply.usage, target.merits.cost(tokens)))
+        if shown:
+            course.tally.finish_reason = reply.finish_reason
         attributes.update(tokens_in=reply.usage.tokens_in, tokens_out=reply.usage.tokens_out)
-        if not agent.rails.output:
+        if not rules:
             return reply
         # A server that was not asked to stream may say it all in its reply.
         rest = await fed(release, reply.text[fed_characters:]) + release.finish(remark=bool(reply.tool_calls))
         self.guarding.account(release, direction="output", attributes=attributes)
         if release.block is not None:
-            return await self._instead(release.block.message)
-        shown.append(await self._show(rest))
-        return replace(reply, text="".join(shown), logprobs=())
+            return await self._instead(release.block.message, shown=shown)
+        told.append(await self._told(rest, shown=shown))
+        return replace(reply, text="".join(told), logprobs=())
+
+    async def _say(self, effect: Say, attributes: dict[str, Any]) -> str:
+        release = Release(self._agent.rails.output)
+        text = await fed(release, effect.text) + release.finish()
+        self.guarding.account(release, direction="output", attributes=attributes)
+        if release.block is not None:
+            return (await self._instead(release.block.message, shown=self._speaks)).text
+        return await self._show(text) if self._speaks else text
 
     async def _screen(self, effect: Screen, attributes: dict[str, Any]) -> Screened:
-        spent = self.guarding.spent(turn_tokens=0, session_tokens=self._costs.spent(self._conversation), attributes=attributes)
+        spent = self._allowance.spent(attributes)
         screened = Screened(refusal=spent.message) if spent is not None else await self.guarding.screened(effect, attributes)
         if screened.refusal is not None:
-            await self._instead(screened.refusal)
+            await self._instead(screened.refusal, shown=self._speaks)
         return screened
 
-    async def _instead(self, message: str) -> ModelReply:
+    async def _instead(self, message: str, *, shown: bool) -> ModelReply:
         """What is said in the place of an answer that a rule blocks, told as one would be."""
-        if not self.tally.node:
-            self.tally.node, self.tally.asked = self._trace.node, self._agent.choice().first.model
-            await self._tell_route()
-        await self._show(message)
-        self.tally.finish_reason = "content_filter"
+        if shown:
+            await self._show(message)
+            self._course.tally.finish_reason = "content_filter"
         return ModelReply(message, finish_reason="content_filter")
 
     async def _show(self, text: str) -> str:
-        if text:
-            await self._events.tell("token", {"content": text, "index": self._tokens})
-            self._tokens += 1
-        return text
+        """What no model said: this node did."""
+        if not self._course.tally.node:
+            model = self._agent.choice().first.model
+            await self._tell_route(self._course.node, "local", 0, model=model, seen=True)
+        return await self._course.show(text)
 
-    async def _tell_route(self) -> None:
-        tally = self.tally
-        data = {"node": tally.node, "route": tally.route, "model": tally.asked, "attempts": tally.attempts, "home": self._trace.node}
-        await self._events.tell("route", data)
+    async def _told(self, text: str, *, shown: bool) -> str:
+        return await self._course.show(text) if shown else text
 
-    async def _call_tools(self, effect: CallTools, attributes: dict[str, Any]) -> tuple[Message, ...]:
-        attributes["tools"] = [call.name for call in effect.calls]
+    async def _tell_route(self, node: str, route: str, attempts: int, *, model: str, seen: bool) -> None:
+        course = self._course
+        data = {"node": node, "route": route, "model": model, "attempts": attempts, "home": course.home, **self._who}
+        course.tally.routed(data, seen=seen)
+        await course.events.tell("route", {**data, "attempts": course.tally.attempts})
+
+    async def _call_tools(self, effect: CallTools, span: Span) -> tuple[Message, ...]:
+        span.attributes.update(tools=[call.name for call in effect.calls], **self._who)
         for call in effect.calls:
             arguments = await self.guarding.shown_json(call.arguments)
-            await self._events.tell("tool_call", {"id": call.id, "name": call.name, "arguments": arguments})
-        results = await self._agent.toolbox.call(effect.calls)
+            await self._course.events.tell("tool_call", {"id": call.id, "name": call.name, "arguments": arguments, **self._who})
+        toolbox = in_run(self._agent.toolbox, lambda task: self._answer(task, under=span))
+        results = await toolbox.call(effect.calls)
         for result in results:
-            await self._events.tell("tool_result", {"id": result.tool_call_id, "ok": not result.content.startswith("error:")})
+            ok = not result.content.startswith("error:")
+            await self._course.events.tell("tool_result", {"id": result.tool_call_id, "ok": ok, **self._who})
         return results
 
     async def _recall(self) -> Transcript:
@@ -215,7 +267,7 @@ class Stage:
         if memory is None:
             return ()
         history = await memory.recall(self._conversation, now=time(), turns_max=window.turns_read_max)
-        return in_prompt(history, window, await self._counts.costs(history.turns, agent=self._agent))
+        return in_prompt(history, window, await self._services.counts.costs(history.turns, agent=self._agent))
 
     async def _remember(self, effect: Remember) -> None:
         memory, after_s = self._agent.memory, self._agent.forgets_after_s
@@ -224,8 +276,44 @@ class Stage:
             turn = Turn(self._turn_id, now, await self.guarding.kept(effect.turn))
             await memory.remember(self._conversation, turn, expires_at=None if after_s is None else now + after_s)
 
+    async def _work(self, effect: Work, span: Span) -> Answer:
+        agent = self._agent
+        who = {"agent": agent.name, **({"label": effect.label} if effect.label else {})}
+        span.attributes.update(who, role=effect.role)
+        stage = Stage(agent, self._at(span), services=self._services, company=self._company, speaks=False, who=who)
+        return await stage.perform(work(agent.part, effect))
+
+    async def _together(self, effect: Together, span: Span) -> tuple[ModelReply | Answer | AstromeshError, ...]:
+        """None of them is shown: two texts at once would be none."""
+        span.attributes["acts"] = len(effect.acts)
+        room = asyncio.Semaphore(TOGETHER_AT_ONCE_MAX)
+
+        async def one(act: Act) -> ModelReply | Answer | AstromeshError:
+            async with room:
+                try:
+                    reply: ModelReply | Answer = await self._answer(
+                        replace(act, aside=True) if isinstance(act, AskModel) else act, under=span
+                    )
+                except AstromeshError as failure:
+                    return failure
+                return reply
+
+        async with asyncio.TaskGroup() as group:
+            acts = [group.create_task(one(act)) for act in effect.acts]
+        return tuple(act.result() for act in acts)
+
     async def _note(self, note: Note) -> None:
-        data: Mapping[str, Any] = await self.guarding.noted(note.data)
+        data = {**await self.guarding.noted(note.data), **self._who}
         if note.kind == "step":
-            self.tally.steps.append(dict(data))
-        await self._events.tell(note.kind, data)
+            self._course.tally.steps.append(data)
+        await self._course.events.tell(note.kind, data)
+
+    def _at(self, span: Span) -> Place:
+        return replace(self._place, span=span, within=self._allowance)
+
+
+def _format(shape: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A schema as models are asked for it, in OpenAI's words."""
+    if shape is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(shape), "strict": True}}

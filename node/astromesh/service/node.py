@@ -26,7 +26,7 @@ from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
-from astromesh.runtime.peers import COMPLETE, ENCODE, RUN, PeerCalls, PeerServing
+from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
 from astromesh.service.config_dir import Configuration
 from astromesh.service.devices import DeviceWatch
 from astromesh.service.engine_status import EngineStatus
@@ -130,8 +130,15 @@ class Node:
     async def open_mesh(self, stack: AsyncExitStack, file: RecordFile) -> None:
         """Links first, so that whoever hears of this node can call it."""
         membership = MeshMembership(self.settings, file, offer=self._offer)
-        serving = PeerServing(models=self.models, encoder=self.encoder, start_run=self.runtime.serve, metrics=self.house.metrics)
-        handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run}
+        serving = PeerServing(
+            models=self.models,
+            encoder=self.encoder,
+            start_run=self.runtime.serve,
+            start_act=self.runtime.act,
+            take_reply=self.runtime.take_reply,
+            metrics=self.house.metrics,
+        )
+        handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
         switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)
         board = await stack.enter_async_context(switchboard)
         try:

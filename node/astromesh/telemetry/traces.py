@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,21 +11,25 @@ TRACES_KEPT = 256
 SPANS_MAX = 512  # of one trace; a run that does more has its first ones kept, and says so
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Span:
-    """One act of a run. Times in milliseconds from the start of its trace."""
+    """One act of a run, and the act that it was a part of. Times in milliseconds from the start of its trace."""
 
     name: str
     start_ms: float
-    duration_ms: float
-    attributes: Mapping[str, Any]
+    duration_ms: float | None  # None while it lasts
+    attributes: dict[str, Any]
+    id: str = ""  # its own within the trace
+    parent: str = ""
+    node: str = ""  # where it was performed
 
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "start_ms": round(self.start_ms, 3),
-            "duration_ms": round(self.duration_ms, 3),
+            "duration_ms": None if self.duration_ms is None else round(self.duration_ms, 3),
             "attributes": dict(self.attributes),
+            **{key: value for key, value in (("id", self.id), ("parent", self.parent), ("node", self.node)) if value},
         }
 
 
@@ -42,11 +46,33 @@ class Trace:
     spans: list[Span] = field(default_factory=list)
     spans_dropped: int = 0
 
+    def begin(self, name: str, start_ms: float, *, parent: Span | None = None, attributes: dict[str, Any] | None = None) -> Span:
+        """A span that lasts from now on. Its place is taken now, so that whatever is kept has its parent kept, too."""
+        span = Span(name, start_ms, None, attributes if attributes is not None else {}, parent=parent.id if parent else "", node=self.node)
+        self.add(span)
+        return span
+
     def add(self, span: Span) -> None:
+        """Gives it its id."""
+        span.id = str(len(self.spans) + self.spans_dropped + 1)
         if len(self.spans) < SPANS_MAX:
             self.spans.append(span)
         else:
             self.spans_dropped += 1
+
+    def graft(self, spans: Iterable[Span], *, under: Span, dropped: int = 0) -> None:
+        """Spans of another node, parents first, whose times are from the start of `under`.
+
+        The nodes' clocks are not compared: what a message took on its way there counts as a part of its wait.
+        """
+        ids: dict[str, str] = {}
+        for span in spans:
+            theirs = span.id
+            span.parent = ids.get(span.parent, under.id)
+            span.start_ms += under.start_ms
+            self.add(span)
+            ids[theirs] = span.id
+        self.spans_dropped += dropped
 
     def as_json(self) -> dict[str, Any]:
         return {

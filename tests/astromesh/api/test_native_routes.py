@@ -322,7 +322,7 @@ async def test_a_run_can_be_looked_up_by_its_request_id(rooms: Rooms, doors: Doo
     await doors.run({"query": "Hello"}, agent="billing", headers={"X-Request-Id": "r2"})
     status, body = await doors.get("/v1/traces/r1")
     assert (status, body["trace_id"], body["agent"], body["status"]) == (200, "r1", "desk", "ok")
-    assert [span["name"] for span in body["spans"]] == ["llm.complete"]
+    assert [span["name"] for span in body["spans"]] == ["agent.run", "llm.complete"]
     assert "secret" not in str(body)
     _, recent = await doors.get("/v1/traces")
     assert [trace["trace_id"] for trace in recent["traces"]] == ["r2", "r1"]

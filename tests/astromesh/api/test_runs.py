@@ -58,7 +58,7 @@ async def test_an_answer_has_the_keys_of_the_contract_and_its_headers_say_who_ma
     assert body["usage"]["by_model"][0].keys() == {"provider", "model", "role", "calls", "tokens_in", "tokens_out", "cost"}
     assert body["steps"][0].keys() == {"thought", "action", "action_input", "observation", "result"}
     assert body["session_id"]
-    assert [span["name"] for span in body["trace"]["spans"]] == ["memory_build", "llm.complete", "memory_persist"]
+    assert [span["name"] for span in body["trace"]["spans"]] == ["agent.run", "memory_build", "llm.complete", "memory_persist"]
     assert {name: headers[name] for name in headers if name.startswith("X-Astromesh-")} == {
         "X-Astromesh-Node": "here",
         "X-Astromesh-Home": "here",

@@ -72,7 +72,7 @@ async def test_a_blocked_question_reaches_neither_memory_nor_model_and_is_an_out
     assert [event.kind for event in events] == ["route", "token", "done"]
     assert (said(events), done["node"], done["attempts"], done["trace"]["status"]) == ("Not that.", "here", 0, "blocked")
     assert model.asked == []
-    assert [span["name"] for span in done["trace"]["spans"]] == ["guardrails"]
+    assert [span["name"] for span in done["trace"]["spans"]] == ["agent.run", "guardrails"]
     assert (await rooms.memory.recall(Conversation("desk", "s1"), now=0.0, turns_max=10)).turns == ()
     assert 'astromesh_runs_total{agent="desk",outcome="blocked"} 1.0' in rooms.metrics.text().decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from time import perf_counter
 
 import pytest
@@ -12,12 +13,12 @@ from tests.rig.rooms import Rooms, all_events, an_agent, drained
 from astromesh.dialogue import Message, ModelReply, ToolCall, Transcript
 from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
 from astromesh.errors import AstromeshError, ModelFailed, TurnsExhausted
-from astromesh.memory.port import Conversation
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.counting import TokenCounts
+from astromesh.runtime.course import Course
 from astromesh.runtime.events import RunEvents
-from astromesh.runtime.stage import Stage
+from astromesh.runtime.stage import Place, Services, Stage
 from astromesh.telemetry.traces import Trace
 from astromesh.tools.backends.datetime_now import DatetimeNow
 
@@ -34,16 +35,9 @@ class Performance:
         self.events = RunEvents(watched=True)
         self.trace = Trace("t1", agent.name, 0.0, rooms.node)
         now = perf_counter()
-        self.stage = Stage(
-            agent,
-            Conversation(agent.name, "s1"),
-            models=rooms.models,
-            counts=TokenCounts(rooms.models.local),
-            events=self.events,
-            trace=self.trace,
-            began_at=now,
-            deadline=now + time_s,
-        )
+        self.course = Course(self.events, self.trace, home=rooms.node, session_id="s1", began_at=now, deadline=now + time_s)
+        services = Services(rooms.models, TokenCounts(rooms.models.local))
+        self.stage = Stage(agent, Place(self.course, (agent.name,)), services=services, company=rooms.runtime.conductor)
 
     async def told(self) -> list[tuple[str, dict[str, object]]]:
         self.events.end(None)
@@ -108,11 +102,11 @@ async def test_every_effect_but_a_note_is_one_span_and_a_failed_one_carries_its_
     assert performance.spans == ["memory_build", "llm.complete", "llm.complete", "tool.call", "memory_persist"]
     failed, went_well, tool = (dict(span.attributes) for span in performance.trace.spans[1:4])
     assert failed == {"error": "model_provider_unavailable"}
-    assert went_well == {"node": "here", "route": "local", "model": "m", "tokens_in": 4, "tokens_out": 1}
+    assert went_well == {"node": "here", "route": "local", "model": "m", "pid": os.getpid(), "tokens_in": 4, "tokens_out": 1}
     assert tool == {"tools": ["datetime_now"]}
     starts = [span.start_ms for span in performance.trace.spans]
     assert starts == sorted(starts)
-    assert all(span.duration_ms >= 0 for span in performance.trace.spans)
+    assert all(span.duration_ms is not None and span.duration_ms >= 0 for span in performance.trace.spans)
 
 
 async def test_no_span_carries_what_was_said() -> None:
@@ -148,7 +142,7 @@ async def test_usage_and_steps_add_up_over_a_run() -> None:
     performance = Performance(an_agent(provider=Scripted(["One two.", "Three."])))
     step = {"thought": None, "action": None, "action_input": None, "observation": None, "result": "Three."}
     await performance.stage.perform(recovering(AskModel(QUESTION), AskModel(QUESTION), Note("step", step), Note("mood", {"is": "fine"})))
-    tally = performance.stage.tally
+    tally = performance.course.tally
     assert (tally.calls, tally.usage.tokens_in, tally.usage.tokens_out, tally.steps) == (2, 8, 3, [step])
 
 

@@ -1,0 +1,195 @@
+"""Acts of agents as the bodies of link calls, and back: the part of `bodies` that is about runs over several nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast, get_args
+
+from astromesh.dialogue import Answer, FinishReason, HandOff, Outcome, Transcript, Usage
+from astromesh.effects import Delegate, TakeOver
+from astromesh.errors import AstromeshError
+from astromesh.guardrails.budget import Budget, Direction
+from astromesh.runtime.acts import ActAsks, ActBegan, ActEnded, ActFrame, ActReply, ActRequest, Asked
+from astromesh.runtime.bodies import (
+    Body,
+    _from_message,
+    _number,
+    _object,
+    _one_of,
+    _Reading,
+    _text,
+    _to_message,
+    _wrong,
+    from_error,
+    to_error,
+    to_run_event,
+)
+from astromesh.runtime.course import Used
+from astromesh.telemetry.traces import Span
+
+
+def from_act_request(request: ActRequest) -> dict[str, Any]:
+    return {
+        "act": _from_asked(request.act),
+        "act_id": request.act_id,
+        "run_id": request.run_id,
+        "home": request.home,
+        "session_id": request.session_id,
+        "path": list(request.path),
+        "watched": request.watched,
+        "budgets": [[budget.direction, budget.message, budget.turn_tokens_max] for budget in request.budgets],
+    }
+
+
+def to_act_request(body: Body) -> ActRequest:
+    with _Reading("an act"):
+        return ActRequest(
+            act=_to_asked(body["act"]),
+            act_id=_text(body["act_id"]),
+            run_id=_text(body["run_id"]),
+            home=_text(body["home"]),
+            session_id=_text(body["session_id"]),
+            path=_texts(body["path"]),
+            watched=bool(body.get("watched", True)),
+            budgets=tuple(
+                Budget(cast("Direction", _one_of(get_args(Direction), direction)), True, _text(message), _number(left), None)
+                for direction, message, left in body.get("budgets", ())
+            ),
+        )
+
+
+def _from_asked(asked: Asked) -> dict[str, Any]:
+    if isinstance(asked, Delegate):
+        return {"agent": asked.agent, "task": asked.task}
+    return {
+        "agent": asked.agent,
+        "transcript": [_from_message(message) for message in asked.transcript],
+        "by": asked.by,
+        "reason": asked.reason,
+        "context": dict(asked.context),
+        "last": asked.last,
+    }
+
+
+def _to_asked(body: Body) -> Asked:
+    if (task := body.get("task")) is not None:
+        return Delegate(_text(body["agent"]), _text(task))
+    return TakeOver(
+        _text(body["agent"]),
+        tuple(_to_message(message) for message in body["transcript"]),
+        by=_text(body.get("by", "")),
+        reason=_text(body.get("reason", "")),
+        context=_object(body.get("context", {})),
+        last=bool(body.get("last", False)),
+    )
+
+
+# What an act tells before, between and after the events of its run: kinds that no door ever sees.
+_BEGAN, _USED, _ASKS, _ENDED = "act.began", "act.used", "act.asks", "act.ended"
+Told = tuple[str, Mapping[str, Any]]
+
+
+def from_act_began(began: ActBegan) -> Told:
+    return _BEGAN, {"pid": began.pid}
+
+
+def from_used(used: Used) -> Told:
+    usage = [used.usage.tokens_in, used.usage.tokens_out, used.usage.cached_tokens]
+    return _USED, {"source": used.source, "model": used.model, "role": used.role, "usage": usage, "cost": used.cost}
+
+
+def from_act_asks(asks: ActAsks) -> Told:
+    return _ASKS, {"number": asks.number, "agent": asks.asked.agent, "task": asks.asked.task}
+
+
+def from_act_ended(ended: ActEnded) -> Told:
+    return _ENDED, {
+        **_from_outcome(ended.outcome),
+        "spans": [[span.id, span.parent, span.name, span.node, span.start_ms, span.duration_ms, span.attributes] for span in ended.spans],
+        "spans_dropped": ended.spans_dropped,
+        "block": ended.block,
+        "warnings": list(ended.warnings),
+        "finish_reason": ended.finish_reason,
+    }
+
+
+def to_act_frame(body: Body) -> ActFrame:
+    event = to_run_event(body)
+    with _Reading("what an act tells"):
+        data = event.data
+        match event.kind:
+            case "act.began":
+                return ActBegan(_number(data["pid"]))
+            case "act.used":
+                tokens_in, tokens_out, cached, *_ = data["usage"]
+                usage = Usage(_number(tokens_in), _number(tokens_out), _number(cached))
+                return Used(_text(data["source"]), _text(data["model"]), _text(data["role"]), usage, float(data.get("cost", 0.0)))
+            case "act.asks":
+                return ActAsks(_number(data["number"]), Delegate(_text(data["agent"]), _text(data["task"])))
+            case "act.ended":
+                return ActEnded(
+                    outcome=_to_outcome(data),
+                    spans=tuple(_to_span(row) for row in data.get("spans", ())),
+                    spans_dropped=_number(data.get("spans_dropped", 0)),
+                    block=None if data.get("block") is None else _found(data["block"]),
+                    warnings=tuple(_found(warning) for warning in data.get("warnings", ())),
+                    finish_reason=cast("FinishReason", _one_of(get_args(FinishReason), data.get("finish_reason", "stop"))),
+                )
+            case _:
+                return event
+
+
+def _from_outcome(outcome: Outcome | AstromeshError) -> dict[str, Any]:
+    match outcome:
+        case Answer():
+            work = [_from_message(message) for message in outcome.work]
+            return {"answer": {"text": outcome.text, "by": outcome.by, "work": work, "data": outcome.data}}
+        case HandOff():
+            work = [_from_message(message) for message in outcome.work]
+            return {"hand_off": {"to": outcome.to, "by": outcome.by, "reason": outcome.reason, "work": work}}
+        case AstromeshError():
+            return {"error": from_error(outcome)}
+
+
+def _to_outcome(body: Body) -> Outcome | AstromeshError:
+    if (error := body.get("error")) is not None:
+        return to_error(_object(error))
+    if (told := body.get("hand_off")) is not None:
+        return HandOff(_text(told["to"]), _text(told["by"]), _text(told.get("reason", "")), _to_messages(told.get("work", ())))
+    told = body["answer"]
+    return Answer(_text(told["text"]), _text(told["by"]), _to_messages(told.get("work", ())), told.get("data"))
+
+
+def _to_span(row: Sequence[Any]) -> Span:
+    number, parent, name, node, start_ms, duration_ms, attributes, *_ = row
+    return Span(
+        _text(name),
+        float(start_ms),
+        None if duration_ms is None else float(duration_ms),
+        _object(attributes),
+        _text(number),
+        _text(parent),
+        _text(node),
+    )
+
+
+def from_act_reply(reply: ActReply) -> dict[str, Any]:
+    return {"act_id": reply.act_id, "number": reply.number, "tokens": reply.tokens, **_from_outcome(reply.outcome)}
+
+
+def to_act_reply(body: Body) -> ActReply:
+    with _Reading("a reply to an act"):
+        return ActReply(_text(body["act_id"]), _number(body["number"]), _to_outcome(body), _number(body.get("tokens", 0)))
+
+
+def _to_messages(bodies: Any) -> Transcript:
+    return tuple(_to_message(body) for body in bodies)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, value)) if isinstance(value, list) else _wrong("no list of texts")
+
+
+def _found(value: Any) -> dict[str, str]:
+    """What a guardrail found: names of rules, never text that was said."""
+    return {_text(key): _text(said) for key, said in _object(value).items()}

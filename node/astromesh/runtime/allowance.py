@@ -1,0 +1,54 @@
+"""How many tokens an act may still use: under the limits of its own agent, and under those of all who called it. It only ever shrinks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from astromesh.guardrails.budget import Budget
+from astromesh.guardrails.rails import Rails
+from astromesh.guardrails.release import Block
+from astromesh.runtime.guarding import Guarding
+
+
+class Allowance:
+    """Of one act. What it uses counts for those that it is a part of, too."""
+
+    def __init__(self, guarding: Guarding, *, session_tokens: int = 0, within: Allowance | None = None) -> None:
+        """`session_tokens`: of earlier runs of the session. What is found goes into `guarding`."""
+        self._guarding = guarding
+        self._session_tokens = session_tokens
+        self._within = within
+        self.tokens = 0  # of this act and of all that it caused
+
+    def use(self, tokens: int) -> None:
+        self.tokens += tokens
+        if self._within is not None:
+            self._within.use(tokens)
+
+    def spent(self, attributes: dict[str, Any]) -> Block | None:
+        """The limit that lets nothing more be asked, nearest first."""
+        block = self._guarding.spent(turn_tokens=self.tokens, session_tokens=self._session_tokens, attributes=attributes)
+        if block is not None or self._within is None:
+            return block
+        return self._within.spent(attributes)
+
+    def left(self) -> int | None:
+        """How many tokens a completion may have now; None: as many as it likes."""
+        own = self._guarding.tokens_left(turn_tokens=self.tokens, session_tokens=self._session_tokens)
+        callers = self._within.left() if self._within is not None else None
+        return min((rest for rest in (own, callers) if rest is not None), default=None)
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """What is left of every limit that blocks, as limits of one turn: what another node may use of them."""
+        own = tuple(
+            replace(budget, turn_tokens_max=rest, session_tokens_max=None)
+            for budget in self._guarding.rails.budgets
+            if (rest := budget.left(turn_tokens=self.tokens, session_tokens=self._session_tokens)) is not None
+        )
+        return (*own, *(self._within.budgets() if self._within is not None else ()))
+
+    @classmethod
+    def of_callers(cls, budgets: tuple[Budget, ...]) -> Allowance:
+        """The limits of those who called an act from another node."""
+        return cls(Guarding(Rails(budgets=budgets)))
