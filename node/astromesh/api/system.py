@@ -69,15 +69,17 @@ async def traces(request: web.Request) -> web.Response:
     limit = request.query.get("limit", "50")
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= TRACES_SHOWN_MAX:
         raise InvalidRequest(f"limit={limit[:20]} is no number from 1 to {TRACES_SHOWN_MAX}", hint="leave it out for 50", param="limit")
-    found = request.app[HOUSE].runtime.traces.recent(agent=request.query.get("agent"), limit=int(limit))
-    return reply({"traces": [trace.as_json() for trace in found]})
+    found = await request.app[HOUSE].runtime.traces.latest(agent=request.query.get("agent"), limit=int(limit))
+    return reply({"traces": found})
 
 
 async def trace(request: web.Request) -> web.Response:
-    found = request.app[HOUSE].runtime.traces.get(request.match_info["id"])
+    found = await request.app[HOUSE].runtime.traces.find(request.match_info["id"])
     if found is None:
-        raise UnknownTrace("this node has no such trace", hint="only the last runs that it conducted are kept; GET /v1/traces lists them")
-    return reply(found.as_json())
+        raise UnknownTrace(
+            "this node has no such trace", hint="only runs that it conducted are kept, the last ones; GET /v1/traces lists them"
+        )
+    return reply(found)
 
 
 def services(house: House) -> dict[str, bool]:

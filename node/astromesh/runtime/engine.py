@@ -248,6 +248,7 @@ class AgentRuntime:
         finally:
             trace.status = outcome
             trace.duration_ms = root.duration_ms = (perf_counter() - began_at) * 1e3
+            self.traces.ended(trace)
             self._metrics.runs.labels(agent.name, outcome).inc()
             stage.account()
         if ordered:

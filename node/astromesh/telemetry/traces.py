@@ -1,4 +1,5 @@
-"""The course of recent runs: a bounded ring of traces, each a list of spans. Times and names, never what was said."""
+"""The course of recent runs: a bounded ring of traces, each a list of spans, and behind it those on disk. Times and names, never what was
+said."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from astromesh.telemetry.trace_file import Shown, TraceFile
 
 TRACES_KEPT = 256
 SPANS_MAX = 512  # of one trace; a run that does more has its first ones kept, and says so
@@ -88,17 +91,23 @@ class Trace:
 
 
 class Ring:
-    """The last traces, by id."""
+    """The last traces, by id. Those that ended are also on disk, where it has a `file`, and older ones are found there."""
 
     def __init__(self, *, kept: int = TRACES_KEPT) -> None:
         self._kept = kept
         self._traces: OrderedDict[str, Trace] = OrderedDict()
+        self.file: TraceFile | None = None
 
     def add(self, trace: Trace) -> None:
         self._traces[trace.id] = trace
         self._traces.move_to_end(trace.id)  # ids may be the callers' own, and come again
         while len(self._traces) > self._kept:
             self._traces.popitem(last=False)
+
+    def ended(self, trace: Trace) -> None:
+        """Its status and duration are final."""
+        if self.file is not None:
+            self.file.keep(trace.as_json())
 
     def get(self, trace_id: str) -> Trace | None:
         return self._traces.get(trace_id)
@@ -107,3 +116,18 @@ class Ring:
         """Newest first."""
         found = (trace for trace in reversed(self._traces.values()) if agent is None or trace.agent == agent)
         return [trace for trace, _ in zip(found, range(limit), strict=False)]
+
+    async def find(self, trace_id: str) -> Shown | None:
+        """Here or on disk."""
+        if (trace := self._traces.get(trace_id)) is not None:
+            return trace.as_json()
+        return await self.file.find(trace_id) if self.file is not None else None
+
+    async def latest(self, *, agent: str | None, limit: int) -> list[Shown]:
+        """Newest first: those here, and then older ones from the disk."""
+        found: list[Shown] = [trace.as_json() for trace in self.recent(agent=agent, limit=limit)]
+        if len(found) < limit and self.file is not None:
+            here = {(trace["trace_id"], trace["started_at"]) for trace in found}
+            older = await self.file.recent(agent=agent, limit=limit)
+            found += [trace for trace in older if (trace.get("trace_id"), trace.get("started_at")) not in here]
+        return found[:limit]
