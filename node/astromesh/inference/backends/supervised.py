@@ -222,7 +222,6 @@ class WorkerEngine:
 
     async def _run_worker(self) -> str | None:
         """One worker from its start to its end. Why the model will never load, where the worker says so; None when it just ended."""
-        self._silent_s = None
         refusal: str | None = None
         if self._model.size_bytes and (problem := await asyncio.to_thread(self._changed_file)):
             return problem  # other bytes under this identity would be another model
@@ -245,8 +244,9 @@ class WorkerEngine:
             self._forget_worker()
             self._stop_listening_for_silence()
             ending = await process.end()
-        if self._silent_s is not None:
-            ending = f"said nothing for {self._silent_s:g} s and was killed"
+        silent_s, self._silent_s = self._silent_s, None
+        if silent_s is not None:
+            ending = f"said nothing for {silent_s:g} s and was killed"
         self._deaths_in_a_row += 1
         words = process.last_words()
         self._problem = f"its worker (pid {process.pid}) {ending}" + (f"; its last words: {words}" if words else "")
