@@ -130,6 +130,12 @@ class UnknownModel(CallersMistake):
     code = "model_not_found"
 
 
+class UnknownTool(CallersMistake):
+    """Neither a built-in tool nor one of an agent of this node."""
+
+    code = "tool_not_found"
+
+
 class UnknownMember(CallersMistake):
     """This node knows nobody of that name in its mesh."""
 

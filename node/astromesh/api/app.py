@@ -25,6 +25,7 @@ from astromesh.api import (
     runs,
     system,
     talk,
+    tools,
 )
 from astromesh.api.bodies import BODY_BYTES_MAX
 from astromesh.api.errors import http_problem, openai_http_problem, openai_response, problem
@@ -87,6 +88,17 @@ ROUTES: tuple[Route, ...] = (
         "Cancel a run that was begun through this node, on whichever node it runs.",
         answer=runs.CancelBegun,
         codes=(202, 404),
+    ),
+    Route("GET", "/v1/tools", tools.listing, "The built-in tools, and those of this node's agents.", answer=tools.ToolList),
+    Route("GET", "/v1/tools/builtin", tools.builtin, "The built-in tools alone.", answer=tools.ToolList),
+    Route(
+        "POST",
+        "/v1/tools/execute",
+        tools.execute,
+        "Call a tool of this node by hand; one of an agent's on that agent's terms.",
+        body=tools.ExecuteBody,
+        answer=tools.Executed,
+        codes=(200, 400, 403, 404, 413, 415, 422),
     ),
     Route("GET", "/v1/models", openai.models, "The models of the mesh, in OpenAI's shape; agents among them as agent:NAME."),
     Route("GET", "/v1/models/{name}", models.model, "One model; with what this node has of it, as here.", codes=(200, 404)),

@@ -17,6 +17,7 @@ from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import Models
 from astromesh.telemetry.metrics import Metrics
+from astromesh.tools.toolbox import Toolbox
 from maia.view import MeshEvent
 
 
@@ -124,6 +125,7 @@ class House:
     engine: Callable[[], Awaitable[Mapping[str, Any]]]  # `inference.engines.status_document`
     health: ProviderHealth  # of the model servers that it calls
     hosts_allowed: frozenset[str]  # names under which this node may be addressed, besides loopback
+    tools: Toolbox = field(default_factory=lambda: Toolbox(()))  # the built-in ones, for whoever calls one without an agent
     warnings: tuple[str, ...] = ()  # of the configuration, as a person reads them
     not_ready: list[str] = field(default_factory=list)  # reasons; empty once everything is open
     draining: bool = False  # on its way out: what is under way ends, nothing new begins

@@ -15,6 +15,9 @@ TABLE: dict[tuple[Kind, str], str] = {
     ("memory", "sqlite"): "astromesh.memory.backends.sqlite:Sqlite",
     ("provider", "openai_compat"): "astromesh.providers.backends.openai_compat:OpenAICompat",
     ("tool", "datetime_now"): "astromesh.tools.backends.datetime_now:DatetimeNow",
+    ("tool", "http_request"): "astromesh.tools.backends.http_request:HttpRequest",
+    ("tool", "json_transform"): "astromesh.tools.backends.json_transform:JsonTransform",
+    ("tool", "webhook"): "astromesh.tools.backends.webhook:Webhook",
 }
 
 

@@ -27,6 +27,7 @@ from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
+from astromesh.runtime.toolmaking import Toolmaker
 from astromesh.service.config_dir import Configuration
 from astromesh.service.devices import DeviceWatch
 from astromesh.service.engine_status import EngineStatus
@@ -108,7 +109,14 @@ class Node:
             if broken.kind == "Agent" and broken.name:
                 self.runtime.broken[broken.name] = str(broken.mistakes[0])
         conversations = self.settings.data / CONVERSATIONS_FILE
-        assembly = Assembly(providers=providers, defaults=runtime.spec.defaults.orchestration, conversations=conversations)
+        toolmaker = Toolmaker(runtime.spec.tools)
+        self.house.tools = toolmaker.builtin()
+        assembly = Assembly(
+            providers=providers,
+            tools=toolmaker,
+            defaults=runtime.spec.defaults.orchestration,
+            conversations=conversations,
+        )
 
         def report(name: str, mistake: AgentUnusable) -> None:
             self.runtime.broken[name] = mistake.message

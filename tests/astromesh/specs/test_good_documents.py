@@ -56,7 +56,7 @@ def test_an_agent_says_what_the_runtime_needs() -> None:
     assert desk.sampling == Sampling(temperature=0.2, top_p=0.9, max_tokens=64, stop=("END",))
     assert (desk.system_prompt, desk.context_prompt) == ("Hello {{ name }}", "It is {{ today }}")
     assert desk.limits() == Limits("react", 4, 120.0)
-    assert desk.tools == ("datetime_now",)
+    assert [(tool.type, tool.called) for tool in desk.spec.tools] == [("builtin", "datetime_now")]
     assert desk.remembering == Remembering("in_memory", "sliding_window", 7, None, None)
     assert desk.warnings == ()
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from astromesh.specs.agent import AgentDocument
-from astromesh.specs.honoured import BUILTIN_TOOLS, CHOICES, HONOURED, NOT_YET
+from astromesh.specs.honoured import CHOICES, HONOURED, NOT_YET
 from astromesh.specs.keys import field_paths
 from astromesh.specs.parse import Parsed, parse
 from astromesh.specs.provider import ProviderConfigDocument, ProviderDocument
@@ -64,10 +64,11 @@ spec:
     peers: [a, {name: b, agent: c, description: d}],
     stages: [a, {name: b, prompt: c, agent: d, role: planner, max_tokens: 9}], max_tool_result_tokens: 8000}
   tools:
-    - {type: builtin, name: datetime_now, description: now, max_result_tokens: 10, parameters: {a: {type: string}},
-      rate_limit: {window_seconds: 60, max_calls: 5}, permissions: [read], endpoint: http://a, url: http://a, method: POST,
-      headers: {Authorization: Bearer x}, pipeline: kb, top_k: 3, agent: till, function: "m:f", command: npx, args: [-y],
-      env: {TOKEN: x}, transport: stdio}
+    - {type: builtin, name: datetime_now, description: now, max_result_tokens: 10, rate_limit: {window_seconds: 60, max_calls: 5},
+      permissions: [read], pipeline: kb, top_k: 3, command: npx, args: [-y], env: {TOKEN: x}, transport: stdio}
+    - {type: webhook, name: ticket, url: http://a, method: POST, headers: {Authorization: Bearer x}, parameters: {a: {type: string}}}
+    - {type: agent, agent: till}
+    - {type: internal, function: "m:f"}
   memory:
     conversational: {backend: in_memory, strategy: sliding_window, max_turns: 20, max_tokens: 100, ttl: 3600, connection: redis://:p@h}
     semantic: {backend: hnswlib, collection: c, similarity_threshold: 0.75, max_results: 10, connection: postgres://u:p@h}
@@ -153,7 +154,7 @@ spec:
     models:
     - {name: a, path: a.gguf, context: 4096, gpu_layers: -1, parallel: 2, prefix_cache_mb: 512}
     - {name: b, pull: b, gpu_layers: auto}
-  tools: {modules: [my.tools]}
+  tools: {modules: [my.tools], http: {allow: [10.0.0.0/8, "tickets.internal:8080"]}}
   observability: {otlp: http://collector:4317}
   auth: {keys: []}
   defaults:
@@ -251,9 +252,9 @@ def agent(spec: str, *, model: str = "{provider: local, model: m}") -> Parsed:
     [
         ("  memory: {conversational: {backend: redis}}\n", 6, "'redis': conversations are kept in SQLite"),
         ("  memory:\n    conversational:\n      connection: redis://h\n", 8, "conversations are kept in the node's data directory"),
-        ("  tools:\n    - {type: webhook, name: x, url: http://x}\n", 7, "not offered to the model: tools of type webhook"),
-        ("  tools:\n    - {type: builtin, name: web_search}\n", 7, "no built-in tool of this name, only datetime_now"),
-        ("  permissions: {execution: {dry_run: true}}\n", 6, "IS NOT ENFORCED"),
+        ("  tools:\n    - {type: mcp, name: x, url: http://x}\n", 7, "not offered to the model: tools of type mcp"),
+        ("  tools:\n    - {type: builtin, name: web_search}\n", 7, "no built-in tool of this name, only datetime_now, http_request"),
+        ("  permissions: {filesystem: {read: [/tmp]}}\n", 6, "IS NOT ENFORCED"),
         ("  prompts: {system: 'echo ${not-a-variable}'}\n", 6, "names no variable"),
     ],
 )
@@ -275,11 +276,3 @@ def test_what_asks_for_nothing_is_not_mentioned() -> None:
     assert parsed.warnings == ()
     quiet = read(RUNTIME.partition("spec:")[0] + "spec:\n  api: {tls: off}\n  mesh: {serf: false, mdns: no}\n")
     assert (quiet.mistakes, quiet.warnings) == ((), ())
-
-
-def test_a_tool_that_is_not_offered_is_not_among_the_agents_tools() -> None:
-    tools = "".join(
-        f"    - {{type: {kind}, name: {name}}}\n" for kind, name in [("builtin", "datetime_now"), ("builtin", "no"), ("rag", "kb")]
-    )
-    [built] = agent("  tools:\n" + tools).agents
-    assert built.tools == BUILTIN_TOOLS == ("datetime_now",)
