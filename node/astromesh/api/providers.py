@@ -1,8 +1,8 @@
-"""The model servers behind the nodes of the mesh: whether they answer, and whether other nodes may use them."""
+"""The model servers behind the nodes of the mesh: whether they answer, how fast and at what price, and whether other nodes may use them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 from astromesh.api.house import HOUSE
 from astromesh.api.replies import reply
 from astromesh.specs.provider import OfferedModel
+
+BreakerShown = Literal["closed", "open", "half_open"]
 
 
 class ProviderShown(BaseModel):
@@ -20,9 +22,15 @@ class ProviderShown(BaseModel):
     type: str
     models: list[str]
     health: Literal["healthy", "degraded", "down", "unknown"] = Field(description="unknown: nobody has asked it yet, or ever will")
-    breaker: str | None = Field(description="null where there is none")
+    breaker: BreakerShown | None = Field(
+        description="open: it failed too often and is left alone; half_open: the next call tries it. null where this node never calls it"
+    )
     shared: bool = Field(description="whether other nodes may use it through this one")
-    latency_ms: float | None = Field(description="of its last answer to a health check; null where it gave none, or of another node")
+    latency_ms: float | None = Field(
+        description="moving average of its answers to health checks; null where it gave none, or of another node"
+    )
+    first_token_ms: dict[str, float] = Field(description="by model: moving average of the time to the first token of streamed answers")
+    total_ms: dict[str, float] = Field(description="by model: moving average of the time to the end of an answer")
     cost_per_1k_tokens: dict[str, float] = Field(description="by model, as configured here")
 
 
@@ -40,6 +48,7 @@ async def listing(request: web.Request) -> web.Response:
             for model in watched.provider.spec.models
             if isinstance(model, OfferedModel) and model.cost_per_1k_tokens is not None
         }
+        latencies = sorted(watched.endpoint.latencies.items()) if watched.endpoint is not None else []
         shown.append(
             ProviderShown(
                 name=offered.name,
@@ -47,9 +56,11 @@ async def listing(request: web.Request) -> web.Response:
                 type=offered.type,
                 models=list(offered.models),
                 health=offered.health,
-                breaker=offered.breaker or None,
+                breaker=_known(offered.breaker),
                 shared=offered.shared,
-                latency_ms=round(watched.latency_ms, 1) if watched.latency_ms is not None else None,
+                latency_ms=_ms(None if watched.latency_ms is None else watched.latency_ms / 1e3),
+                first_token_ms={model: ms for model, seen in latencies if (ms := _ms(seen.first_token_s)) is not None},
+                total_ms={model: ms for model, seen in latencies if (ms := _ms(seen.total_s)) is not None},
                 cost_per_1k_tokens=prices,
             )
         )
@@ -64,12 +75,23 @@ async def listing(request: web.Request) -> web.Response:
                 type=one.type,
                 models=list(one.models),
                 health=one.health,
-                breaker=one.breaker or None,
+                breaker=_known(one.breaker),
                 shared=one.shared,
                 latency_ms=None,
+                first_token_ms={},
+                total_ms={},
                 cost_per_1k_tokens={},
             )
             for one in index.offers[member.name].providers
         ]
     shown.sort(key=lambda one: (one.name, one.node))
     return reply(ProviderList(providers=shown).model_dump())
+
+
+def _known(breaker: str) -> BreakerShown | None:
+    """Another node may say what this version has no word for."""
+    return cast("BreakerShown", breaker) if breaker in get_args(BreakerShown) else None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -22,7 +24,10 @@ def providers(context: click.Context) -> None:
 @url_option
 @json_option
 def list_providers(*, node: Chosen, as_json: bool) -> None:
-    """Each model server, who calls it, and whether it answers."""
+    """Each model server: who calls it, whether it answers, how fast, and what its models cost.
+
+    In brackets: no answer was streamed yet, so it is the time of its health checks.
+    """
     body = node.client.get("/v1/providers").body
     if as_json:
         print_json(body)
@@ -32,7 +37,27 @@ def list_providers(*, node: Chosen, as_json: bool) -> None:
         click.echo("no node of the mesh has a model server configured; providers.yaml names them")
         return
     lines = [
-        (row["name"], row["node"], row["type"], row["health"], "mesh" if row["shared"] else "its node", ", ".join(row["models"]) or "-")
+        (
+            row["name"],
+            row["node"],
+            row["type"],
+            row["health"],
+            row["breaker"] or "-",
+            _latency(row),
+            "mesh" if row["shared"] else "its node",
+            ", ".join(_model(name, row["cost_per_1k_tokens"].get(name)) for name in row["models"]) or "-",
+        )
         for row in rows
     ]
-    click.echo(table(("NAME", "NODE", "TYPE", "HEALTH", "FOR", "MODELS"), lines, sys.stdout))
+    click.echo(table(("NAME", "NODE", "TYPE", "HEALTH", "BREAKER", "FIRST TOKEN", "FOR", "MODELS"), lines, sys.stdout))
+
+
+def _latency(row: Mapping[str, Any]) -> str:
+    """Of the fastest of its models; of its health checks where no answer was streamed yet."""
+    if row["first_token_ms"]:
+        return f"{min(row['first_token_ms'].values()):.0f} ms"
+    return "-" if row["latency_ms"] is None else f"({row['latency_ms']:.0f} ms)"
+
+
+def _model(name: str, cost: float | None) -> str:
+    return name if cost is None else f"{name} ({cost:g}/1k tokens)"

@@ -44,11 +44,12 @@ DRAIN_LOOK_S = 0.02
 CHOICES_MAX = 4096  # of which it is known whose turn it is
 MODELS_MEASURED_MAX = 1024  # of the mesh
 
-# Of the time that is left, what a model may take to its first word while others could be asked and its document gives it no `timeout`:
-# who falls silent must leave the next one time enough to answer.
+# Of the time that is left, what a model may take to its first word while another model could be asked and the document gives it no
+# `timeout`: who falls silent must leave the next one time enough to answer. Another node with the same model would take as long.
 SILENT_SHARE = 0.5
 
 RouteKind = Literal["local", "peer"]
+Others = Literal["models", "nodes"] | None  # who else could be asked: another model of the choice, or another node that has the same
 OpenStream = Callable[..., AsyncGenerator[ModelEvent, None]]
 
 
@@ -139,7 +140,7 @@ class Models:
                 continue
             for number, one in enumerate(candidates, start=1):
                 began = False
-                others = number < len(candidates) or place < len(order)
+                others: Others = "models" if place < len(order) else "nodes" if number < len(candidates) else None
                 try:
                     call = one.endpoint.enter() if one.endpoint is not None else None
                     attempt += 1
@@ -160,7 +161,7 @@ class Models:
         raise _overall(refusals)
 
     async def _tried(
-        self, one: _Asked, call: Call | None, request: ModelRequest, *, target: Target, ends_at: float, others: bool
+        self, one: _Asked, call: Call | None, request: ModelRequest, *, target: Target, ends_at: float, others: Others
     ) -> AsyncGenerator[ModelEvent, None]:
         """What one candidate streams. A server that may be there in a moment is asked again; its breaker learns how it went in the end."""
         retries, began = 0, False
@@ -173,15 +174,15 @@ class Models:
                                 if not began and call is not None:
                                     call.began()
                                 began = True
+                                if call is not None and type(event) is ModelReply:
+                                    call.ended("success")  # here, since who has the reply may not read on
                                 yield event
-                        if call is not None:
-                            call.ended("success")
                         return
                     except AstromeshError as failure:
                         if call is None or one.endpoint is None:
                             raise
                         left_s = ends_at - perf_counter()
-                        wait_s = retry_after_s(failure, retries=retries, left_s=left_s, others=others, random=self._random)
+                        wait_s = retry_after_s(failure, retries=retries, left_s=left_s, others=others is not None, random=self._random)
                         if began or wait_s is None or one.endpoint.state == "open":
                             call.ended(ending_of(failure))
                             raise call.explained(failure) from failure.__cause__
@@ -193,13 +194,13 @@ class Models:
                 call.ended("neither")
 
     async def _once(
-        self, one: _Asked, request: ModelRequest, *, target: Target, ends_at: float, others: bool
+        self, one: _Asked, request: ModelRequest, *, target: Target, ends_at: float, others: Others
     ) -> AsyncGenerator[ModelEvent, None]:
         """One call, measured and counted."""
         asked_at = perf_counter()
         left_s = max(0.0, ends_at - asked_at)
         timeout_s = left_s if target.timeout_s is None else min(left_s, target.timeout_s)
-        patience_s = left_s * SILENT_SHARE if others and target.timeout_s is None else None
+        patience_s = left_s * SILENT_SHARE if others == "models" and target.timeout_s is None else None
         outcome, first_token_s, began = "cancelled", None, False
         try:
             async with aclosing(one.open(request, timeout_s=timeout_s)) as stream:
@@ -462,7 +463,7 @@ async def _first(stream: AsyncGenerator[ModelEvent, None], patience_s: float | N
         raise ModelFailed(
             f"model {target.model} of {target.source} on {who} said nothing for {patience_s:.1f} s",
             code="model_timeout",
-            hint=f"{target.place}.timeout says how long it may take; without it, half of the run's time while another can be asked",
+            hint=f"{target.place}.timeout says how long it may take; without it, half of the run's time while another model can be asked",
         ) from None
 
 

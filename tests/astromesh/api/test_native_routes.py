@@ -279,7 +279,7 @@ async def test_the_servers_of_all_nodes_are_listed_with_their_health(rooms: Room
         member("d-000004", status="dead", providers=[OfferedProvider("gone", "ollama", (), "healthy", True)]),
     )
     _, body = await meshed.get("/v1/providers")
-    shared = {"latency_ms": None}
+    shared = {"latency_ms": None, "first_token_ms": {}, "total_ms": {}}
     assert body == {
         "providers": [
             {"name": "ours", "node": "here", "type": "vllm", "models": ["m", "paid"], "health": "unknown", "breaker": None, "shared": False}

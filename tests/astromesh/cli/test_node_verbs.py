@@ -84,8 +84,10 @@ def test_models_list_shows_each_model_with_its_state_and_leaves_agents_out(cli: 
 def test_providers_list_says_who_calls_each_server_and_shows_no_key(cli: Cli, node: RunningNode) -> None:
     answer = cli("providers", "list", "--url", node.url)
     head, row = answer.stdout.splitlines()
-    assert columns(head) == ["NAME", "NODE", "TYPE", "HEALTH", "FOR", "MODELS"]
-    assert columns(row) == ["stub", "solo", "openai_compat", "healthy", "mesh", "stub, slow"]
+    assert columns(head) == ["NAME", "NODE", "TYPE", "HEALTH", "BREAKER", "FIRST TOKEN", "FOR", "MODELS"]
+    shown = columns(row)
+    assert shown[:5] + shown[6:] == ["stub", "solo", "openai_compat", "healthy", "closed", "mesh", "stub, slow"]
+    assert "ms" in shown[5]
     document = cli("providers", "list", "--json", "--url", node.url).stdout
     assert json.loads(document)["providers"][0]["health"] == "healthy"
     assert "sk-secret" not in answer.stdout + document
