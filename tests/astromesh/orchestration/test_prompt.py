@@ -68,3 +68,32 @@ def test_what_a_template_is_given_cannot_be_changed_by_it() -> None:
 
 def test_a_prompt_without_anything_to_fill_in_is_itself() -> None:
     assert rendered(" Be brief. 100 % of the time. ") == "Be brief. 100 % of the time."
+
+
+def test_a_named_template_is_included_with_the_same_variables() -> None:
+    named = {"greeting": "Hello {{ who }}, {% include 'bye' %}", "bye": "bye {{ who }}"}
+    prompt = Template("{% include 'greeting' %}!", where="a prompt", named=named)
+    assert prompt.render({"who": "Ada"}) == "Hello Ada, bye Ada!"
+
+
+def test_a_template_that_nobody_named_fails_when_it_is_rendered() -> None:
+    with pytest.raises(AgentUnusable, match="a prompt: cannot be rendered: TemplateNotFound: nobody"):
+        Template("{% include which %}", where="a prompt", named={"a": "b"}).render({"which": "nobody"})
+
+
+def test_included_templates_live_in_the_sandbox_and_within_the_limit() -> None:
+    with pytest.raises(AgentUnusable, match="SecurityError"):
+        Template("{% include 'a' %}", where="a prompt", named={"a": "{{ ''.__class__ }}"}).render({})
+    with pytest.raises(AgentUnusable, match="more than"):
+        Template("{% include 'a' %}", where="a prompt", named={"a": "{% for i in range(99999) %}xxxxxxxxxx{% endfor %}"}).render({})
+
+
+def test_templates_of_one_agent_are_unknown_to_another() -> None:
+    Template("{% include 'a' %}", where="one", named={"a": "x"}).render({})
+    with pytest.raises(AgentUnusable, match="TemplateNotFound"):
+        Template("{% include 'a' %}", where="another", named={"b": "x"}).render({})
+
+
+def test_a_template_says_which_variables_it_asks_for() -> None:
+    assert Template("{{ input }} {% for x in rows %}{{ x }}{% endfor %}", where="a prompt").mentions == {"input", "rows"}
+    assert Template("plain", where="a prompt").mentions == frozenset()
