@@ -19,6 +19,7 @@ from astromesh.cli.mesh import join, leave, members, status
 from astromesh.cli.models import models
 from astromesh.cli.options import examples
 from astromesh.cli.providers import providers
+from astromesh.cli.trace import trace
 from astromesh.cli.up import up
 from astromesh.cli.verbs import NoSuchVerb, Verbs, help_unless_verb
 from astromesh.errors import AstromeshError
@@ -74,5 +75,5 @@ def program(context: click.Context, url: str | None) -> None:
     help_unless_verb(context)
 
 
-for verb in (up, run, chat, status, members, join, leave, keys, agents, models, gpus, engine, providers, config):
+for verb in (up, run, chat, status, members, join, leave, keys, agents, models, gpus, engine, providers, trace, config):
     program.add_command(verb)
