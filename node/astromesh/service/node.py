@@ -40,6 +40,7 @@ from astromesh.service.settings import NodeSettings
 from astromesh.service.shelf import Shelf
 from astromesh.specs.runtime import Runtime
 from astromesh.telemetry.metrics import Metrics
+from astromesh.telemetry.trace_file import TraceFile
 from astromesh.telemetry.traces import Ring
 from maia.drivers.switchboard import Switchboard
 
@@ -100,9 +101,9 @@ class Node:
         runtime = configuration.runtime or Runtime.unwritten()
         providers = Providers(configuration.providers, configuration.routing)
         stack.push_async_callback(providers.close)
-        problems = [str(warning) for warning in configuration.warnings]
         self.house.metrics.watch(providers.endpoints.figures)
         self.health.meet(providers.endpoint_of)
+        problems = [str(warning) for warning in configuration.warnings]
         problems += self.installed.open(runtime, providers=providers, health=self.health)
         problems += [str(mistake) for mistake in configuration.mistakes]
         for broken in configuration.broken:
@@ -212,6 +213,9 @@ async def open_node(settings: NodeSettings, configuration: Configuration, *, doo
             check_seeds(settings.join)
             file = RecordFile(settings.data)
             stack.enter_context(file.held())
+            traces = node.runtime.traces.file = TraceFile(settings.data)
+            stack.push_async_callback(traces.close)
+            traces.open()
         await node.open_parts(stack)
         if doors and settings.mesh:
             await node.open_mesh(stack, file)
