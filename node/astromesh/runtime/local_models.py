@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 # A small model is there in a second, and its caller never learns that it was not. One who would wait longer than this is better told when
 # to come back: the caller's own patience may be at its end, too.
 LOADING_PATIENCE_S = 30.0
+# … and who has less time than that is told while he still listens: the answer has to travel, too.
+LOADING_SHARE = 0.75
 # Who finds no room because others are busy waits this long for one of them to finish, and is told so before its own caller gives up.
 ROOM_PATIENCE_S = 20.0
 ROOM_LOOK_S = 0.2
@@ -362,7 +364,7 @@ class OwnModel:
                 )
             self.load()
             if self._loading is not None and not self._loading.done():
-                await asyncio.wait([self._loading], timeout=min(timeout_s, LOADING_PATIENCE_S))
+                await asyncio.wait([self._loading], timeout=min(LOADING_SHARE * timeout_s, LOADING_PATIENCE_S))
                 if not self._loading.done():
                     raise self._still_loading()
             if self.engine is None or self._problem:

@@ -108,6 +108,17 @@ async def test_who_waits_longer_than_patience_is_told_when_to_come_back(monkeypa
     await house.local.close()
 
 
+async def test_who_has_less_time_than_patience_is_told_before_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_models, "LOADING_SHARE", 0.001)
+    house = House()
+    house.has("m", loads=False)
+    own = house.local.own("m")
+    with pytest.raises(ModelUnavailable, match="still loading on this node"):
+        async with asyncio.timeout(5), aclosing(own.complete(request("m"), timeout_s=20)) as stream:
+            await anext(stream)
+    await house.local.close()
+
+
 async def test_the_least_recently_used_makes_room() -> None:
     house = House(budget_gb=2.0)
     for name in ("a", "b", "c"):
