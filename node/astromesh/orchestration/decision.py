@@ -23,6 +23,10 @@ PLAN_TOKENS_MAX = 2048  # 32 steps of one sentence each
 REPLY_CHARACTERS_MAX = 4000  # of an unusable reply that goes back to the model with its mistake
 
 
+class Stopped(Exception):
+    """A rule of the agent ended its work (`cost_limit`). The text is what it answers instead."""
+
+
 class Misfit(ValueError):
     """What a model wrote is not what it was asked for. The text says why, to the model and to people; it repeats nothing of it."""
 
@@ -44,6 +48,8 @@ def decided(
         try:
             return read(parsed(reply)), reply.text
         except Misfit as misfit:
+            if reply.finish_reason == "content_filter" and reply.text:
+                raise Stopped(reply.text) from misfit
             mistake = str(misfit)
         wrote = within_characters(reply.text, REPLY_CHARACTERS_MAX) or "(nothing)"
         again = f"That cannot be used: {mistake}. Write it again, as JSON and nothing else."

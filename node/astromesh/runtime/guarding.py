@@ -97,14 +97,15 @@ class Guarding:
         return await in_json(text, self.shown) if self.rails.output else text
 
     async def noted(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A step as its watcher may see it. What the model said in it is guarded already."""
+        """A step as its watcher may see it. Its result is guarded already; a thought is not, where it was a decision made aside."""
         if not self.rails.output:
             return data
         guarded = dict(data)
         if isinstance(asked := data.get("action_input"), str):
             guarded["action_input"] = await self.shown_json(asked)
-        if isinstance(seen := data.get("observation"), str):
-            guarded["observation"] = await self.shown(seen)
+        for key in ("thought", "observation"):
+            if isinstance(seen := data.get(key), str):
+                guarded[key] = await self.shown(seen)
         return guarded
 
     async def kept(self, turn: Transcript) -> Transcript:

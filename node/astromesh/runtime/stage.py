@@ -180,7 +180,7 @@ class Stage:
         choice = agent.choice(effect.role).at_most(effect.max_tokens).at_most(self._allowance.left())
         target = choice.first
         watched = course.events.watched and shown
-        request = ModelRequest(target.model, effect.transcript, effect.tools, response_format=_format(effect.shape), stream=watched)
+        request = ModelRequest(target.model, effect.transcript, effect.tools, response_format=_format(effect), stream=watched)
         reply: ModelReply | None = None
         release, told, fed_characters = Release(rules), [], 0
         completion = self._services.models.complete(request, timeout_s=course.remaining_s + LAST_WORD_S, choice=choice)
@@ -312,8 +312,8 @@ class Stage:
         return replace(self._place, span=span, within=self._allowance)
 
 
-def _format(shape: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _format(effect: AskModel) -> Mapping[str, Any] | None:
     """A schema as models are asked for it, in OpenAI's words."""
-    if shape is None:
+    if effect.shape is None:
         return None
-    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(shape), "strict": True}}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(effect.shape), "strict": effect.strict}}

@@ -74,8 +74,7 @@ def _by_tools(part: Part, opening: Transcript) -> Script[Outcome]:
     for _ in range(part.turns):
         reply = yield from AskModel(transcript, tools, role=REASONER, aside=hidden)
         if not reply.tool_calls:
-            yield from concluded(reply.text)
-            return Answer(reply.text, by=part.agent, work=transcript[len(opening) :])
+            return (yield from concluded(part, reply, Answer(reply.text, by=part.agent, work=transcript[len(opening) :])))
         for call in reply.tool_calls:
             if call.name in exits:
                 to, reason = _agent(exits[call.name]), _reason(call)
