@@ -67,8 +67,8 @@ class Toolbox:
         tool = self._offered(name, terms)
         self._check(tool, arguments)
         if terms.rate is not None and (wait_s := terms.rate.take(monotonic())):
-            often = f"{terms.rate.calls_max} times in {terms.rate.window_s:g} s"
-            raise ToolFailed(f"not called, {name} may be called {often}; again in {ceil(wait_s)} s")
+            often = f"at most {terms.rate.calls_max} calls of {name} in {terms.rate.window_s:g} s"
+            raise ToolFailed(f"not called, {often}; again in {ceil(wait_s)} s")
         if terms.dry_run:
             return f"dry run: {name} was not called, and nothing happened. The arguments were fine."
         return fitted(await self._bounded(tool, arguments, terms.timeout_s), terms.result_tokens_max)
