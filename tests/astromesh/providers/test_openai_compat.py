@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import orjson
 import pytest
 from aiohttp import web
+from tests.rig.answering import a_server_that, pouring, saying
 from tests.rig.ports import free_port
 from tests.rig.stub_answers import Say
 from tests.rig.stub_openai import StubOpenAI
@@ -56,30 +57,6 @@ async def failure(provider: OpenAICompat, request: ModelRequest, *, timeout_s: f
     with pytest.raises(AstromeshError) as raised:
         await everything(provider, request, timeout_s=timeout_s)
     return raised.value
-
-
-@asynccontextmanager
-async def a_server_that(answers: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """The root of an API whose completions are answered by `answers`."""
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", answers)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
-def saying(
-    body: bytes, *, status: int = 200, headers: dict[str, str] | None = None
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def answer(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, status=status, headers=headers, content_type="application/json")
-
-    return answer
 
 
 @pytest.fixture
@@ -405,15 +382,35 @@ async def test_what_is_no_completion_is_the_servers_failure(body: bytes) -> None
 async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_compat, "REPLY_BYTES_MAX", 1000)
 
-    async def pours(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        while True:
-            await response.write(b'data: {"choices": [{"delta": {"content": "xxxxxxxxxxxxxxxx"}}]}\n\n')
-
+    pours = pouring(b'data: {"choices": [{"delta": {"content": "xxxxxxxxxxxxxxxx"}}]}\n\n')
     async with a_server_that(pours) as url, calling(url) as provider:
         assert (await failure(provider, asks("hello"))).code == "model_provider_unavailable"
         assert (await failure(provider, asks("hello", stream=False))).code == "model_provider_unavailable"
+
+
+async def test_a_stream_that_is_kept_alive_for_ever_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_compat, "IDLE_BYTES_MAX", 1000)
+    for piece in (b": still here\n\n", b'data: {"choices": []}\n\n'):
+        async with a_server_that(pouring(piece)) as url, calling(url) as provider:
+            assert (await failure(provider, asks("hello"))).code == "model_provider_unavailable"
+    words = b"".join(b': alive\n\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\n' for _ in range(100))
+    end = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+    async with a_server_that(saying(words + end)) as url, calling(url) as provider:
+        assert len(await everything(provider, asks("hello"))) == 101  # all of it is more, and no part between two words
+
+
+@pytest.mark.parametrize(("headers", "after_s"), [({"Retry-After": "9"}, 9), ({}, 0)])
+async def test_a_server_that_cannot_answer_now_is_worth_another_try(headers: dict[str, str], after_s: int) -> None:
+    async with a_server_that(saying(b"{}", status=503, headers=headers)) as url, calling(url) as provider:
+        error = await failure(provider, asks("hello"))
+    assert isinstance(error, ModelFailed)
+    assert (error.code, error.definite, error.retry_after_s) == ("model_provider_unavailable", True, after_s)
+
+
+async def test_a_login_in_an_address_is_used_and_never_told() -> None:
+    async with calling(f"http://ada:{KEY}@127.0.0.1:{free_port()}/v1") as provider:
+        error = await failure(provider, asks("hello"))
+    assert (error.code, KEY in str(error) + error.hint) == ("model_connection_refused", False)
 
 
 @pytest.mark.parametrize(
