@@ -231,7 +231,8 @@ class Stage:
         """What is said in the place of an answer that a rule blocks, told as one would be."""
         if shown:
             await self._show(message)
-            self._course.tally.finish_reason = "content_filter"
+        if self._speaks:
+            self._course.tally.finish_reason = "content_filter"  # said aside, it ends the run, which then says it
         return ModelReply(message, finish_reason="content_filter")
 
     async def _show(self, text: str) -> str:

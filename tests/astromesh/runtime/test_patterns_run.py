@@ -1,0 +1,144 @@
+"""Every pattern on a real stage: what streams, what is told of it, and what the result says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.rig.guarded import guarded
+from tests.rig.parts import other, own
+from tests.rig.rooms import Rooms, all_events, an_agent
+
+from astromesh.dialogue import ModelReply, Usage
+from astromesh.providers.backends.scripted import Scripted
+from astromesh.runtime.agent import Agent
+from astromesh.runtime.events import RunEvent
+from astromesh.specs.schemas import Schema
+
+MAIL = "john@example.com"
+PII = {"type": "pii_detection"}
+
+
+def desk(*replies: ModelReply | str, name: str = "desk", **keys: Any) -> tuple[Agent, Scripted]:
+    model = Scripted(replies)
+    agent = an_agent(name, provider=model, system=f"You are {name}.")
+    return replace(agent, part=replace(agent.part, **keys)), model
+
+
+def streamed(events: list[RunEvent]) -> str:
+    return "".join(event.data["content"] for event in events if event.kind == "token")
+
+
+async def run(rooms: Rooms, *agents: Agent) -> tuple[list[RunEvent], Mapping[str, Any]]:
+    rooms.hosts(*agents)
+    events = await all_events(rooms.start())
+    assert events[-1].kind == "done", events[-1].data
+    return events, events[-1].data
+
+
+def actions(done: Mapping[str, Any]) -> list[str | None]:
+    return [step["action"] for step in done["steps"]]
+
+
+async def test_a_pipeline_streams_its_last_stage_alone() -> None:
+    agent, model = desk("A draft.", "The answer.", pattern="pipeline", stages=(own("draft", "Draft."), own("edit", "Edit.")))
+    events, done = await run(Rooms(), agent)
+    assert streamed(events) == done["answer"] == "The answer."
+    assert [asked.transcript[-1].content for asked in model.asked] == ["Draft.\n\nHello", "Edit.\n\nA draft."]
+    assert actions(done) == ["draft", None]
+
+
+async def test_a_supervisor_asks_an_agent_of_the_node_and_streams_its_conclusion() -> None:
+    delegate = json.dumps({"judgement": "", "next": "delegate", "delegations": [{"worker": "facts", "task": "Look."}]})
+    conclude = json.dumps({"judgement": "Good.", "next": "conclude", "delegations": []})
+    lead, asked = desk(delegate, conclude, "The answer.", pattern="supervisor", workers=(other("facts"),))
+    facts, worker = desk("A fact.", name="facts")
+    events, done = await run(Rooms(), lead, facts)
+    assert streamed(events) == done["answer"] == "The answer."
+    assert [message.content for message in worker.asked[0].transcript] == ["You are facts.", "Look."]
+    assert (asked.asked[0].response_format or {})["json_schema"]["strict"] is True
+    assert "A fact." in asked.asked[1].transcript[-1].content
+    assert [action for action in actions(done) if action] == ["delegate", "conclude"]
+
+
+async def test_a_swarm_streams_who_speaks_in_the_end_and_names_the_hand_off() -> None:
+    lead, _ = desk(json.dumps({"agent": "billing", "reason": "an invoice"}), pattern="swarm", peers=(other("billing"),))
+    billing, model = desk("Paid.", name="billing")
+    events, done = await run(Rooms(), lead, billing)
+    assert streamed(events) == done["answer"] == "Paid."
+    assert done["handoffs"] == [{"from": "desk", "to": "billing", "node": "here"}]
+    assert model.asked[0].transcript[-1].content == "(Agent desk has handed this conversation over to you: an invoice)\n\nHello"
+    kinds = [event.kind for event in events]
+    assert kinds.index("handoff") < kinds.index("token")
+
+
+async def test_a_plan_is_carried_out_and_only_its_synthesis_streams() -> None:
+    plan = json.dumps({"steps": [{"id": "a", "task": "Look.", "after": []}, {"id": "b", "task": "Think.", "after": ["a"]}]})
+    agent, _ = desk(plan, "Seen.", "Thought.", "The answer.", pattern="plan_and_execute")
+    events, done = await run(Rooms(), agent)
+    assert streamed(events) == done["answer"] == "The answer."
+    assert actions(done) == ["plan", "step a", "step b", None]
+    assert {row["role"] for row in done["usage"]["by_model"]} == {"default"}  # the document names no other
+
+
+async def test_a_vote_streams_what_no_model_was_asked_to_write_again() -> None:
+    agent, model = desk("Lima", "Quito", "lima.", pattern="parallel_fan_out", merge="vote", workers=(own("a"), own("b"), own("c")))
+    events, done = await run(Rooms(), agent)
+    assert streamed(events) == done["answer"]
+    assert done["answer"].casefold().startswith("lima")
+    assert len(model.asked) == 3
+
+
+async def test_a_team_streams_its_writer() -> None:
+    plan = json.dumps({"plan": [{"member": "coder", "task": "Code."}]})
+    agent, model = desk(
+        plan, "print()", "The answer.", pattern="team", workers=(own("coder", "You code."), own("writer", "You write.", max_tokens=7))
+    )
+    events, done = await run(Rooms(), agent)
+    assert streamed(events) == done["answer"] == "The answer."
+    assert model.asked[-1].transcript[0].content == "You write."
+    assert model.asked[-1].sampling.max_tokens == 7
+
+
+async def test_an_answer_under_a_schema_streams_whole_and_its_data_is_in_the_result() -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "integer"}}, "required": ["score"]}
+    agent, model = desk("Quite good.", '{"score": 7}', output=Schema(schema))
+    events, done = await run(Rooms(), agent)
+    assert [event.data["content"] for event in events if event.kind == "token"] == ['{"score":7}']
+    assert (done["answer"], done["data"]) == ('{"score":7}', {"score": 7})
+    assert (model.asked[0].response_format or {})["json_schema"] == {"name": "reply", "schema": schema, "strict": False}
+    assert actions(done) == [None]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_what_was_thought_aside_and_said_in_the_end_is_guarded_where_it_is_told(watched: bool) -> None:
+    lead, _ = desk(json.dumps({"agent": "desk", "reason": f"{MAIL} asks."}), f"Hello {MAIL}.", pattern="swarm", peers=(other("billing"),))
+    rooms = Rooms()
+    rooms.hosts(guarded(lead, output=[PII]))
+    told = await all_events(rooms.start(watched=watched))
+    assert MAIL not in str(told)
+    assert told[-1].data["answer"] == "Hello [REDACTED_EMAIL]."
+
+
+async def test_personal_data_is_in_no_data_either() -> None:
+    agent, _ = desk(json.dumps({"mail": MAIL}), output=Schema({"type": "object"}))
+    rooms = Rooms()
+    rooms.hosts(guarded(agent, output=[PII]))
+    done = await rooms.ask()
+    assert done["data"] == {"mail": "[REDACTED_EMAIL]"}
+    assert MAIL not in str(done)
+
+
+async def test_a_limit_of_costs_that_ends_a_decision_is_an_outcome_with_its_message() -> None:
+    delegate = json.dumps({"judgement": "", "next": "delegate", "delegations": [{"worker": "own", "task": "Look."}]})
+    costly = ModelReply(delegate, usage=Usage(tokens_in=50, tokens_out=50))
+    lead, _ = desk(costly, pattern="supervisor", workers=(own("own", "You look."),))
+    rooms = Rooms()
+    rooms.hosts(guarded(lead, input=[{"type": "cost_limit", "max_tokens_per_turn": 100, "message": "That is enough."}]))
+    events = await all_events(rooms.start())
+    done = events[-1].data
+    assert (done["answer"], done["blocked"], done["finish_reason"]) == ("That is enough.", True, "content_filter")
+    assert streamed(events) == "That is enough."
