@@ -466,6 +466,9 @@ class Grammar:
 
     def _bounds(self, schema: Mapping[str, Any], least: str, most: str) -> tuple[int, int | None]:
         low, high = schema.get(least, 0), schema.get(most)
+        room = min(REPETITIONS_MAX, REPETITIONS_TOGETHER_MAX - self._repetitions)
+        if not self._strict and type(high) is int and high > room and type(low) is int and low <= high:
+            high = None  # left out like any other limit: what is longer is seen by whoever checks the answer
         for key, bound in ((least, low), (most, high)):
             if bound is not None and (type(bound) is not int or not 0 <= bound <= REPETITIONS_MAX):
                 self._refuse(f"has {key} {bound!r}, and it must lie between 0 and {REPETITIONS_MAX}")

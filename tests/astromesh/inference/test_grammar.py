@@ -166,6 +166,21 @@ def test_what_is_no_schema_is_refused_with_what_is_wrong(schema: Any, named: str
     assert re.search(named, refusal(schema, strict=False))
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "maxLength": REPETITIONS_MAX + 1},
+        {"type": "array", "items": {"type": "integer"}, "maxItems": 10**9},
+        {"type": "object", "properties": {f"p{n}": {"type": "string", "maxLength": 900} for n in range(5)}},
+    ],
+    ids=lambda schema: schema["type"],
+)
+def test_an_upper_limit_too_high_to_be_written_out_is_left_out_where_the_schema_is_not_strict(schema: Any) -> None:
+    """A tool whose text may have 2,000 characters can be called by a model of this mesh, too."""
+    assert json_grammar(schema, param="tools", strict=False)
+    assert refusal(schema)
+
+
 def _nested(levels: int) -> Any:
     schema: Any = {}
     for _ in range(levels):
