@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from astromesh.dialogue import ToolSchema
 from astromesh.errors import AgentUnusable
@@ -31,14 +32,18 @@ _CALLS_THE_WEB = ("http_request",)  # of the built-in ones
 class Toolmaker:
     """Of one node: its agents share its threads and what its configuration lets tools reach."""
 
-    def __init__(self, node: NodeTools, *, threads: Threads | None = None) -> None:
+    def __init__(self, node: NodeTools) -> None:
         self._modules = node.modules
         self._listed = tuple(listed_address(entry) for entry in node.http.allow)
-        self._threads = threads or Threads()
+        self._threads = Threads()
+        # What was called is not forgotten because a file was read again: the new agent is built while the old one is there.
+        self._rates: WeakValueDictionary[tuple[str, str, str, int, float], CallRate] = WeakValueDictionary()
 
     def renewed(self, node: NodeTools) -> Toolmaker:
-        """Of another configuration, with the same threads: functions that run go on, and still count."""
-        return Toolmaker(node, threads=self._threads)
+        """Of another configuration, with the same threads and the same counts of calls."""
+        renewed = Toolmaker(node)
+        renewed._threads, renewed._rates = self._threads, self._rates
+        return renewed
 
     def toolbox(self, document: AgentResource, defaults: Orchestration) -> Toolbox:
         """Raises `AgentUnusable` with the place of a function that cannot be called."""
@@ -48,12 +53,23 @@ class Toolmaker:
         for number, section in enumerate(document.spec.tools):
             if is_offered(section):
                 tools.append(self._tool(section, document, number))
-                terms[section.called] = _terms(section, permissions, _result_tokens(document, defaults))
+                limit = _result_tokens(document, defaults)
+                terms[section.called] = _terms(section, permissions, result_tokens_max=limit, rate=self._rate(section, document))
         return Toolbox(tools, terms=terms)
 
     def builtin(self) -> Toolbox:
         """The built-in tools, for whoever calls one without an agent."""
         return Toolbox(self._built(name, Reach(self._listed)) for name in BUILTIN_TOOLS)
+
+    def _rate(self, section: ToolSection, document: AgentResource) -> CallRate | None:
+        limit = section.rate_limit
+        if limit is None or limit.max_calls is None:
+            return None
+        key = (document.namespace, document.name, section.called, limit.max_calls, limit.window_seconds)
+        rate = self._rates.get(key)
+        if rate is None:
+            rate = self._rates[key] = CallRate(limit.max_calls, limit.window_seconds)
+        return rate
 
     def _tool(self, section: ToolSection, document: AgentResource, number: int) -> Tool:
         name, reach = section.called, Reach(self._listed, _hosts(document.spec.permissions))
@@ -99,17 +115,16 @@ def _hosts(permissions: Permissions | None) -> tuple[str, ...] | None:
             return tuple(pattern.lower() for pattern in allowed)
 
 
-def _terms(section: ToolSection, permissions: Permissions | None, result_tokens_max: int) -> Terms:
+def _terms(section: ToolSection, permissions: Permissions | None, *, result_tokens_max: int, rate: CallRate | None) -> Terms:
     refused = refusal(permissions, (section.called, *(section.permissions or ())))
     calls_the_web = section.type == "webhook" or (section.type == "builtin" and section.called in _CALLS_THE_WEB)
     if not refused and calls_the_web and _hosts(permissions) == ():
         refused = "spec.permissions.network.allowed is false"
-    limit = section.rate_limit
     terms = Terms(
         kind=section.type,
         refused=refused,
         dry_run=permissions is not None and permissions.execution is not None and permissions.execution.dry_run,
-        rate=CallRate(limit.max_calls, limit.window_seconds) if limit is not None and limit.max_calls is not None else None,
+        rate=rate,
         result_tokens_max=section.max_result_tokens or result_tokens_max,
     )
     return replace(terms, timeout_s=None) if section.type == "agent" else terms

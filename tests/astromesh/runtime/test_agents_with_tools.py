@@ -17,14 +17,16 @@ from tests.rig.stub_openai import StubOpenAI
 from tests.rig.web_double import WebDouble, web_double
 
 from astromesh.errors import AgentUnusable
+from astromesh.inference.dialects import calls_grammar, dialect_of
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.assembly import Assembly, Providers
 from astromesh.runtime.toolmaking import Toolmaker
+from astromesh.specs.honoured import BUILTIN_TOOLS
 from astromesh.specs.orchestration import Orchestration
 from astromesh.specs.parse import parse
 from astromesh.specs.provider import ProviderConfig
-from astromesh.specs.runtime import Runtime
+from astromesh.specs.runtime import NodeTools, Runtime
 
 SHOP = '''
 import sys
@@ -49,6 +51,7 @@ class Kitchen:
         self.rooms = Rooms()
         self.stub = stub
         self.opened = Providers({})
+        self._toolmaker = Toolmaker(NodeTools())
         self._folder = folder
 
     def agent(self, *, node: dict[str, Any] | None = None, **spec: Any) -> Agent:
@@ -63,9 +66,10 @@ class Kitchen:
         [written] = parse(yaml.safe_dump({**head, "kind": "RuntimeConfig", **runtime}), source="r", environment={}).resources
         assert isinstance(provided, ProviderConfig)
         assert isinstance(written, Runtime)
+        self._toolmaker = self._toolmaker.renewed(written.spec.tools)
         assembly = Assembly(
             providers=self.providers(provided),
-            tools=Toolmaker(written.spec.tools),
+            tools=self._toolmaker,
             defaults=Orchestration(),
             conversations=self._folder / "conversations",
         )
@@ -130,6 +134,20 @@ async def test_a_function_is_offered_with_its_schema_and_its_result_reaches_the_
             },
         }
     }
+
+
+async def test_a_local_model_can_be_held_to_every_schema_that_a_node_makes(kitchen: Kitchen, shop: str) -> None:
+    built = kitchen.agent(
+        node={"modules": [shop]},
+        tools=[
+            *({"type": "builtin", "name": name} for name in BUILTIN_TOOLS),
+            {"type": "internal", "function": f"{shop}:count"},
+            {"type": "agent", "agent": "billing"},
+            {"type": "webhook", "name": "hook", "url": "https://example.org"},
+        ],
+    )
+    assert len(built.toolbox.schemas) == len(BUILTIN_TOOLS) + 3
+    assert calls_grammar(built.toolbox.schemas, dialect_of("{{ tools }}", takes_tools=True))
 
 
 async def test_a_function_that_would_end_the_program_costs_the_run_nothing(kitchen: Kitchen, shop: str) -> None:
@@ -218,6 +236,17 @@ async def test_a_rate_holds_over_all_runs_of_the_agent(kitchen: Kitchen, web: We
     (said,) = await kitchen.asked(call("hook"))
     assert said.startswith("error: not called, at most 2 calls of hook in 3600 s; again in ")
     assert len(web.asked) == 2
+
+
+async def test_a_rate_outlives_a_document_that_is_read_again(kitchen: Kitchen, web: WebDouble) -> None:
+    tool = {"type": "webhook", "name": "hook", "url": web.url, "rate_limit": {"max_calls": 1}}
+    node = {"http": {"allow": [web.place]}}
+    kitchen.agent(node=node, tools=[tool])
+    await kitchen.asked(call("hook"))
+    kitchen.agent(node=node, tools=[tool | {"description": "Changed."}])
+    assert (await kitchen.asked(call("hook")))[0].startswith("error: not called, at most 1 calls of hook")
+    kitchen.agent(node=node, tools=[tool | {"rate_limit": {"max_calls": 2}}])
+    assert not (await kitchen.asked(call("hook")))[0].startswith("error")
 
 
 async def test_in_a_dry_run_the_model_is_told_and_nothing_is_called(kitchen: Kitchen, web: WebDouble) -> None:
