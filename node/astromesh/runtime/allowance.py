@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from astromesh.guardrails.budget import Budget
-from astromesh.guardrails.rails import Rails
 from astromesh.guardrails.release import Block
 from astromesh.runtime.guarding import Guarding
 
@@ -14,8 +14,8 @@ from astromesh.runtime.guarding import Guarding
 class Allowance:
     """Of one act. What it uses counts for those that it is a part of, too."""
 
-    def __init__(self, guarding: Guarding, *, session_tokens: int = 0, within: Allowance | None = None) -> None:
-        """`session_tokens`: of earlier runs of the session. What is found goes into `guarding`."""
+    def __init__(self, guarding: Guarding, *, session_tokens: Callable[[], int] = int, within: Allowance | None = None) -> None:
+        """`session_tokens`: what earlier runs of the session took, as it is then. What is found goes into `guarding`."""
         self._guarding = guarding
         self._session_tokens = session_tokens
         self._within = within
@@ -28,14 +28,14 @@ class Allowance:
 
     def spent(self, attributes: dict[str, Any]) -> Block | None:
         """The limit that lets nothing more be asked, nearest first."""
-        block = self._guarding.spent(turn_tokens=self.tokens, session_tokens=self._session_tokens, attributes=attributes)
+        block = self._guarding.spent(turn_tokens=self.tokens, session_tokens=self._session_tokens(), attributes=attributes)
         if block is not None or self._within is None:
             return block
         return self._within.spent(attributes)
 
     def left(self) -> int | None:
         """How many tokens a completion may have now; None: as many as it likes."""
-        own = self._guarding.tokens_left(turn_tokens=self.tokens, session_tokens=self._session_tokens)
+        own = self._guarding.tokens_left(turn_tokens=self.tokens, session_tokens=self._session_tokens())
         callers = self._within.left() if self._within is not None else None
         return min((rest for rest in (own, callers) if rest is not None), default=None)
 
@@ -44,11 +44,6 @@ class Allowance:
         own = tuple(
             replace(budget, turn_tokens_max=rest, session_tokens_max=None)
             for budget in self._guarding.rails.budgets
-            if (rest := budget.left(turn_tokens=self.tokens, session_tokens=self._session_tokens)) is not None
+            if (rest := budget.left(turn_tokens=self.tokens, session_tokens=self._session_tokens())) is not None
         )
         return (*own, *(self._within.budgets() if self._within is not None else ()))
-
-    @classmethod
-    def of_callers(cls, budgets: tuple[Budget, ...]) -> Allowance:
-        """The limits of those who called an act from another node."""
-        return cls(Guarding(Rails(budgets=budgets)))

@@ -113,7 +113,7 @@ class AgentRuntime:
             peers=peers,
             services=self._services,
         )
-        self._served = ServedActs(node=node, services=self._services)
+        self.served = ServedActs(node=node, services=self._services)
         self.recent = RecentRuns()
         self._draining = False
 
@@ -148,13 +148,13 @@ class AgentRuntime:
         return self._begin(
             request.run_id,
             RunEvents(watched=request.watched),
-            lambda events: self._served.perform(agent, request, events, caller=caller, timeout_s=remaining_s),
+            lambda events: self.served.perform(agent, request, events, caller=caller, timeout_s=remaining_s),
             followed=False,
         )
 
     def take_reply(self, body: Mapping[str, Any], caller: str) -> None:
         """What an act that runs here for that node asked it for."""
-        self._served.take_reply(body, caller)
+        self.served.take_reply(body, caller)
 
     def can_serve(self, name: str) -> bool:
         """Could a run of this agent begin now, here or on a peer, as far as its model goes?"""

@@ -16,6 +16,7 @@ from typing import Any
 from astromesh.dialogue import Answer, Outcome
 from astromesh.effects import Delegate, TakeOver
 from astromesh.errors import AstromeshError, DelegationRefused, Overloaded
+from astromesh.guardrails.rails import Rails
 from astromesh.runtime.act_bodies import from_act_asks, from_act_began, from_act_ended, from_used, to_act_reply
 from astromesh.runtime.acts import ActAsks, ActBegan, ActEnded, ActReply, ActRequest, refuse_circles
 from astromesh.runtime.agent import Agent
@@ -53,8 +54,8 @@ class ServedActs:
             events, trace, home=request.home, session_id=request.session_id, began_at=began_at, deadline=began_at + timeout_s
         )
         await events.tell(*from_act_began(ActBegan(os.getpid())))
-        guarding = Guarding(agent.rails)
-        place = Place(course, request.path, within=Allowance.of_callers(request.budgets))
+        guarding, callers = Guarding(agent.rails), Guarding(Rails(budgets=request.budgets))
+        place = Place(course, request.path, within=Allowance(callers))
         home = _Home(self, request, events, caller)
         outcome: Outcome | AstromeshError
         try:
@@ -68,7 +69,7 @@ class ServedActs:
             outcome=outcome,
             spans=tuple(trace.spans),
             spans_dropped=trace.spans_dropped,
-            block=guarding.block,
+            block=guarding.block or callers.block,
             warnings=tuple(guarding.warnings),
             finish_reason=course.tally.finish_reason,
         )

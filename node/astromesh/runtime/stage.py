@@ -110,9 +110,7 @@ class Stage:
         self._who = who or {}
         self._conversation = Conversation(agent.name, place.course.session_id, agent.namespace)
         self._turn_id = uuid4().hex  # not the request's id, which a client may say twice
-        session_tokens = services.costs.spent(self._conversation)
-        self._session_tokens = session_tokens
-        self._allowance = Allowance(self.guarding, session_tokens=session_tokens, within=place.within)
+        self._allowance = Allowance(self.guarding, session_tokens=lambda: services.costs.spent(self._conversation), within=place.within)
 
     async def perform(self, script: Script[T]) -> T:
         reply: Any = None
