@@ -16,7 +16,8 @@ from tests.rig.rooms import Rooms
 
 from astromesh.api.app import build
 from astromesh.api.house import House, ModelControl, PullProgress
-from astromesh.errors import AstromeshError, StoreError, UnknownModel
+from astromesh.errors import AstromeshError, StoreError, UnknownAgent, UnknownModel, UnsafeAgentName
+from astromesh.runtime.agent import AgentChange
 from astromesh.service.keys import ClusterKeys
 from maia.view import MeshEvent
 
@@ -89,6 +90,32 @@ class NoModels:
         return UnknownModel(f"this node has no model {name!r} of its own")
 
 
+class NoChanges:
+    """Agents as they are in the rooms, which nobody changes over the API."""
+
+    offered = ()
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    async def create(self, document: Mapping[str, Any], *, namespace: str | None) -> dict[str, Any]:
+        raise UnsafeAgentName("no agent is kept here")
+
+    async def change(self, change: AgentChange) -> dict[str, Any]:
+        raise UnknownAgent(f"there is no agent {change.key!r}", hint="this is a test")
+
+    async def document(self, name: str, namespace: str, *, draft: bool) -> Mapping[str, Any]:
+        if (agent := self._rooms.runtime.agents.get(name)) is None:
+            raise UnknownAgent(f"there is no agent {name!r}", hint="this is a test")
+        return agent.document
+
+
+async def no_files() -> Mapping[str, Any]:
+    """A reload where there is nothing to be read."""
+    nothing: dict[str, list[str]] = {"added": [], "changed": [], "removed": []}
+    return {"status": "reloaded", "agents": nothing, "providers": nothing, "restart_needed": [], "mistakes": [], "warnings": []}
+
+
 @dataclass(frozen=True, slots=True)
 class SentEvent:
     """One server-sent event. `id` and `event` are empty where the stream does not say them."""
@@ -132,6 +159,8 @@ async def open_doors(rooms: Rooms, *, mesh: Membership | None = None, shelf: Mod
         mesh=mesh,
         model_rows=lambda: [{"name": name, "state": "loaded", "identity": "ab" * 32, "created": 1700000000} for name in rooms.models.local],
         shelf=shelf or NoModels(),
+        lifecycle=NoChanges(rooms),
+        reload=no_files,
         load=lambda: rooms.load,
         devices=lambda: rooms.devices,
         engine=rooms.engine,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from astromesh.api.agent_names import asked_agent, asked_namespace
 from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import reply
-from astromesh.errors import AgentUnusable, InvalidRequest, UnknownAgent
+from astromesh.errors import InvalidRequest
+from astromesh.fleet.offers import OfferedAgent
+from astromesh.fleet.versions import order
+from astromesh.runtime.agent import Agent, Draft
+from maia.view import MemberView
 
 
 class AgentRow(BaseModel):
@@ -19,7 +25,8 @@ class AgentRow(BaseModel):
     status: Literal["draft", "deployed", "paused"]
     nodes: list[str]
     warnings: list[str]
-    error: str | None = None
+    error: str | None = Field(None, description="Why it cannot run. Absent otherwise.")
+    draft: str | None = Field(None, description="The version of a draft beside the deployed document. Absent otherwise.")
 
 
 class AgentList(BaseModel):
@@ -30,58 +37,70 @@ async def listing(request: web.Request) -> web.Response:
     scope = request.query.get("scope", "mesh")
     if scope not in ("mesh", "local"):
         raise InvalidRequest(f"scope={scope} is neither mesh nor local", hint="leave it out for the whole mesh", param="scope")
-    return reply({"agents": _rows(request.app[HOUSE], everywhere=scope == "mesh")})
+    namespace, house = asked_namespace(request), request.app[HOUSE]
+    rows = _own_rows(house)
+    if scope == "mesh":
+        _add_others(rows, house)
+    chosen = [rows[key] for key in sorted(rows) if namespace in (None, rows[key]["namespace"])]
+    return reply({"agents": chosen})
 
 
 async def show(request: web.Request) -> web.Response:
-    house, name = request.app[HOUSE], request.match_info["name"]
-    agent = house.runtime.agents.get(name)
-    if agent is not None:
-        return reply(agent.document)
-    if name in house.runtime.broken:
-        raise AgentUnusable(f"agent {name}: {house.runtime.broken[name]}", hint="astromesh-node config validate shows every mistake")
-    if hosts := house.roster.hosting(name):
-        where = ", ".join(house.roster.label(member.name) for member in hosts)
-        raise UnknownAgent(
-            f"agent {name} is not on {house.node}, but on {where}", hint="its document is shown there; running it works here too"
-        )
-    raise UnknownAgent(f"no node of this mesh has an agent named {name!r}", hint="astromesh-node agents list shows what there is")
+    name, namespace = asked_agent(request)
+    state = request.query.get("state", "deployed")
+    if state not in ("deployed", "draft"):
+        raise InvalidRequest(f"state={state[:40]} is neither deployed nor draft", hint="leave it out for deployed", param="state")
+    return reply(await request.app[HOUSE].lifecycle.document(name, namespace, draft=state == "draft"))
 
 
-def _rows(house: House, *, everywhere: bool) -> list[dict[str, Any]]:
+def _own_rows(house: House) -> dict[str, dict[str, Any]]:
+    """What this node has, by key."""
+    runtime = house.runtime
     rows: dict[str, dict[str, Any]] = {}
-    for agent in house.runtime.agents.values():
-        rows[agent.name] = {
-            "name": agent.name,
-            "version": agent.version,
-            "namespace": agent.namespace,
-            "status": "deployed",
-            "nodes": [house.node],
-            "warnings": list(agent.warnings),
-        }
-    for name, mistake in house.runtime.broken.items():
-        rows[name] = {
-            "name": name,
-            "version": "",
-            "namespace": "default",
-            "status": "draft",
-            "nodes": [house.node],
-            "warnings": [],
-            "error": mistake,
-        }
-    if everywhere:
-        for name, hosts in house.roster.agents().items():
-            for member, offered in hosts:
-                row = rows.setdefault(
-                    name,
-                    {
-                        "name": name,
-                        "version": offered.version,
-                        "namespace": offered.namespace,
-                        "status": "deployed",
-                        "nodes": [],
-                        "warnings": [],
-                    },
-                )
-                row["nodes"].append(house.roster.label(member.name))
-    return [rows[name] for name in sorted(rows)]
+    known: Sequence[tuple[str, str, Agent | Draft]] = [
+        *((key, "draft", draft) for key, draft in runtime.drafts.items()),
+        *((key, "paused", agent) for key, agent in runtime.paused.items()),
+        *((key, "deployed", agent) for key, agent in runtime.agents.items()),
+    ]
+    for key, status, one in known:
+        waiting = {} if status == "draft" or key not in runtime.drafts else {"draft": runtime.drafts[key].version}
+        rows[key] = _row(one.name, one.namespace, one.version, status, [house.node], one.warnings) | waiting
+    for key, mistake in runtime.broken.items():
+        namespace, _, name = key.rpartition("/")
+        row = rows.setdefault(key, _row(name, namespace or "default", "", "draft", [house.node], ()))
+        row["error"] = mistake
+    return rows
+
+
+def _add_others(rows: dict[str, dict[str, Any]], house: House) -> None:
+    """The local document counts where there is one, else the highest version that answers; who has another is named in a warning."""
+    own = {agent.key: agent for agent in house.lifecycle.offered}
+    for key, holders in house.roster.agents().items():
+        first = own.get(key) or max((offered for _, offered in holders), key=_precedence)
+        if key not in rows:
+            rows[key] = _row(first.name, first.namespace, first.version, first.status, [], ())
+        rows[key]["nodes"] += [house.roster.label(member.name) for member, _ in holders]
+        rows[key]["warnings"] += [
+            _disagreement(house, member, offered, first, here=key in own) for member, offered in holders if _differs(offered, first)
+        ]
+
+
+def _precedence(offered: OfferedAgent) -> tuple[bool, Any, bytes]:
+    return offered.status == "deployed", order(offered.version), offered.digest
+
+
+def _differs(one: OfferedAgent, other: OfferedAgent) -> bool:
+    return (one.version, one.status) != (other.version, other.status) or (bool(one.digest and other.digest) and one.digest != other.digest)
+
+
+def _disagreement(house: House, member: MemberView, offered: OfferedAgent, counted: OfferedAgent, *, here: bool) -> str:
+    node, what = house.roster.label(member.name), "has another document of this agent"
+    if offered.status != counted.status:
+        what = f"has this agent {'as a draft' if offered.status == 'draft' else offered.status}"
+    version = f" (version {offered.version or 'unsaid'})" if offered.version != counted.version else ""
+    rule = f"the document of {house.node} counts here" if here else f"version {counted.version or 'unsaid'} counts"
+    return f"{node} {what}{version}: {rule}"
+
+
+def _row(name: str, namespace: str, version: str, status: str, nodes: list[str], warnings: Sequence[str]) -> dict[str, Any]:
+    return {"name": name, "version": version, "namespace": namespace, "status": status, "nodes": nodes, "warnings": list(warnings)}

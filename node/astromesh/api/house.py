@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,7 +11,9 @@ from aiohttp import web
 from astromesh.fleet.devices import Devices
 from astromesh.fleet.keyrings import GivenKey, KeyCensus, KeyChange, KeyChoice, NamedKey
 from astromesh.fleet.loads import Load
+from astromesh.fleet.offers import OfferedAgent
 from astromesh.fleet.roster import Roster
+from astromesh.runtime.agent import AgentChange
 from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
@@ -74,6 +76,27 @@ class ModelControl(Protocol):
         ...
 
 
+class AgentControl(Protocol):
+    """What becomes of agents, on this node and on all that hold them. Every method raises `AstromeshError`."""
+
+    @property
+    def offered(self) -> Sequence[OfferedAgent]:
+        """What the mesh is told of this node's agents."""
+        ...
+
+    async def create(self, document: Mapping[str, Any], *, namespace: str | None) -> dict[str, Any]:
+        """A draft on this node."""
+        ...
+
+    async def change(self, change: AgentChange) -> dict[str, Any]:
+        """What became of it, and on which nodes it did not."""
+        ...
+
+    async def document(self, name: str, namespace: str, *, draft: bool) -> Mapping[str, Any]:
+        """From here, or from a node that holds it; secrets masked."""
+        ...
+
+
 class MeshControl(Protocol):
     """What a door may ask of the mesh beyond reading its view."""
 
@@ -120,6 +143,8 @@ class House:
     mesh: MeshControl | None  # None: the mesh is off
     model_rows: Callable[[], list[dict[str, Any]]]  # this node's own models: `{name, state, identity, created, progress?, error?}`
     shelf: ModelControl
+    lifecycle: AgentControl
+    reload: Callable[[], Awaitable[Mapping[str, Any]]]  # reads the files again; raises `ReloadRefused`
     load: Callable[[], Load]  # how busy this node is
     devices: Callable[[], Devices]  # what it computes with
     engine: Callable[[], Awaitable[Mapping[str, Any]]]  # `inference.engines.status_document`

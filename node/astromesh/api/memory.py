@@ -8,6 +8,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field
 
+from astromesh.api.agent_names import asked_key
 from astromesh.api.house import HOUSE
 from astromesh.api.replies import reply
 from astromesh.errors import InvalidRequest, NothingRemembered, UnknownAgent
@@ -50,8 +51,8 @@ async def clear(request: web.Request) -> web.Response:
 
 
 def _conversation(request: web.Request) -> tuple[ConversationMemory, Conversation]:
-    house, name = request.app[HOUSE], request.match_info["agent"]
-    agent = house.runtime.agents.get(name)
+    house, name = request.app[HOUSE], asked_key(request, variable="agent")
+    agent = house.runtime.agents.get(name) or house.runtime.paused.get(name)
     if agent is None:
         if hosts := house.roster.hosting(name):
             where = ", ".join(house.roster.label(member.name) for member in hosts)

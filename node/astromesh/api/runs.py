@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from astromesh.api import errors, event_stream
+from astromesh.api.agent_names import asked_key
 from astromesh.api.bodies import read
 from astromesh.api.event_stream import EventStream
 from astromesh.api.house import HOUSE
@@ -74,7 +75,7 @@ async def run(request: web.Request) -> web.StreamResponse:
     body = await read(request, RunBody)
     watched = body.stream or "text/event-stream" in request.headers.get("Accept", "")
     resumable = _resumable(request, watched=watched)
-    asked = RunRequest(request.match_info["name"], body.query, session_id=body.session_id, context=body.context, watched=watched)
+    asked = RunRequest(asked_key(request), body.query, session_id=body.session_id, context=body.context, watched=watched)
     under_way = house.runtime.start(asked, request_id=request[REQUEST_ID])
     if resumable:
         with house.runtime.recent.attend(under_way):

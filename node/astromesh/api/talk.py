@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from astromesh.api import errors
+from astromesh.api.agent_names import asked_key
 from astromesh.api.bodies import BODY_BYTES_MAX, parsed
 from astromesh.api.event_stream import HEARTBEAT_S
 from astromesh.api.house import HOUSE, House
@@ -76,7 +77,7 @@ async def talk(request: web.Request) -> web.StreamResponse:
     talks.admit(socket)
     try:
         await socket.prepare(request)
-        talking = Talking(house, socket, agent=request.match_info["name"], session_id=session_id, request_id=request[REQUEST_ID])
+        talking = Talking(house, socket, agent=asked_key(request), session_id=session_id, request_id=request[REQUEST_ID])
         try:
             async for message in socket:
                 if message.type is WSMsgType.ERROR:

@@ -1,16 +1,26 @@
-"""Agents of the whole mesh: what there is, and what one looks like."""
+"""Agents of the whole mesh: what there is, what one looks like, and what becomes of it."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
 
+from astromesh.cli.client import NodeClient
+from astromesh.cli.failures import NodeRefused
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
-from astromesh.cli.terminal import table
+from astromesh.cli.terminal import table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def namespace_option(function: F) -> F:
+    return click.option("--namespace", metavar="NS", default="default", help="The agent's namespace; otherwise default.")(function)
 
 
 @click.group(cls=Verbs)
@@ -20,43 +30,143 @@ def agents(context: click.Context) -> None:
     help_unless_verb(context)
 
 
-@agents.command("list", epilog=examples("agents list", "agents list --json"))
+@agents.command("list", epilog=examples("agents list", "agents list --namespace sales", "agents list --json"))
+@click.option("--namespace", metavar="NS", help="Only the agents of this namespace.")
 @url_option
 @json_option
-def list_agents(*, node: Chosen, as_json: bool) -> None:
+def list_agents(*, namespace: str | None, node: Chosen, as_json: bool) -> None:
     """The agents of the mesh, where they are, and what is wrong with them."""
-    answer = node.client.get("/v1/agents").body
+    answer = node.client.get("/v1/agents" + ("" if namespace is None else f"?namespace={quote(namespace, safe='')}")).body
     if as_json:
         print_json(answer)
         return
     rows = answer["agents"]
     if not rows:
-        click.echo("no agents; a file agents/NAME.agent.yaml in the folder of the configuration is one")
+        click.echo("no agents; a file agents/NAME.agent.yaml in the folder of the configuration is one, 'agents deploy FILE' makes one")
         return
     click.echo(table(("NAME", "VERSION", "STATUS", "NODES"), (_row(agent) for agent in rows), sys.stdout))
     for agent in rows:
         if agent.get("error"):
-            click.echo(f"\n{agent['name']}: {agent['error']}")
+            click.echo(f"\n{_key(agent)}: {agent['error']}")
         for warning in agent["warnings"]:
-            click.echo(f"\n{agent['name']}: warning: {warning}")
+            click.echo(f"\n{_key(agent)}: warning: {warning}")
 
 
-@agents.command(epilog=examples("agents show hello", "agents show hello --json"))
+@agents.command(epilog=examples("agents show hello", "agents show hello --draft", "agents show hello --json"))
 @click.argument("name")
+@click.option("--draft", is_flag=True, help="What was put and is not deployed yet.")
+@namespace_option
 @url_option
 @json_option
-def show(*, name: str, node: Chosen, as_json: bool) -> None:
+def show(*, name: str, draft: bool, namespace: str, node: Chosen, as_json: bool) -> None:
     """An agent's document, secrets masked."""
-    document = node.client.get(f"/v1/agents/{quote(name, safe='')}").body
+    document = node.client.get(_path(name, namespace) + ("&state=draft" if draft else "")).body
     if as_json:
         print_json(document)
         return
     click.echo(_as_yaml(document), nl=False)
 
 
+@agents.command(epilog=examples("agents deploy desk.agent.yaml", "agents deploy desk.agent.yaml --draft", "agents deploy desk"))
+@click.argument("what", metavar="FILE|NAME")
+@click.option("--draft", is_flag=True, help="Only keep what the file says; 'agents deploy NAME' lets it answer.")
+@namespace_option
+@url_option
+@json_option
+def deploy(*, what: str, draft: bool, namespace: str, node: Chosen, as_json: bool) -> None:
+    """Let an agent answer, on every node that holds it. FILE: the agents that are written in it, '-' is stdin."""
+    if what != "-" and not what.endswith((".yaml", ".yml", ".json")):
+        if draft:
+            raise click.UsageError("--draft is for a FILE, which ends in .yaml, .yml or .json", click.get_current_context())
+        _told([node.client.post(_path(what, namespace, "deploy")).body], as_json=as_json)
+        return
+    told = []
+    for document in _documents(what):
+        kept = _keep(node.client, document, namespace)
+        name, own = str(kept["name"]), str(kept["namespace"])
+        told.append(kept if draft else node.client.post(_path(name, own, "deploy")).body)
+    _told(told, as_json=as_json)
+
+
+@agents.command(epilog=examples("agents pause desk"))
+@click.argument("name")
+@namespace_option
+@url_option
+@json_option
+def pause(*, name: str, namespace: str, node: Chosen, as_json: bool) -> None:
+    """Let an agent answer nobody until it is deployed again; runs under way end as they began."""
+    _told([node.client.post(_path(name, namespace, "pause")).body], as_json=as_json)
+
+
+@agents.command(epilog=examples("agents remove desk"))
+@click.argument("name")
+@namespace_option
+@url_option
+@json_option
+def remove(*, name: str, namespace: str, node: Chosen, as_json: bool) -> None:
+    """Remove an agent from every node that holds it; what it remembers stays."""
+    _told([node.client.delete(_path(name, namespace)).body], as_json=as_json)
+
+
+def _told(answers: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(answers[0] if len(answers) == 1 else answers)
+        return
+    for answer in answers:
+        where = f" on {', '.join(answer['nodes'])}" if "nodes" in answer else ""
+        click.echo(f"{_key(answer)}: {'a draft' if answer['status'] in ('registered', 'updated') else answer['status']}{where}")
+        warn(answer["warnings"])
+
+
+def _keep(client: NodeClient, document: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """A draft of it: a new agent, or a new version of the one there is."""
+    metadata = document.get("metadata")
+    named = metadata if isinstance(metadata, dict) else {}
+    own = str(named.get("namespace") or namespace)
+    try:
+        return dict(client.post(f"/v1/agents?namespace={quote(own, safe='')}", document).body)
+    except NodeRefused as refused:
+        if refused.code != "agent_exists":
+            raise
+    return dict(client.put(_path(str(named.get("name")), own), document).body)
+
+
+def _documents(file: str) -> list[dict[str, Any]]:
+    """What a node would read in it, as JSON values. Raises `InvalidDocument` with the line of what is no YAML."""
+    from astromesh.errors import InvalidDocument
+    from astromesh.specs.documents import read_documents
+    from astromesh.specs.section import as_written
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
+        raise InvalidDocument(
+            f"{file} cannot be read: {reason}", hint="name the file of an agent, or an agent that a node holds"
+        ) from failure
+    documents, mistakes = read_documents(text, source=file)
+    told = [*mistakes, *(mistake for document in documents for mistake in document.mistakes)]
+    if told:
+        raise InvalidDocument("\n".join(map(str, told)))
+    values = [as_written(document.value) for document in documents]
+    if not values or not all(isinstance(value, dict) for value in values):
+        raise InvalidDocument(f"{file} holds no agent", hint="begin with apiVersion, kind, metadata and spec")
+    return values
+
+
+def _path(name: str, namespace: str, verb: str = "") -> str:
+    return f"/v1/agents/{quote(name, safe='')}{f'/{verb}' if verb else ''}?namespace={quote(namespace, safe='')}"
+
+
+def _key(agent: dict[str, Any]) -> str:
+    return str(agent["name"]) if agent["namespace"] == "default" else f"{agent['namespace']}/{agent['name']}"
+
+
 def _row(agent: dict[str, Any]) -> tuple[str, ...]:
     status = "broken" if agent.get("error") else agent["status"]
-    return agent["name"], agent["version"], status, ", ".join(agent["nodes"])
+    if "draft" in agent:
+        status += f", a draft {agent['draft']}".rstrip() + " waits"
+    return _key(agent), agent["version"], status, ", ".join(agent["nodes"])
 
 
 def _as_yaml(document: Any) -> str:

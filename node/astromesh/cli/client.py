@@ -79,6 +79,9 @@ class NodeClient:
     def post(self, path: str, body: object = None, *, silence_s: float = ANSWER_S) -> Answer:
         return self._ask("POST", path, body, silence_s=silence_s)
 
+    def put(self, path: str, body: object) -> Answer:
+        return self._ask("PUT", path, body, silence_s=ANSWER_S)
+
     def delete(self, path: str) -> Answer:
         return self._ask("DELETE", path, None, silence_s=ANSWER_S)
 

@@ -1,4 +1,4 @@
-"""What was written, and what comes of it: every mistake with its line, every setting with its origin."""
+"""What was written, and what comes of it: every mistake with its line, every setting with its origin, and what a node takes over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from astromesh.cli import failures, surroundings
-from astromesh.cli.options import config_option, examples, json_option, print_json
+from astromesh.cli.options import Chosen, config_option, examples, json_option, print_json, url_option
 from astromesh.cli.terminal import table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
 from astromesh.errors import ConfigurationError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.group(cls=Verbs)
 @click.pass_context
 def config(context: click.Context) -> None:
-    """The configuration: checked and shown. Needs no running node."""
+    """The configuration: checked and shown, which needs no running node, and read again by one that runs."""
     help_unless_verb(context)
 
 
@@ -84,6 +84,23 @@ def show(*, origin: bool, config: str | None, as_json: bool) -> None:
     columns = 3 if origin else 2
     click.echo(table(head[:columns], (row[:columns] for row in rows), sys.stdout))
     warn(result.warnings)
+
+
+@config.command(epilog=examples("config reload", "config reload --json"))
+@url_option
+@json_option
+def reload(*, node: Chosen, as_json: bool) -> None:
+    """Have a running node read its files again: it takes over all that changed, or nothing where a changed file has a mistake.
+
+    Runs under way end as they began. SIGHUP does the same.
+    """
+    answer = node.client.post("/v1/system/reload").body
+    if as_json:
+        print_json(answer)
+        return
+    told = [f"{what} {family}: {', '.join(names)}" for family in ("agents", "providers") for what, names in answer[family].items() if names]
+    click.echo("\n".join(told) or "nothing is another than before")
+    warn([*answer["restart_needed"], *answer["mistakes"], *answer["warnings"]])
 
 
 def _findings(found: Configuration) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -64,6 +64,9 @@ def refusal(status: int, body: Any) -> NodeRefused:
         return NodeRefused(str(error.get("message", "")), code=str(error.get("code", "internal_error")), hint="")
     detail, code, hint = body.get("detail"), str(body.get("code", "internal_error")), str(body.get("hint", ""))
     match detail:
+        case {"message": message, "mistakes": [_, *_] as mistakes}:
+            lines = [str(mistake.get("text")) for mistake in mistakes if isinstance(mistake, Mapping)]
+            said = "\n".join((str(message), *(line for line in lines if line not in str(message))))
         case {"message": message}:
             said = str(message)
         case {"agent": agent, "timeout_seconds": seconds, **rest}:

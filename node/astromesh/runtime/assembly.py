@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astromesh.errors import AgentUnusable, MemoryUnavailable
+from astromesh.errors import MemoryUnavailable
 from astromesh.guardrails.rails import rails_of
 from astromesh.memory.port import ConversationMemory, Openable
 from astromesh.memory.window import Window
@@ -164,16 +164,3 @@ def _window(remembering: Remembering | None) -> Window:
     if remembering is None:
         return Window(turns_max=0)
     return Window(remembering.turns_max, remembering.tokens_max, folds=remembering.strategy == "summary")
-
-
-def assemble(
-    documents: Iterable[AgentResource], assembly: Assembly, *, report: Callable[[str, AgentUnusable], None]
-) -> Mapping[str, Agent]:
-    """All that can be built, by name; what cannot is reported and stops nothing."""
-    agents: dict[str, Agent] = {}
-    for document in documents:
-        try:
-            agents[document.name] = assembly.agent(document)
-        except AgentUnusable as mistake:
-            report(document.name, mistake)
-    return agents

@@ -81,7 +81,8 @@ class ProviderHealth:
     def __init__(self, providers: Iterable[Provider], *, changed: Callable[[], None]) -> None:
         self._watched = {provider.name: Watched(provider) for provider in providers}
         self._changed = changed
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def meet(self, endpoint: Callable[[Provider], Endpoint | None]) -> None:
         """Ties what questions show of a server to what calls show: a failed call is a reason to ask, and a silent server is tried last."""
@@ -104,15 +105,28 @@ class ProviderHealth:
 
     def watch(self, client: Callable[[Provider], Checkable | None]) -> None:
         """Asks from now on; `client` gives what asks a server, or None where that cannot be had."""
-        for watched in self._watched.values():
-            asker = client(watched.provider)
+        for name, watched in self._watched.items():
+            asker = client(watched.provider) if name not in self._tasks else None
             if asker is not None and watched.interval_s is not None:
-                self._tasks.append(asyncio.create_task(self._keep_asking(watched, asker), name=f"health of {watched.provider.name}"))
+                self._tasks[name] = asyncio.create_task(self._keep_asking(watched, asker), name=f"health of {name}")
+
+    def follow(self, providers: Iterable[Provider]) -> None:
+        """These from now on, and no others; `meet` and `watch` them. What is known of those that are as before stays known."""
+        before, self._watched = self._watched, {}
+        for provider in providers:
+            known = before.get(provider.name)
+            stays = known is not None and known.provider.spec == provider.spec
+            self._watched[provider.name] = known if known is not None and stays else Watched(provider)
+        for name in [name for name in self._tasks if self._watched.get(name) is not before[name]]:
+            task = self._tasks.pop(name)
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), *self._ending, return_exceptions=True)
 
     async def _keep_asking(self, watched: Watched, asker: Checkable) -> None:
         while (interval_s := watched.interval_s) is not None:

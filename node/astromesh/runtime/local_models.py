@@ -113,6 +113,12 @@ class LocalModels:
         self._shared[name] = provider
         return LocalModel(provider, lambda: watched.health != "down", watched.doubt, endpoint=watched.endpoint)
 
+    def withdraw_shared(self) -> list[str]:
+        """Forgets the models behind model servers; which they were."""
+        names = list(self._shared)
+        self._shared.clear()
+        return names
+
     def own(self, name: str) -> OwnModel:
         """Raises `UnknownModel` for one that this node has not itself."""
         if name in self._own:

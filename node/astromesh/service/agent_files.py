@@ -66,12 +66,8 @@ class AgentFiles:
         except OSError as failure:
             return {}, [f"{self._folder} cannot be read ({failure.strerror}): agents that came over the API are not here"]
         for name in names:
-            path = self._folder / name
-            if name.endswith(".part"):
-                with contextlib.suppress(OSError):
-                    path.unlink()  # of a write that was cut short
-            elif name.endswith(".json"):
-                self._take(path, kept, said)
+            if name.endswith(".json"):
+                self._take(self._folder / name, kept, said)
         return kept, said
 
     def _take(self, path: Path, kept: dict[str, KeptAgent], said: list[str]) -> None:
@@ -120,6 +116,7 @@ class AgentFiles:
         """Raises `AgentsUnwritable`."""
         path = self.path(name, namespace)
         try:
+            path.with_name(f"{path.name}.part").unlink(missing_ok=True)  # of a write that was cut short
             path.unlink(missing_ok=True)
             if self._folder.is_dir():
                 self._sync_folder()

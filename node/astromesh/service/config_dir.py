@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Configuration:
     listed: tuple[Listed, ...]
     mistakes: tuple[Mistake, ...]
     warnings: tuple[Caution, ...]
+    digests: Mapping[str, bytes]  # of each file's text, by its source; empty for one that cannot be read
 
 
 def shipped_folder() -> Path:
@@ -133,9 +135,11 @@ class _Reading:
     listed: list[Listed] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     warnings: list[Caution] = field(default_factory=list)
+    digests: dict[str, bytes] = field(default_factory=dict)
 
     def take(self, path: Path, source: str) -> None:
         text = _text(path, source)
+        self.digests[source] = b"" if isinstance(text, Mistake) else sha256(text.encode()).digest()
         if isinstance(text, Mistake):
             self._break(Broken("", "", "", source, text.line, (text,)))
             return
@@ -171,14 +175,10 @@ class _Reading:
                     self.listed.append(resource)
 
     def _take_agent(self, agent: Agent) -> None:
-        first = next((other for other in self.agents.values() if other.name == agent.name), None)
-        if first is None:
-            self.agents[agent.namespace, agent.name] = agent
-            return
-        said = f"there is an agent '{agent.name}' already, in {first.place('metadata.name')}"
-        if first.namespace != agent.namespace:
-            said += ", and namespaces are not kept apart yet"
-        self._break(_broken(agent, "metadata.name", said, "Give one of them another name."))
+        first = self.agents.setdefault((agent.namespace, agent.name), agent)
+        if first is not agent:
+            said = f"there is an agent '{agent.key}' already, in {first.place('metadata.name')}"
+            self._break(_broken(agent, "metadata.name", said, "Give one of them another name, or another metadata.namespace."))
 
     def _take_providers(self, providers: Sequence[Provider]) -> None:
         for provider in providers:
@@ -232,6 +232,7 @@ class _Reading:
             listed=tuple(self.listed),
             mistakes=tuple(sorted(self.mistakes, key=_order)),
             warnings=tuple(sorted(self.warnings, key=_order)),
+            digests=self.digests,
         )
 
     def _look_up_provider(self, key: tuple[str, str], agent: Agent) -> None:

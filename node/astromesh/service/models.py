@@ -79,6 +79,13 @@ class InstalledModels:
         if not runtime.models:
             problems += self.store.problems()
             problems += self._add_installed()
+        return problems + self.share(providers, health)
+
+    def share(self, providers: Providers, health: ProviderHealth) -> list[str]:
+        """Gives what these model servers offer to `models`, in the place of what those before them did. Problems as `open`."""
+        problems: list[str] = []
+        for name in self.local.withdraw_shared():
+            del self.models.local[name]
         for provider, name, client in providers.shared():
             if name in self.models.local:
                 problems.append(f"{provider.place}: model {name} is served by this node already; the first one is used")

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from aiohttp import web
 
 from astromesh.api.app import build
 from astromesh.api.house import House
-from astromesh.errors import AgentUnusable
-from astromesh.fleet.offers import Offer, OfferedAgent
+from astromesh.fleet.offers import Offer
 from astromesh.fleet.roster import Roster
-from astromesh.runtime.assembly import Assembly, Providers, assemble
+from astromesh.runtime.agent_calls import CHANGE, SHOW, AgentCallServing
+from astromesh.runtime.assembly import Assembly, Providers
 from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
@@ -28,14 +30,27 @@ from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
 from astromesh.runtime.toolmaking import Toolmaker
-from astromesh.service.config_dir import Configuration
+from astromesh.service.agent_files import AgentFiles
+from astromesh.service.config_dir import Configuration, Found, load
 from astromesh.service.devices import DeviceWatch
 from astromesh.service.engine_status import EngineStatus
+from astromesh.service.lifecycle import AgentLifecycle
 from astromesh.service.mesh import MeshMembership, check_seeds
 from astromesh.service.meter import Meter
 from astromesh.service.models import InstalledModels
 from astromesh.service.ports import check_loopback, taken
 from astromesh.service.record import RecordFile
+from astromesh.service.reload import (
+    difference,
+    in_a_line,
+    new_mistakes,
+    newly_broken,
+    refusal,
+    restart_needed,
+    same_surroundings,
+    written_agents,
+    written_providers,
+)
 from astromesh.service.settings import NodeSettings
 from astromesh.service.shelf import Shelf
 from astromesh.specs.runtime import Runtime
@@ -46,6 +61,7 @@ from maia.drivers.switchboard import Switchboard
 
 log = logging.getLogger(__name__)
 
+AGENTS_FOLDER = "agents"  # in the data directory: what came over the API
 CONVERSATIONS_FILE = "conversations.sqlite3"  # in the data directory
 GRACE_S = 20.0  # what is under way gets to end when the node is told to stop
 LINGERING_S = 2.0  # what connections get to close after the last answer
@@ -75,6 +91,15 @@ class Node:
         self.meter = Meter(
             active=lambda: max(self.runtime.active_runs, self.models.completing), queued=lambda: self.local.queued, changed=self._tell_load
         )
+        self.lifecycle = AgentLifecycle(
+            node=settings.name,
+            runtime=self.runtime,
+            roster=self.roster,
+            peers=self.peers,
+            files=AgentFiles(settings.data / AGENTS_FOLDER),
+            environment=os.environ,
+            changed=self._publish,
+        )
         self.house = House(
             node=settings.name,
             version=version("astromesh-node"),
@@ -87,6 +112,8 @@ class Node:
             mesh=None,
             model_rows=self.local.rows,
             shelf=self.shelf,
+            lifecycle=self.lifecycle,
+            reload=self.reload,
             load=lambda: self.meter.load,
             devices=lambda: self.devices.devices,
             engine=EngineStatus(self.devices),
@@ -98,43 +125,37 @@ class Node:
     async def open_parts(self, stack: AsyncExitStack) -> None:
         """What a node is without any door: its providers, its agents, its models."""
         configuration = self.configuration
-        runtime = configuration.runtime or Runtime.unwritten()
-        providers = Providers(configuration.providers, configuration.routing)
-        stack.push_async_callback(providers.close)
-        self.house.metrics.watch(providers.endpoints.figures)
-        self.health.meet(providers.endpoint_of)
-        problems = [str(warning) for warning in configuration.warnings]
-        problems += self.installed.open(runtime, providers=providers, health=self.health)
-        problems += [str(mistake) for mistake in configuration.mistakes]
-        for broken in configuration.broken:
-            if broken.kind == "Agent" and broken.name:
-                self.runtime.broken[broken.name] = str(broken.mistakes[0])
-        conversations = self.settings.data / CONVERSATIONS_FILE
-        toolmaker = Toolmaker(runtime.spec.tools)
-        self.house.tools = toolmaker.builtin()
-        assembly = Assembly(
-            providers=providers,
-            tools=toolmaker,
+        runtime = self._running = configuration.runtime or Runtime.unwritten()
+        self.providers = Providers(configuration.providers, configuration.routing)
+        stack.push_async_callback(self.providers.close)
+        self.house.metrics.watch(self.providers.endpoints.figures)
+        self.health.meet(self.providers.endpoint_of)
+        opened = self.installed.open(runtime, providers=self.providers, health=self.health)
+        problems = self.installed.share(self.providers, self.health)
+        lasting = [problem for problem in opened if problem not in problems]
+        self.tools = Toolmaker(runtime.spec.tools)
+        self.house.tools = self.tools.builtin()
+        self.assembly = Assembly(
+            providers=self.providers,
+            tools=self.tools,
             defaults=runtime.spec.defaults.orchestration,
-            conversations=conversations,
+            conversations=self.settings.data / CONVERSATIONS_FILE,
         )
-
-        def report(name: str, mistake: AgentUnusable) -> None:
-            self.runtime.broken[name] = mistake.message
-            problems.append(f"{mistake.message}. {mistake.hint}")
-
-        self.runtime.agents.update(assemble(configuration.agents, assembly, report=report))
-        stack.push_async_callback(assembly.close_memories)
-        problems += await assembly.open_memories()
-        self.house.warnings = tuple(problems)
-        for problem in problems:
+        lasting += self.lifecycle.open(configuration, self.assembly)
+        problems += self.lifecycle.troubles()
+        stack.push_async_callback(self.assembly.close_memories)
+        stack.push_async_callback(self.lifecycle.close)
+        lasting += await self.assembly.open_memories()
+        self._lasting = tuple(lasting)
+        self.house.warnings = (*map(str, configuration.warnings), *lasting, *problems, *map(str, configuration.mistakes))
+        for problem in self.house.warnings:
             log.warning("%s", problem)
         self.house.metrics.watch(self.local.figures)
         stack.push_async_callback(self.shelf.close)
         stack.push_async_callback(self.local.close)
         self.local.open()
         stack.push_async_callback(self.health.close)
-        self.health.watch(providers.asker)
+        self.health.watch(self.providers.asker)
 
     async def open_mesh(self, stack: AsyncExitStack, file: RecordFile) -> None:
         """Links first, so that whoever hears of this node can call it."""
@@ -148,6 +169,8 @@ class Node:
             metrics=self.house.metrics,
         )
         handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
+        about_agents = AgentCallServing(self.lifecycle, self.house.metrics)
+        handlers |= {CHANGE: about_agents.change, SHOW: about_agents.show}
         switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)
         board = await stack.enter_async_context(switchboard)
         try:
@@ -172,6 +195,51 @@ class Node:
         except OSError as failure:
             raise taken("api", self.settings.api, failure) from failure
 
+    async def reload(self) -> Mapping[str, Any]:
+        """Reads the files again and takes over what changed, all of it or nothing. Raises `ReloadRefused`.
+
+        Runs that began go on with what they began with.
+        """
+        async with self.lifecycle.alone():
+            before = self.configuration
+            after = await asyncio.to_thread(load, Found(before.folder, before.origin), environment=os.environ)
+            written = after.runtime or self._running
+            providers = self.providers.renewed(after.providers, after.routing)
+            tools = self.tools.renewed(written.spec.tools)
+            assembly = self.assembly.renewed(providers=providers, tools=tools, defaults=written.spec.defaults.orchestration)
+            same = same_surroundings(before, after, running=self._running)
+            agents = self.lifecycle.agents
+            built = await asyncio.to_thread(self.lifecycle.standings, after, assembly, unchanged=lambda _: same)
+            mistakes = new_mistakes(before, after)
+            broken = newly_broken(agents, built, said=after.mistakes)
+            if mistakes or broken:
+                refused = refusal(mistakes, broken)
+                for line in refused.message.splitlines():
+                    log.error("%s", line)
+                raise refused
+            # From here to the end of this block nothing waits and nothing fails: nobody sees half of it.
+            self.configuration, self.providers, self.tools, self.assembly = after, providers, tools, assembly
+            self.house.tools = tools.builtin()
+            self.health.follow(after.providers.values())
+            self.health.meet(providers.endpoint_of)
+            self.health.watch(providers.asker)
+            problems = self.installed.share(providers, self.health)
+            self.lifecycle.adopt(after, assembly, built)
+            problems += self.lifecycle.troubles()
+            waiting = restart_needed(self._running, written)
+            self.house.warnings = (*map(str, after.warnings), *self._lasting, *problems, *waiting, *map(str, after.mistakes))
+        problems += await assembly.open_memories()
+        answer = {
+            "status": "reloaded",
+            "agents": difference(written_agents(before), written_agents(after)),
+            "providers": difference(written_providers(before), written_providers(after)),
+            "restart_needed": waiting,
+            "mistakes": [str(mistake) for mistake in after.mistakes],
+            "warnings": [*map(str, after.warnings), *problems],
+        }
+        log.info("files read again: %s", in_a_line(answer))
+        return answer
+
     async def drain(self) -> None:
         """Takes nothing new and lets what is under way end, while doors, links and gossip stay open: nothing is cut that could have ended.
 
@@ -185,8 +253,7 @@ class Node:
         await asyncio.gather(self.runtime.drain(GRACE_S), links, self.models.drain(GRACE_S))
 
     def _offer(self) -> Offer:
-        agents = tuple(OfferedAgent(agent.name, agent.namespace, agent.version) for agent in self.runtime.agents.values())
-        return Offer(self.local.offered(), tuple(sorted(agents, key=lambda agent: agent.name)), self.health.offered(), self.devices.devices)
+        return Offer(self.local.offered(), self.lifecycle.offered, self.health.offered(), self.devices.devices)
 
     def _tell_load(self) -> None:
         if self.membership is not None:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import uvloop
 
+from astromesh.errors import AstromeshError, ReloadRefused
 from astromesh.service.addresses import API_PORT, LOOPBACK, HostPort
 from astromesh.service.config_dir import Configuration
 from astromesh.service.logs import open_logs
-from astromesh.service.node import open_node
+from astromesh.service.node import Node, open_node
 from astromesh.service.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,30 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: files are read at the start only; stop this node and start it again")
+    changed = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, changed.set)
     async with open_node(settings, configuration, doors=True) as node:
+        reloading = asyncio.create_task(_reload_whenever(changed, node), name="reloading at SIGHUP")
         sys.stdout.write(greeting(node.settings, node.runtime.agents))
         sys.stdout.flush()
         await told.wait()
+        reloading.cancel()
+        await asyncio.wait([reloading])
     log.info("stopped")
     return 0
+
+
+async def _reload_whenever(changed: asyncio.Event, node: Node) -> None:
+    """Once for however many signals came meanwhile."""
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            await node.reload()
+        except ReloadRefused:
+            continue  # the log has it
+        except AstromeshError as failure:
+            log.error("SIGHUP: the files were not read again: %s. %s", failure.message, failure.hint)
 
 
 def greeting(settings: NodeSettings, agents: Iterable[str]) -> str:

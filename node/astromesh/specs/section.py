@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeGuard
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, SerializationInfo
@@ -41,6 +41,19 @@ def plain(value: Any) -> Any:
             return value
 
 
+def as_written(value: Any) -> Any:
+    """As JSON values that read the same: a fraction that would lose a digit, as a version may, becomes text."""
+    match value:
+        case Decimal():
+            return float(value) if str(float(value)) == str(value) else str(value)
+        case dict():
+            return {key: as_written(inner) for key, inner in value.items()}
+        case list():
+            return [as_written(inner) for inner in value]
+        case _:
+            return value
+
+
 def _seconds(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -52,7 +65,7 @@ def _seconds(value: Any) -> Any:
     return float(found["number"]) * _UNIT_S[found["unit"] or "s"]
 
 
-def is_name(value: object) -> bool:
+def is_name(value: object) -> TypeGuard[str]:
     """Whether it can name a resource: a label as DNS has it, so safe in paths, addresses and logs."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 

@@ -14,12 +14,14 @@ from tests.astromesh.cli.conftest import Cli
 from astromesh.cli.program import program
 
 CONTRACT = {
-    "up", "run", "chat", "status", "members", "join", "leave", "agents list", "agents show", "models list", "models pull", "providers list",
+    "up", "run", "chat", "status", "members", "join", "leave", "agents list", "agents show", "agents deploy",
+    "agents pause", "agents remove", "config reload", "models list", "models pull", "providers list",
     "models show", "models load", "models unload", "models rm", "gpus", "engine status", "engine install",
     "keys list", "keys install", "keys use", "keys remove", "config validate", "config show", "trace",
 }  # fmt: skip
 NEEDS_A_NODE = (
-    "status", "members", "join 127.0.0.1:7946", "leave", "agents list", "agents show desk",
+    "status", "members", "join 127.0.0.1:7946", "leave", "agents list", "agents show desk", "agents deploy desk",
+    "agents pause desk", "agents remove desk", "config reload",
     "keys list", "keys install --generate", "keys use 1f3a9c0e", "keys remove 1f3a9c0e", "trace", "trace t1", "trace --agent desk",
 )  # fmt: skip
 # What a node is made of, and what a verb that only talks to one has no use for.

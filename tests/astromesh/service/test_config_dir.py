@@ -202,13 +202,15 @@ def test_the_same_provider_twice_is_a_mistake_that_names_both_places(tmp_path: P
     assert configuration.providers["box"].source == "providers-2.yaml"
 
 
-def test_the_same_agent_twice_is_a_mistake_that_names_both_places(tmp_path: Path) -> None:
+def test_the_same_agent_twice_is_a_mistake_that_names_both_places_and_two_namespaces_are_kept_apart(tmp_path: Path) -> None:
     elsewhere = agent("desk").replace("name: desk", "name: desk\n  namespace: sales")
     files = {"agents/1.agent.yaml": agent("desk"), "agents/2.agent.yaml": agent("desk"), "agents/3.agent.yaml": elsewhere}
     configuration = read(put(tmp_path, files))
-    assert [(agent.namespace, agent.source) for agent in configuration.agents] == [("default", "agents/1.agent.yaml")]
-    broken, in_another_namespace = configuration.broken
-    assert in_another_namespace.mistakes[0].message.endswith("agents/1.agent.yaml:4, and namespaces are not kept apart yet")
+    assert [(agent.key, agent.source) for agent in configuration.agents] == [
+        ("desk", "agents/1.agent.yaml"),
+        ("sales/desk", "agents/3.agent.yaml"),
+    ]
+    (broken,) = configuration.broken
     assert str(broken.mistakes[0]).startswith("agents/2.agent.yaml:4: metadata.name: there is an agent 'desk' already, in agents/1")
 
 
