@@ -354,6 +354,10 @@ class StoreError(AstromeshError):
     definite = True
 
 
+class StoreRefused(StoreError, CallersMistake):
+    """It was asked for something that cannot be: a name that is taken, a file that is not there, two digests for one file."""
+
+
 # What agents remember.
 
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from astromesh.errors import StoreError
+from astromesh.errors import StoreRefused
 
 HUB_PREFIX = "hf:"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -60,9 +60,9 @@ def shown(url: str) -> str:
 
 
 def remote(text: str) -> tuple[Remote, str] | None:
-    """What is meant and the digest that was written beside it, or an empty one; None for what is no address. Raises `StoreError`."""
+    """What is meant and the digest that was written beside it, or an empty one; None for what is no address. Raises `StoreRefused`."""
     if len(text) > _TEXT_CHARACTERS_MAX:
-        raise StoreError(f"an address of {len(text)} characters", hint="write a name, a path, hf:OWNER/REPO:FILE or an address")
+        raise StoreRefused(f"an address of {len(text)} characters", hint="write a name, a path, hf:OWNER/REPO:FILE or an address")
     if text.lower().startswith(("http://", "https://")):
         return _web_file(text)
     if text.startswith(HUB_PREFIX):
@@ -78,10 +78,10 @@ def stem(source: Remote) -> str:
 
 
 def checked_digest(text: str) -> str:
-    """A digest as it is compared. Raises `StoreError`."""
+    """A digest as it is compared. Raises `StoreRefused`."""
     digest = text.strip().lower().removeprefix("sha256:")
     if SHA256.fullmatch(digest) is None:
-        raise StoreError(f"{text[:80]!r} is no sha256", hint="it has 64 digits of 0-9 and a-f; leave it out where you do not know it")
+        raise StoreRefused(f"{text[:80]!r} is no sha256", hint="it has 64 digits of 0-9 and a-f; leave it out where you do not know it")
     return digest
 
 
@@ -91,7 +91,7 @@ def _hub_file(text: str) -> HubFile:
     revision = revision if at else "main"
     well = _REPO.fullmatch(repo) and _REVISION.fullmatch(revision) and _FILE.fullmatch(file)
     if not colon or not well or ".." in f"{revision}/{file}".split("/"):
-        raise StoreError(
+        raise StoreRefused(
             f"{text[:200]!r} names no file of a hub", hint="write hf:OWNER/REPO:FILE.gguf, or hf:OWNER/REPO@REVISION:FILE.gguf"
         )
     return HubFile(repo, file, revision)
@@ -104,8 +104,8 @@ def _web_file(text: str) -> tuple[WebFile, str]:
     except ValueError:
         usable = False
     if not usable:
-        raise StoreError(f"{text[:200]!r} is no address", hint="write https://HOST/FILE.gguf")
+        raise StoreRefused(f"{text[:200]!r} is no address", hint="write https://HOST/FILE.gguf")
     key, _, digest = parts.fragment.partition("=")
     if parts.fragment and key != "sha256":
-        raise StoreError(f"{shown(text)}: what follows '#' is no digest", hint="write https://HOST/FILE.gguf#sha256=HEX")
+        raise StoreRefused(f"{shown(text)}: what follows '#' is no digest", hint="write https://HOST/FILE.gguf#sha256=HEX")
     return WebFile(urlunsplit(parts._replace(fragment=""))), checked_digest(digest) if parts.fragment else ""

@@ -4,6 +4,7 @@
     manifests/<name>.json  what the name means; written last, so a name never points to something that is not there
     incoming/<name>/       what a pull is about to install, and after a cut what the next one goes on with
     locks/<name>           held (flock) by the one pull of that name, and free again when its process dies
+    locks/_files           held for the moment in which names and files are compared, so that no file goes that a name is about to mean
 
 A model of the user's own stays where it is: its manifest holds the path, size and time of change, and a file that was changed since is
 refused. Every function blocks (hashing runs at some 0.4 GB/s), so an event loop calls them in a thread.
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from astromesh.errors import StoreError
+from astromesh.errors import StoreError, StoreRefused
 from astromesh.inference import manifest, registry, sources
 from astromesh.inference.gguf import GgufHeader, NotGguf, read_header
 from astromesh.inference.manifest import MANIFEST_BYTES_MAX, StoredFile, StoredModel
@@ -35,12 +36,17 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # Another pull of the same model may be at it with a slow line; after this long it is more likely to be stuck than slow.
 LOCK_WAIT_S = 1800.0
 LOCK_POLL_S = 0.2
+_FILES = "_files"  # no model has such a name
+
+# A file that a pull found can be removed with another name for it before the pull is done; then it is fetched. Not for ever.
+TRIES = 3
 
 # What a cut download left waits this long for somebody to go on with it; then the disk is worth more.
 INCOMING_KEPT_S = 14 * 86_400.0
 
 # A folder of the user's own that is a model of embeddings.
 _ONNX_FILES: tuple[tuple[FileRole, str], ...] = (("model", "model.onnx"), ("tokenizer", "tokenizer.json"), ("encoder", "encoder.json"))
+_OWN = "file "  # before the path of such a source
 _OPTIONAL: tuple[FileRole, ...] = ("encoder",)
 
 
@@ -85,55 +91,87 @@ class ModelStore:
 
     # Writing.
 
-    def pull(self, source: str, *, name: str | None = None, sha256: str = "", progress: Progress = _silently) -> StoredModel:
+    def pull(
+        self, source: str, *, name: str | None = None, sha256: str = "", verify: bool = True, progress: Progress = _silently
+    ) -> StoredModel:
         """Installs a model from wherever `sources` says; `name`: what it is called here, by default as its file.
 
-        `sha256`: what the model's file has to be. What is there already is found and not fetched again. Raises `StoreError`; then nothing
-        is half-installed, and what came of a remote file waits for the next pull.
+        The name of an installed model means where that came from. `sha256`: what the model's file has to be. What is there already is found
+        and not fetched again; `verify` reads all of it to see that nobody has written into it, and fetches what is damaged. Raises
+        `StoreError`; then nothing is half-installed, and what came of a remote file waits for the next pull.
         """
+        source, name = self._from_where(source, name)
         entry = registry.find(source)
         there = sources.remote(source)
         path = Path(source).expanduser()
         if entry is None and there is None and not path.exists():
             known = ", ".join(model.name for model in registry.MODELS)
-            raise StoreError(
+            raise StoreRefused(
                 f"{source!r} is neither a file nor a registered model",
                 hint=f"registered models: {known}; others by hf:OWNER/REPO:FILE.gguf, an address or a path",
             )
         wanted = sources.checked_digest(sha256) if sha256 else ""
+        if there is not None and there[1]:
+            if wanted and wanted != there[1]:
+                raise StoreRefused(f"two digests for one file: {wanted} and {there[1]}", hint="say it once, after # or with --sha256")
+            wanted = there[1]
+        if entry is not None:
+            _hold_to(wanted, entry.sha256, entry.name)
         target = self._target(entry, there, path, name)
         try:
             self._forget_old_downloads()
-            with self._lock(target, progress):
-                if entry is not None:
-                    found = self._pull_registered(entry, progress)
-                elif there is not None:
-                    if wanted and there[1] and wanted != there[1]:
-                        raise StoreError(f"two digests for one file: {wanted} and {there[1]}", hint="say it once, after # or with --sha256")
-                    found = self._pull_remote(target, there[0], sha256=wanted or there[1], progress=progress)
-                else:
-                    found = self._register(target, path.resolve(), progress)
+            with self._lock(target, progress, what=f"another pull of {target}"):
+                if verify:
+                    self._forget_damaged(target, progress)
+                for _ in range(TRIES):
+                    if entry is not None:
+                        found = self._pull_registered(entry, progress)
+                    elif there is not None:
+                        found = self._pull_remote(target, there[0], sha256=wanted, progress=progress)
+                    else:
+                        found = self._register(target, path.resolve(), sha256=wanted, progress=progress)
+                    if found is not None:
+                        return found
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 shutil.rmtree(self._incoming / target, ignore_errors=True)
             raise _disk_error(error, self.root) from error
-        if wanted and found.sha256 != wanted:
-            raise StoreError(f"model {found.name} has sha256 {found.sha256}, not {wanted}", hint="is it the file that you meant?")
-        return found
+        raise StoreError(
+            f"files of {target} changed or went while it was installed, {TRIES} times", hint="pull it again when nobody does that"
+        )
 
     def remove(self, name: str) -> None:
         """Forgets a name, usable or not, and its bytes unless another name means them too. A user's own file stays where it is."""
         target = _canonical(name)
         if not self._known(target):
             raise StoreError(f"there is no model {target!r} in {self.root}", hint="astromesh-node models list")
-        with self._lock(target, _silently):
-            model = self._load(target)
+        with self._lock(target, _silently, what=f"a pull of {target}"), self._lock(_FILES, _silently, what="another removal"):
+            model = self._read(target)
             self._manifest(target).unlink(missing_ok=True)
             shutil.rmtree(self._incoming / target, ignore_errors=True)
-            used = [file.path for other in self.list() for file in other.files]
+            others = (self._read(other) for other in self._names())
+            used = [file.path for other in others if isinstance(other, StoredModel) for file in other.files]
             for file in model.files if isinstance(model, StoredModel) else ():
                 if file.path.parent == self._blobs and file.path not in used:
                     file.path.unlink(missing_ok=True)
+
+    def _from_where(self, source: str, name: str | None) -> tuple[str, str | None]:
+        """The source of an installed model, and its name, where that is what was named."""
+        if registry.find(source) is not None or not self._known(target := source.lower()) or Path(source).expanduser().exists():
+            return source, name
+        model = self._read(target)
+        return (model.source.removeprefix(_OWN), name or target) if isinstance(model, StoredModel) else (source, name)
+
+    def _forget_damaged(self, name: str, progress: Progress) -> None:
+        """What is not what its digest says, so that it comes anew: of the same size, nothing else shows it."""
+        model = self._load(name) if self._known(name) else None
+        for file in model.files if isinstance(model, StoredModel) else ():
+            digest = hashlib.sha256()
+            with file.path.open("rb") as stream:
+                hash_file(stream, digest.update, size_bytes=file.size_bytes, progress=progress)
+            if digest.hexdigest() != file.sha256:
+                own = file.path.parent != self._blobs
+                (self._manifest(name) if own else file.path).unlink(missing_ok=True)
 
     def _target(self, entry: registry.RegisteredModel | None, there: tuple[Remote, str] | None, path: Path, name: str | None) -> str:
         if entry is not None:
@@ -141,16 +179,16 @@ class ModelStore:
         default = sources.stem(there[0]) if there is not None else path.name if path.is_dir() else path.stem
         target = (name or default).lower()
         if not NAME.fullmatch(target):
-            raise StoreError(
+            raise StoreRefused(
                 f"{target!r} cannot be a model's name", hint="letters, digits, '.', '_' and '-', at most 64: choose one with --name"
             )
         if registry.find(target) is not None:
-            raise StoreError(f"{target!r} is the name of a registered model", hint="choose another with --name")
+            raise StoreRefused(f"{target!r} is the name of a registered model", hint="choose another with --name")
         return target
 
     # A registered model.
 
-    def _pull_registered(self, entry: registry.RegisteredModel, progress: Progress) -> StoredModel:
+    def _pull_registered(self, entry: registry.RegisteredModel, progress: Progress) -> StoredModel | None:
         try:
             return self.resolve(entry.name)
         except StoreError:
@@ -182,19 +220,19 @@ class ModelStore:
                 context=header.context if header is not None else entry.context,
                 template=entry.template,
             )
-            self._write_manifest(model, scratch)
-        return model
+            return model if self._give_meaning(model, scratch) else None
 
     # A file of a hub or of a web server.
 
-    def _pull_remote(self, name: str, source: Remote, *, sha256: str, progress: Progress) -> StoredModel:
+    def _pull_remote(self, name: str, source: Remote, *, sha256: str, progress: Progress) -> StoredModel | None:
         existing = self._load(name) if self._known(name) else None
         if isinstance(existing, StoredModel):
             if not _same(existing.source, source):
-                raise StoreError(
+                raise StoreRefused(
                     f"{name} is the name of another model here, from {existing.source}",
                     hint=f"choose another with --name, or astromesh-node models rm {name}",
                 )
+            _hold_to(sha256, existing.sha256, name)
             return existing
         with self._scratch(name) as scratch:
             fetched = self._remote().fetch(source, folder=scratch, sha256=sha256, need_room=self._need_room, progress=progress)
@@ -207,12 +245,11 @@ class ModelStore:
             self._adopt(fetched.path, blob)
             file = StoredFile("model", blob, fetched.sha256, fetched.size_bytes)
             model = _described(name, (file,), header, source=fetched.source)
-            self._write_manifest(model, scratch)
-        return model
+            return model if self._give_meaning(model, scratch) else None
 
     # Files of the user's own.
 
-    def _register(self, name: str, path: Path, progress: Progress) -> StoredModel:
+    def _register(self, name: str, path: Path, *, sha256: str, progress: Progress) -> StoredModel | None:
         onnx = path.is_dir()
         paths: list[tuple[FileRole, Path]] = [("model", path)]
         if onnx:
@@ -220,10 +257,11 @@ class ModelStore:
         for _, one in paths:
             if not one.is_file():
                 hint = "a model is one .gguf file, or a folder of model.onnx and tokenizer.json for embeddings"
-                raise StoreError(f"{one} is no file", hint=hint)
+                raise StoreRefused(f"{one} is no file", hint=hint)
         header = None if onnx else _header_of(path)
         existing = self._load(name) if self._known(name) else None
         if isinstance(existing, StoredModel) and [file.path for file in existing.files] == [one for _, one in paths]:
+            _hold_to(sha256, existing.sha256, name)
             return existing
         files = []
         for role, one in paths:
@@ -232,10 +270,10 @@ class ModelStore:
             with one.open("rb") as stream:
                 hash_file(stream, digest.update, size_bytes=status.st_size, progress=progress)
             files.append(StoredFile(role, one, digest.hexdigest(), status.st_size, status.st_mtime_ns))
-        model = _described(name, tuple(files), header, source=f"file {path}")
+        _hold_to(sha256, files[0].sha256, name)
+        model = _described(name, tuple(files), header, source=f"{_OWN}{path}")
         with self._scratch(name) as scratch:
-            self._write_manifest(model, scratch)
-        return model
+            return model if self._give_meaning(model, scratch) else None
 
     # Blobs, manifests, locks, scratch.
 
@@ -268,24 +306,35 @@ class ModelStore:
 
     def _load(self, name: str) -> StoredModel | str:
         """The model of this manifest, or why it cannot be used."""
-        path = self._manifest(name)
-        try:
-            with path.open("rb") as stream:
-                model = manifest.read(stream.read(MANIFEST_BYTES_MAX), root=self.root)
-        except (OSError, ValueError) as error:
-            return f"model {name} cannot be used: {path} is not readable ({type(error).__name__}: {error})"
+        model = self._read(name)
+        if isinstance(model, str):
+            return model
         problem = next((problem for file in model.files if (problem := manifest.changed(file))), "")
         return f"model {name} cannot be used: {problem}" if problem else model
 
-    def _write_manifest(self, model: StoredModel, scratch: Path) -> None:
+    def _read(self, name: str) -> StoredModel | str:
+        """What its manifest says, whatever became of its files; or why that cannot be read."""
+        path = self._manifest(name)
+        try:
+            with path.open("rb") as stream:
+                return manifest.read(stream.read(MANIFEST_BYTES_MAX), root=self.root)
+        except (OSError, ValueError) as error:
+            return f"model {name} cannot be used: {path} is not readable ({type(error).__name__}: {error})"
+
+    def _give_meaning(self, model: StoredModel, scratch: Path) -> bool:
+        """From now on the name means these files. False, and then it does not, where one of them has changed or gone meanwhile."""
         part = scratch / "manifest.json"
         with part.open("w") as stream:
             stream.write(manifest.write(model, root=self.root))
             stream.flush()
             os.fsync(stream.fileno())
         self._manifests.mkdir(parents=True, exist_ok=True)
-        part.replace(self._manifest(model.name))
+        with self._lock(_FILES, _silently, what="a removal"):
+            if any(manifest.changed(file) for file in model.files):
+                return False
+            part.replace(self._manifest(model.name))
         _sync_folder(self._manifests)
+        return True
 
     @contextlib.contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
@@ -307,7 +356,8 @@ class ModelStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self, name: str, progress: Progress) -> Iterator[None]:
+    def _lock(self, name: str, progress: Progress, *, what: str) -> Iterator[None]:
+        """`what` may hold it."""
         self._locks.mkdir(parents=True, exist_ok=True)
         with (self._locks / name).open("w") as stream:
             deadline = time.monotonic() + LOCK_WAIT_S
@@ -318,12 +368,17 @@ class ModelStore:
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         raise StoreError(
-                            f"another pull of {name} has been at work for {LOCK_WAIT_S / 60:.0f} minutes",
+                            f"{what} has been at work for {LOCK_WAIT_S / 60:.0f} minutes",
                             hint="see what it does, or end it",
                         ) from None
-                progress(0, 0, f"waiting for another pull of {name}")  # again and again: whoever listens may want to stop it
+                progress(0, 0, f"waiting for {what}")  # again and again: whoever listens may want to stop it
                 time.sleep(LOCK_POLL_S)
             yield
+
+
+def _hold_to(wanted: str, sha256: str, name: str) -> None:
+    if wanted and sha256 != wanted:
+        raise StoreRefused(f"model {name} has sha256 {sha256}, not {wanted}", hint="is it the file that you meant?")
 
 
 def _canonical(name: str) -> str:
@@ -362,19 +417,20 @@ def _described(name: str, files: tuple[StoredFile, ...], header: GgufHeader | No
 def _header_of(path: Path, *, told: str = "") -> GgufHeader:
     """Raises `StoreError` for what is no whole GGUF. `told`: what the user calls the file."""
     named = told or str(path)
+    refused = StoreError if told else StoreRefused  # what somebody else's server sent, or a file of the user's own
     try:
         with path.open("rb") as stream:
             header = read_header(stream)
     except NotGguf as error:
-        raise StoreError(f"{named} is no GGUF model: {error}", hint="a model is one .gguf file, downloaded to its end") from error
+        raise refused(f"{named} is no GGUF model: {error}", hint="a model is one .gguf file, downloaded to its end") from error
     if header.split_count > 1:
-        raise StoreError(
+        raise refused(
             f"{named} is one of {header.split_count} files of a split model, which cannot be loaded yet",
             hint="join them with llama.cpp's 'llama-gguf-split --merge FIRST OUT.gguf' and pull OUT.gguf",
         )
     size = path.stat().st_size
     if size < header.bytes_min:
-        raise StoreError(
+        raise refused(
             f"{named} is cut: it has {size} bytes, and its own header speaks of {header.bytes_min}", hint="download it again, to its end"
         )
     return header

@@ -133,9 +133,11 @@ class InstalledModels:
     def _named(self, model: ServedModel, progress: Progress) -> FoundModel:
         """A model that the configuration names: its file, or what is installed, pulled first where it says so."""
         if model.path is not None:
-            stored = self.store.pull(model.path, name=model.name, progress=progress)
+            stored = self.store.pull(
+                model.path, name=model.name, verify=False, progress=progress
+            )  # or each load would read all of it twice
         elif model.pull is not None:
-            stored = self.store.pull(model.pull, progress=progress)
+            stored = self.store.pull(model.pull, verify=False, progress=progress)
         else:
             stored = self.store.resolve(model.name)
         return self.found(replace(stored, name=model.name))[0]

@@ -173,7 +173,7 @@ async def test_a_model_that_is_elsewhere_is_not_this_nodes_to_load(house: House)
         async with doors.http.delete("/v1/models/far") as response:
             assert response.status == 404
         status, body = await post(doors, "/v1/models/pull", {"source": "gpt-17"})
-        assert (status, body["code"]) == (502, "model_store")
+        assert (status, body["code"]) == (422, "model_store")
 
 
 @pytest.fixture

@@ -123,6 +123,21 @@ def test_an_address_needs_no_hub_and_its_digest_may_be_given_in_two_ways(pull: P
     )
 
 
+def test_a_digest_beside_an_address_is_held_to_where_the_file_is_there_already(pull: Puller, hub: HubDouble) -> None:
+    address = f"{hub.base}/cdn/tiny.gguf"
+    pulled = pull(address)
+    for how in ({"source": f"{address}#sha256={'0' * 64}"}, {"source": address, "sha256": "0" * 64}):
+        with pytest.raises(StoreError, match=f"has sha256 {pulled.sha256}, not {'0' * 64}"):
+            pull(**how)
+    assert pull(f"{address}#sha256={pulled.sha256}") == pulled
+
+
+def test_a_file_that_was_overwritten_is_fetched_again_by_its_name(pull: Puller, hub: HubDouble) -> None:
+    pulled = pull()
+    pulled.path.write_bytes(bytes(len(CONTENT)))
+    assert pull("tiny").path.read_bytes() == CONTENT
+
+
 def test_the_name_of_another_model_is_not_taken_over(pull: Puller, hub: HubDouble) -> None:
     pull()
     with pytest.raises(StoreError, match="name of another model"):

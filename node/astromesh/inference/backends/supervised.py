@@ -214,7 +214,7 @@ class WorkerEngine:
             f"model {self.name} cannot be loaded: {why}",
             code="model_provider_unavailable",
             definite=True,
-            hint=f"astromesh-node models pull fetches the file again; then astromesh-node models load {self.name}",
+            hint=f"astromesh-node models pull {self.name} reads its file again and fetches it where it is damaged; then models load {self.name}",
         )
         self._fail_waiting(failure)
         if self._settled is not None and not self._settled.done():
