@@ -18,15 +18,13 @@ from astromesh.specs.honoured import BUILTIN_TOOLS
 from astromesh.specs.orchestration import Orchestration
 from astromesh.specs.runtime import NodeTools
 from astromesh.specs.schemas import object_schema
-from astromesh.specs.tools import is_offered, refusal
+from astromesh.specs.tools import hosts, is_offered, refused
 from astromesh.tools.backends.python_function import FunctionUnusable, PythonFunction, find
 from astromesh.tools.backends.threads import Threads
 from astromesh.tools.port import Tool
 from astromesh.tools.reach import Reach
 from astromesh.tools.terms import RESULT_TOKENS_MAX, CallRate, Terms
 from astromesh.tools.toolbox import Toolbox
-
-_CALLS_THE_WEB = ("http_request",)  # of the built-in ones
 
 
 class Toolmaker:
@@ -72,7 +70,7 @@ class Toolmaker:
         return rate
 
     def _tool(self, section: ToolSection, document: AgentResource, number: int) -> Tool:
-        name, reach = section.called, Reach(self._listed, _hosts(document.spec.permissions))
+        name, reach = section.called, Reach(self._listed, hosts(document.spec.permissions))
         match section.type:
             case "internal":
                 try:
@@ -96,33 +94,17 @@ class Toolmaker:
 
     def _built(self, name: str, reach: Reach, *, description: str | None = None) -> Tool:
         kind: Any = lookup("tool", name)
-        tool: Any = kind(reach) if name in _CALLS_THE_WEB else kind()
+        tool: Any = kind(reach) if name == "http_request" else kind()
         if description:
             tool.schema = replace(tool.schema, description=description)
         made: Tool = tool
         return made
 
 
-def _hosts(permissions: Permissions | None) -> tuple[str, ...] | None:
-    """Patterns of the hosts that an agent may name; None: any."""
-    allowed = permissions.network.allowed if permissions is not None and permissions.network is not None else None
-    match allowed:
-        case None | True:
-            return None
-        case False:
-            return ()
-        case _:
-            return tuple(pattern.lower() for pattern in allowed)
-
-
 def _terms(section: ToolSection, permissions: Permissions | None, *, result_tokens_max: int, rate: CallRate | None) -> Terms:
-    refused = refusal(permissions, (section.called, *(section.permissions or ())))
-    calls_the_web = section.type == "webhook" or (section.type == "builtin" and section.called in _CALLS_THE_WEB)
-    if not refused and calls_the_web and _hosts(permissions) == ():
-        refused = "spec.permissions.network.allowed is false"
     terms = Terms(
         kind=section.type,
-        refused=refused,
+        refused=refused(section, permissions),
         dry_run=permissions is not None and permissions.execution is not None and permissions.execution.dry_run,
         rate=rate,
         result_tokens_max=section.max_result_tokens or result_tokens_max,

@@ -42,13 +42,37 @@ def tool_findings(spec: AgentSpec, places: Places) -> Iterator[Mistake | Caution
         if (first := names.setdefault(tool.called, number)) != number:
             said = f"'{tool.called}' is the name of spec.tools[{first}], too, and a model calls tools by name"
             yield places.mistake((*path, "name") if tool.name else path, said, "Give it a name of its own.")
-        if why := refusal(spec.permissions, (tool.called, *(tool.permissions or ()))):
+        if why := refused(tool, spec.permissions):
             yield places.caution(path, f"this tool is not offered to the model: {why}")
 
 
 def is_offered(tool: Tool) -> bool:
     """Whether this version has tools of this type; of all others the table of what is honoured says so."""
     return tool.type in TOOL_TYPES and (tool.type != "builtin" or tool.name in BUILTIN_TOOLS)
+
+
+def calls_the_web(tool: Tool) -> bool:
+    return tool.type == "webhook" or (tool.type == "builtin" and tool.name == "http_request")
+
+
+def refused(tool: Tool, permissions: Permissions | None) -> str:
+    """Why an agent may not use a tool of its own; empty where it may."""
+    why = refusal(permissions, (tool.called, *(tool.permissions or ())))
+    if not why and calls_the_web(tool) and hosts(permissions) == ():
+        return "spec.permissions.network.allowed is false"
+    return why
+
+
+def hosts(permissions: Permissions | None) -> tuple[str, ...] | None:
+    """Patterns of the hosts that an agent may name; None: any."""
+    allowed = permissions.network.allowed if permissions is not None and permissions.network is not None else None
+    match allowed:
+        case None | True:
+            return None
+        case False:
+            return ()
+        case _:
+            return tuple(pattern.lower() for pattern in allowed)
 
 
 def refusal(permissions: Permissions | None, actions: tuple[str, ...]) -> str:

@@ -99,6 +99,14 @@ def test_a_tool_that_the_agents_own_permissions_deny_is_said_not_to_be_offered()
     assert caution.message == "this tool is not offered to the model: spec.permissions.denied_actions has http_request"
 
 
+@pytest.mark.parametrize("tool", ["type: builtin, name: http_request", "type: webhook, name: t, url: https://example.org"])
+def test_without_network_a_tool_that_calls_the_web_is_said_not_to_be_offered(tool: str) -> None:
+    [caution] = agent(
+        read(f"  permissions: {{network: {{allowed: false}}}}\n  tools: [{{{tool}}}, {{type: agent, agent: till}}]\n")
+    ).warnings
+    assert (caution.path, caution.message.partition(": ")[2]) == ("spec.tools[0]", "spec.permissions.network.allowed is false")
+
+
 @pytest.mark.parametrize(
     ("permissions", "actions", "why"),
     [
