@@ -35,7 +35,7 @@ from astromesh.api.guard import check_host, check_media_type, check_origin
 from astromesh.api.house import HOUSE, House
 from astromesh.api.openai_bodies import ChatBody, CompletionBody
 from astromesh.api.replies import REQUEST_ID
-from astromesh.api.route import Handler, Route
+from astromesh.api.route import EVENTS, JSON, Handler, Route, speaks_openai
 from astromesh.errors import AstromeshError, CallersMistake
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ ROUTES: tuple[Route, ...] = (
         system.ready,
         "Are the doors open? With a parameter: could it be served now, here or on a peer?",
         codes=(200, 503),
+        own_shape=(503,),
         query=(("agent", "an agent's name"), ("model", "a model's name")),
     ),
     Route("GET", "/v1/system/status", system.status, "What this node is and how it is."),
@@ -136,6 +137,7 @@ ROUTES: tuple[Route, ...] = (
         body=runs.RunBody,
         answer=runs.RunResult,
         codes=(200, 400, 403, 404, 413, 415, 422, 429, 502, 503, 504),
+        media=(JSON, EVENTS),
         query=(NAMESPACE_QUERY,),
     ),
     Route(
@@ -153,6 +155,7 @@ ROUTES: tuple[Route, ...] = (
         runs.events,
         "What a run tells, as an event stream, from behind the event that Last-Event-ID names; 204 where nothing more will come.",
         codes=(200, 204, 404, 410, 422, 429),
+        media=(EVENTS,),
     ),
     Route(
         "DELETE",
@@ -182,6 +185,7 @@ ROUTES: tuple[Route, ...] = (
         "Install a model on this node: an event stream of progress {done, total, what, rate, eta_s}, then done {model}, or error.",
         body=models.PullBody,
         codes=(200, 413, 415, 422, 429, 502),
+        media=(EVENTS,),
     ),
     Route(
         "POST",
@@ -214,6 +218,7 @@ ROUTES: tuple[Route, ...] = (
         "OpenAI's chat completions, streaming and tools included.",
         body=ChatBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+        media=(JSON, EVENTS),
     ),
     Route(
         "POST",
@@ -222,6 +227,7 @@ ROUTES: tuple[Route, ...] = (
         "OpenAI's completions of a prompt, without roles or template.",
         body=CompletionBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
+        media=(JSON, EVENTS),
     ),
     Route(
         "POST",
@@ -267,6 +273,7 @@ ROUTES: tuple[Route, ...] = (
         "Changes of the mesh as an event stream: members (everyone, at first), then joined, suspected, cleared, died, left, returned, "
         "changed, forgotten; each with at, name, accuser and the member as it is now.",
         codes=(200, 429, 503),
+        media=(EVENTS,),
     ),
     Route("POST", "/v1/mesh/join", mesh.join, "Join the mesh of another node.", body=mesh.JoinBody, codes=(200, 422, 502, 503)),
     Route("POST", "/v1/mesh/leave", mesh.leave, "Say goodbye to the mesh and stay alone.", codes=(200, 503)),
@@ -332,10 +339,8 @@ ROUTES: tuple[Route, ...] = (
         query=(("agent", "an agent's name"), ("limit", "1 to 256")),
     ),
     Route("GET", "/v1/traces/{id}", system.trace, "The course of one run.", codes=(200, 404)),
-    Route("GET", "/metrics", system.metrics, "Figures for Prometheus."),
+    Route("GET", "/metrics", system.metrics, "Figures for Prometheus.", media=("text/plain",)),
 )
-
-_OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/responses")
 
 
 def build(house: House) -> web.Application:
@@ -366,10 +371,7 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
     resource = request.match_info.route.resource
     route = resource.canonical.rstrip("/") if resource is not None else "none"
-    listing = request.path.rstrip("/") == "/v1/models" or (
-        request.method == "GET" and request.path.startswith("/v1/models/")
-    )  # what changes models is ours
-    to_openai = listing or request.path.startswith(_OPENAI_PATHS)
+    to_openai = speaks_openai(request.method, request.path)
     try:
         check_host(request.headers.get("Host"), own_names=house.hosts_allowed)
         check_origin(request.headers.get("Origin"), request.headers.get("Host"))

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import reply
-from astromesh.api.route import Route
+from astromesh.api.route import JSON, Route, speaks_openai
 
 _PROBLEM = {
     "type": "object",
@@ -33,6 +33,27 @@ _PROBLEM = {
 # OpenAI's shape of an error, or none.
 _OTHER_PROBLEMS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/models", "/v1/ready")
 
+_OPENAI_ERROR = {
+    "type": "object",
+    "description": "A failure in OpenAI's shape.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "description": "What is wrong, and what to do about it."},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The key that is at fault."},
+                "code": {"type": "string", "description": "Stable; fit for a program."},
+            },
+        }
+    },
+}
+_ANSWERS_WITHOUT_CONTENT = (101, 204)
+_EVERYWHERE = (403,)  # a page of another origin
+_WITH_A_BODY = (400, 413, 415)  # no JSON, too much of it, declared as something else
+
 
 def routes(documented: Iterable[Route]) -> tuple[Route, ...]:
     table = tuple(documented)
@@ -50,7 +71,7 @@ def routes(documented: Iterable[Route]) -> tuple[Route, ...]:
 
     return (
         Route("GET", "/openapi.json", openapi, "This description."),
-        Route("GET", "/docs", page, "The same for people."),
+        Route("GET", "/docs", page, "The same for people.", media=("text/html",)),
     )
 
 
@@ -66,7 +87,7 @@ def describe(table: Iterable[Route], version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Astromesh node", "version": version, "description": "Any node answers for any agent and any model of the mesh."},
         "paths": paths,
-        "components": {"schemas": {**definitions.get("$defs", {}), "Problem": _PROBLEM}},
+        "components": {"schemas": {**definitions.get("$defs", {}), "Problem": _PROBLEM, "OpenAIError": _OPENAI_ERROR}},
     }
 
 
@@ -74,7 +95,7 @@ def _operation(route: Route, references: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
-        "responses": {str(code): _answer(route, code, references) for code in route.codes},
+        "responses": {str(code): _answer(route, code, references) for code in _codes(route)},
     }
     in_path = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path]
@@ -82,16 +103,29 @@ def _operation(route: Route, references: dict[Any, Any]) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": references[(route.body, "validation")]}}}
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": references[(route.body, "validation")]}}}
     return operation
+
+
+def _codes(route: Route) -> list[int]:
+    """Those of the route, and those of what every request passes through. Whatever cannot be meant is 400 to OpenAI's clients."""
+    unmeant = () if speaks_openai(route.method, route.path) else (422,)
+    return sorted({*route.codes, *_EVERYWHERE, *((*_WITH_A_BODY, *unmeant) if route.body is not None else ())})
 
 
 def _answer(route: Route, code: int, references: dict[Any, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(code).phrase}
-    if code >= 400 and not route.path.startswith(_OTHER_PROBLEMS):
+    if code in _ANSWERS_WITHOUT_CONTENT:
+        return described
+    if code >= 400 and code in route.own_shape:
+        described["content"] = {JSON: {}}
+    elif code >= 400 and speaks_openai(route.method, route.path):
+        described["content"] = {JSON: {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+    elif code >= 400:
         described["content"] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    elif code < 400 and route.answer is not None:
-        described["content"] = {"application/json": {"schema": references[(route.answer, "validation")]}}
+    else:
+        schema = {"schema": references[(route.answer, "validation")]} if route.answer is not None else {}
+        described["content"] = {media: schema if media == JSON else {} for media in route.media}
     return described
 
 

@@ -172,4 +172,4 @@ async def test_the_description_says_what_the_doors_take_and_in_which_shape_they_
     for path, model in (("/v1/rerank", "RerankBody"), ("/v1/classify", "ClassifyBody")):
         operation = described["paths"][path]["post"]
         assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{model}"}
-        assert "content" not in operation["responses"]["400"]  # not problem details, but OpenAI's shape
+        assert operation["responses"]["400"]["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
