@@ -19,16 +19,27 @@ PADDED_WITH = "[PAD]"
 
 
 def small_encoder(
-    folder: Path, words: Mapping[str, Sequence[float]], *, nodes: str = "rows", manifest: Mapping[str, Any] | None = None
+    folder: Path,
+    words: Mapping[str, Sequence[float]],
+    *,
+    nodes: str = "rows",
+    manifest: Mapping[str, Any] | None = None,
+    places: int = 0,
+    unmade: Sequence[str] = (),
+    takes: int = TensorProto.INT64,
 ) -> ModelSpecification:
     """A model over these words, in files. `nodes`: "rows" gives the numbers of each token, "sums" adds them up, and "second" adds up those
-    of a pair's second text. Padding has numbers of its own, large ones: whoever forgets the mask sees it."""
+    of a pair's second text. Padding has numbers of its own, large ones: whoever forgets the mask sees it.
+
+    `places`: it has so many for tokens, as most have, and fails beyond. `unmade`: words that its tokenizer knows and its table does not.
+    `takes`: the type of its token ids.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = {PADDED_WITH: 0, "[UNK]": 1, **{word: index for index, word in enumerate(words, start=2)}}
+    vocabulary = {PADDED_WITH: 0, "[UNK]": 1, **{word: index for index, word in enumerate((*words, *unmade), start=2)}}
     width = len(next(iter(words.values())))
     table = np.array([[1000.0] * width, [0.0] * width, *words.values()], dtype=np.float32)
     _write_tokenizer(folder / "tokenizer.json", vocabulary)
-    onnx.save(_graph(table, nodes), str(folder / "model.onnx"))
+    onnx.save(_graph(table, nodes, places=places, takes=takes), str(folder / "model.onnx"))
     written = json.dumps(manifest).encode() if manifest is not None else b""
     if written:
         (folder / "encoder.json").write_bytes(written)
@@ -55,9 +66,9 @@ def _write_tokenizer(path: Path, vocabulary: dict[str, int]) -> None:
     tokenizer.save(str(path))
 
 
-def _graph(table: Any, nodes: str) -> Any:
+def _graph(table: Any, nodes: str, *, places: int, takes: int) -> Any:
     def taken(name: str) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+        return helper.make_tensor_value_info(name, takes, ["batch", "sequence"])
 
     constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1], dtype=np.int64), "axis")]
     gather = helper.make_node("Gather", ["table", IDS], ["found"])
@@ -71,6 +82,18 @@ def _graph(table: Any, nodes: str) -> Any:
     ]
     if nodes == "rows":
         steps = [gather, helper.make_node("Identity", ["found"], ["told"])]
+    if places:
+        numbers = {"none": 0, "one": 1}
+        constants += [numpy_helper.from_array(np.array(number, dtype=np.int64), name) for name, number in numbers.items()]
+        constants.append(numpy_helper.from_array(np.zeros((places, table.shape[1]), dtype=np.float32), "places"))
+        gather.output[0] = "meant"
+        steps[1:1] = [
+            helper.make_node("Shape", [IDS], ["shape"]),
+            helper.make_node("Gather", ["shape", "one"], ["length"]),
+            helper.make_node("Range", ["none", "length", "one"], ["numbers"]),
+            helper.make_node("Gather", ["places", "numbers"], ["placed"]),
+            helper.make_node("Add", ["meant", "placed"], ["found"]),
+        ]
     constants.append(numpy_helper.from_array(np.array([2], dtype=np.int64), "last"))
     inputs = [taken(IDS), taken(MASK), *([taken(TYPES)] if nodes == "second" else [])]
     output = helper.make_tensor_value_info("told", TensorProto.FLOAT, None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from onnx import TensorProto
 from tests.rig.eventually import eventually
 from tests.rig.small_encoders import small_encoder
 
@@ -124,6 +125,37 @@ async def test_a_file_that_is_no_model_is_told_and_not_tried_again(tmp_path: Pat
     model.path.write_bytes(b"no protobuf at all")
     encoder = an_encoder(model)
     with pytest.raises(ModelFailed, match="cannot be loaded"):
+        await encoder.start()
+    assert encoder.stats.restarts == 0
+    await encoder.close()
+
+
+async def test_a_text_that_the_graph_fails_of_is_told_to_its_asker_and_disturbs_nobody(tmp_path: Path) -> None:
+    async with started(small_encoder(tmp_path, COMPASS, unmade=["void"])) as encoder:
+        before = encoder.worker_pid
+        long = asyncio.create_task(vectors(encoder, *["east"] * (3 * ROWS_MAX)))
+        for texts in (["void"], ["void", *["north"] * (3 * ROWS_MAX)]):
+            with pytest.raises(ModelFailed, match="its graph failed") as failed:
+                await vectors(encoder, *texts)
+            assert failed.value.code == "model_provider_unavailable"
+        assert await long == [[1.0, 0.0]] * (3 * ROWS_MAX)
+        assert await vectors(encoder, "north") == [[0.0, 1.0]]
+        assert (encoder.worker_pid, encoder.stats.restarts, encoder.stats.running) == (before, 0, 0)
+
+
+async def test_a_length_that_the_graph_has_no_places_for_is_said_and_cut_to_what_it_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(small_encoder(tmp_path, COMPASS, manifest={"max_length": 600}, places=21)) as encoder:
+        told = await encoder.encode(EncodingRequest("small", ("east " * 21, "east " * 22)), timeout_s=20)
+        assert (told.usage.tokens_in, told.truncated) == (42, (1,))
+    assert "reads 21 tokens of a text, not the 600 that it is asked for" in caplog.text
+    assert "max_length" in caplog.text
+
+
+async def test_a_graph_that_fails_of_every_text_is_not_loaded_and_not_tried_again(tmp_path: Path) -> None:
+    encoder = an_encoder(small_encoder(tmp_path, COMPASS, takes=TensorProto.INT32))
+    with pytest.raises(ModelFailed, match="its graph failed"):
         await encoder.start()
     assert encoder.stats.restarts == 0
     await encoder.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from astromesh.inference.backends.process import WorkerProcess
 from astromesh.inference.frames import FrameError, pack
 from astromesh.inference.manifest import StoredFile, changed
 from astromesh.inference.port import EngineState, EngineStats, ModelSpecification
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class WorkerEngine:
     needs: ClassVar[tuple[str, ...]]  # the modules that its worker imports
     absent: ClassVar[str]  # what is told where they are not there
     extra_hint: ClassVar[str]
+    context_hint: ClassVar[str] = "write that as its context in spec.inference.models"
 
     def __init__(
         self,
@@ -214,7 +218,7 @@ class WorkerEngine:
             f"model {self.name} cannot be loaded: {why}",
             code="model_provider_unavailable",
             definite=True,
-            hint=f"astromesh-node models pull {self.name} reads its file again and fetches it where it is damaged; then models load {self.name}",
+            hint=f"astromesh-node models pull {self.name} reads its file, and fetches it if it is damaged; then models load {self.name}",
         )
         self._fail_waiting(failure)
         if self._settled is not None and not self._settled.done():
@@ -232,12 +236,14 @@ class WorkerEngine:
         self._process = process
         ending = "was ended"
         try:
-            process.send(pack(self._load_frame()))
+            process.send(pack(load := self._load_frame()))
             self._listen_for_silence()
             async for frame in process.frames():
                 if frame["kind"] == "unusable":
                     refusal = f"{frame['message']} ({process.last_words()})" if process.last_words() else str(frame["message"])
                     break
+                if frame["kind"] == "loaded":
+                    self._compare(frame["context"], asked=load["context"])
                 self._hear(frame)
         finally:
             self._process = None
@@ -305,6 +311,12 @@ class WorkerEngine:
             case _:
                 self._hear_work(frame)
         self._listen_for_silence()
+
+    def _compare(self, context: int, *, asked: int) -> None:
+        if context < asked:
+            log.warning(
+                "model %s reads %d tokens of a text, not the %d that it is asked for: %s", self.name, context, asked, self.context_hint
+            )
 
     def _hear_loaded(self, frame: Mapping[str, Any]) -> None:
         """What it says of the model that it has loaded."""

@@ -21,6 +21,7 @@ class OnnxEncoder(EncodingEngine):
     needs: ClassVar[tuple[str, ...]] = ("onnxruntime", "tokenizers")
     absent: ClassVar[str] = "this node has no ONNX Runtime, so it cannot run encoders itself"
     extra_hint: ClassVar[str] = "pip install 'astromesh-node[onnx]'"
+    context_hint: ClassVar[str] = "write that as max_length into its encoder.json"
 
     def __init__(
         self,

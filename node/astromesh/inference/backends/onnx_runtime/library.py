@@ -14,10 +14,14 @@ from tokenizers import Encoding, Tokenizer
 from astromesh.inference.encoder import EncoderManifest
 
 _QUIET = 3  # errors only: what the parent keeps for an error message should be about the error
+# Tables of places end at 512 in nearly all models that have one. A text of 2,048 tokens takes some 200 MB for its attention: to try more
+# of them at the load would cost what longer texts cost, and perhaps none comes.
+PROBED_TOKENS_MAX = 2048
+_TOLD_CHARACTERS = 300  # of an error of the runtime, which goes on with the names of all that it was built of
 
 
 class EncoderUnusable(Exception):
-    """These files do not make an encoder; in words."""
+    """These files do not make an encoder, or not of these texts; in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Read:
 
 class Encoder:
     def __init__(self, model: Path, tokenizer: Path, *, manifest: EncoderManifest, length: int, threads: int) -> None:
-        """`length`: what the model reads of a text, in tokens. Raises `EncoderUnusable`."""
+        """`length`: what the model is to read of a text, in tokens; what it does read is in `length` then. Raises `EncoderUnusable`."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _QUIET
@@ -47,7 +51,6 @@ class Encoder:
             raise EncoderUnusable(f"{type(error).__name__}: {error}") from error
         # A file carries the truncation and the padding of whoever saved it; ours are the model's length and the longest of a batch.
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(length)
         self._manifest = manifest
         taken = [one.name for one in self._session.get_inputs()]
         self._inputs = {role: name for role, name in manifest.inputs.items() if name in taken}
@@ -58,6 +61,8 @@ class Encoder:
             raise EncoderUnusable(f"its graph has no output {manifest.output!r} but {', '.join(given)}")
         self._output = manifest.output or given[0]
         self.columns = self.encode(self.read(["a"])).shape[1]
+        self.length = self._readable(length)
+        self._tokenizer.enable_truncation(self.length)
         if manifest.labels and self.columns != len(manifest.labels):
             raise EncoderUnusable(f"its graph tells {self.columns} numbers a text, and its manifest names {len(manifest.labels)} labels")
         if manifest.task == "rerank" and self.columns != 1:
@@ -75,9 +80,33 @@ class Encoder:
             ids[index, : row.tokens] = row.encoding.ids
             mask[index, : row.tokens] = 1
             types[index, : row.tokens] = row.encoding.type_ids
+        return self._finished(self._run(ids, mask, types), mask)
+
+    def _run(self, ids: Any, mask: Any, types: Any) -> Any:
         given = {"ids": ids, "mask": mask, "types": types}
-        (told,) = self._session.run([self._output], {name: given[role] for role, name in self._inputs.items()})
-        return self._finished(np.asarray(told, dtype=np.float32), mask)
+        try:
+            (told,) = self._session.run([self._output], {name: given[role] for role, name in self._inputs.items()})
+        except Exception as error:  # the runtime has a class for each of its codes, and no common one
+            raise EncoderUnusable(f"its graph failed of {ids.shape[1]} tokens: {str(error)[:_TOLD_CHARACTERS]}") from error
+        return np.asarray(told, dtype=np.float32)
+
+    def _readable(self, length: int) -> int:
+        """So many tokens, or as many as the graph has places for: of one more it would fail."""
+        if self._takes(most := min(length, PROBED_TOKENS_MAX)):
+            return length
+        least = 1
+        while most - least > 1:
+            middle = (least + most) // 2
+            least, most = (middle, most) if self._takes(middle) else (least, middle)
+        return least
+
+    def _takes(self, tokens: int) -> bool:
+        row = np.zeros((1, tokens), dtype=np.int64)
+        try:
+            self._run(row, np.ones_like(row), row)
+        except EncoderUnusable:
+            return False
+        return True
 
     def _finished(self, told: Any, mask: Any) -> Any:
         """From what the graph says to what is asked: one row for each text."""

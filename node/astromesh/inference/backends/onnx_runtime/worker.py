@@ -1,7 +1,7 @@
 """The worker process of one encoder: `python -m astromesh.inference.backends.onnx_runtime.worker`, started by its engine.
 
 In:   load (first, once) · encode · cancel
-Out:  loaded | unusable · then encoded (one for each batch) · cancelled
+Out:  loaded | unusable · then encoded (one for each batch) · refused · failed · cancelled
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     except EncoderUnusable as error:
         send("unusable", message=str(error))
         return
-    send("loaded", context=load["context"], kernel="")
+    send("loaded", context=encoder.length, kernel="")
     jobs: dict[int, list[Read]] = {}
     batches = Batches()
 
@@ -61,12 +61,20 @@ def main() -> None:
         batch = batches.next()
         assert batch is not None, "a job has batches until its last one"
         rows = [jobs[batch.job][place] for place in batch.rows]
+        try:
+            data = as_bytes(encoder.encode(rows))
+        except EncoderUnusable as error:
+            # Of these texts. Others are none the worse for it, and a process that ended would take them along.
+            batches.cancel(batch.job)
+            del jobs[batch.job]
+            send("failed", number=batch.job, message=str(error))
+            continue
         send(
             "encoded",
             number=batch.job,
             rows=batch.rows,
             columns=encoder.columns,
-            data=as_bytes(encoder.encode(rows)),
+            data=data,
             tokens=sum(row.tokens for row in rows),
             truncated=[place for place, row in zip(batch.rows, rows, strict=True) if row.truncated],
             last=batch.last,
