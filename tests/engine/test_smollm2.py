@@ -20,6 +20,7 @@ from astromesh.errors import InvalidRequest, ModelFailed
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import ModelSpecification
+from astromesh.inference.schedule import CONTEXT_HINT, FULL_CONTEXT_HINT
 
 pytestmark = pytest.mark.engine
 
@@ -159,13 +160,28 @@ async def test_the_end_of_the_worker_in_mid_stream_is_an_indefinite_error_and_th
     assert engine.stats.restarts == 1
 
 
+async def test_a_context_longer_than_the_model_was_trained_on_is_said_at_the_load_and_again_to_who_wants_more(
+    specification: ModelSpecification, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = LlamaCppEngine(replace(specification, context=32_768, parallel=1))
+    await engine.start()
+    try:
+        assert "model smollm2 reads 8192 tokens of a text, not the 32768 that it is asked for" in caplog.text
+        assert "spec.inference.models" in caplog.text
+        with pytest.raises(InvalidRequest, match="has 8192") as refused:
+            await reply_to(engine, "word " * 9000)
+        assert refused.value.hint == FULL_CONTEXT_HINT
+    finally:
+        await engine.close()
+
+
 async def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(specification: ModelSpecification) -> None:
     engine = LlamaCppEngine(replace(specification, context=256))
     await engine.start()
     try:
         with pytest.raises(InvalidRequest, match=r"\d{3} tokens and the context of this model has 256") as refused:
             await reply_to(engine, "word " * 400)
-        assert refused.value.param == "messages"
+        assert (refused.value.param, refused.value.hint) == ("messages", CONTEXT_HINT)
         full = await reply_to(engine, LONG, Sampling(temperature=0))
         assert (full.finish_reason, full.usage.tokens_in + full.usage.tokens_out) == ("length", 256)
     finally:

@@ -38,6 +38,7 @@ HELD_UP_MAX_S = 0.15
 CHUNK_TOKENS_MIN = 8
 
 CONTEXT_HINT = "shorten the conversation, or raise spec.inference.models[].context"
+FULL_CONTEXT_HINT = "shorten the conversation, or ask a model that was trained on longer ones: this one reads no more"
 
 S = TypeVar("S")
 
@@ -143,11 +144,12 @@ class Schedule(Generic[S]):
         clock: Callable[[], float],
         prefixes: PrefixTree | None = None,
         salt: bytes = b"",
+        hint: str = CONTEXT_HINT,
     ) -> None:
         """`context` bounds one stream, `cells` all of them together, `sequences` their number. `clock` is monotonic, in seconds.
 
         `prefixes` keeps what streams leave behind; None: nothing, and nothing is shared, for a model whose state cannot be divided.
-        `salt` is for its digests of conversations.
+        `salt` is for its digests of conversations, `hint` for whoever sends more than the context takes.
         """
         self._decoder = decoder
         self._clock = clock
@@ -155,6 +157,7 @@ class Schedule(Generic[S]):
         # A mark that is a token of its own may be one that only steers, and those have no text.
         self._opening = decoder.token_of(template.dialect.opening) if template.dialect.opening else None
         self._context = context
+        self._hint = hint
         self._free_cells = cells
         self._free_sequences = list(range(sequences - 1, -1, -1))
         self._prefixes = prefixes
@@ -268,7 +271,7 @@ class Schedule(Generic[S]):
             raise InvalidRequest(
                 f"the prompt has {characters} characters, far more than the {self._context} tokens that the context of this model has",
                 param="messages",
-                hint=CONTEXT_HINT,
+                hint=self._hint,
             )
 
     def _tokens_of(self, text: str) -> list[int]:
@@ -280,7 +283,7 @@ class Schedule(Generic[S]):
             raise InvalidRequest(
                 f"the prompt has {len(prompt)} tokens and the context of this model has {self._context}, with the answer in it",
                 param="messages",
-                hint=CONTEXT_HINT,
+                hint=self._hint,
             )
         return prompt
 

@@ -19,7 +19,7 @@ from astromesh.inference.chat import CHATML, ChatTemplate, TemplateUnusable
 from astromesh.inference.handovers import Handovers
 from astromesh.inference.kernel import kernel_identity
 from astromesh.inference.prefixes import PrefixTree
-from astromesh.inference.schedule import Schedule
+from astromesh.inference.schedule import CONTEXT_HINT, FULL_CONTEXT_HINT, Schedule
 from astromesh.inference.warmth import SALT_BYTES
 
 # What is warm changes with every stream that ends, and is told to the whole mesh: now and then is enough.
@@ -62,6 +62,7 @@ def main() -> None:
         clock=time.monotonic,
         prefixes=PrefixTree(bytes_max=load["prefix_cache_bytes"]) if load["prefix_cache_bytes"] and model.divisible else None,
         salt=secrets.token_bytes(SALT_BYTES),
+        hint=FULL_CONTEXT_HINT if context == model.trained_context else CONTEXT_HINT,
     )
     texts = Texts(model, tokens=context, threads=load["threads"], send=send)
     send("loaded", context=context, takes_tools=template.dialect.native, kernel=kernel)
