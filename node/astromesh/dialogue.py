@@ -185,7 +185,7 @@ ModelEvent = AnswerBegan | TextDelta | ToolCallDelta | ModelReply
 """What a completion streams: perhaps `AnswerBegan`, any number of deltas, then exactly one `ModelReply`."""
 
 
-_FLOAT_BYTES = 4
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +199,14 @@ class Vectors:
     data: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if self.dimensions < 1 or len(self.data) % (_FLOAT_BYTES * self.dimensions):
+        if self.dimensions < 1 or len(self.data) % (FLOAT_BYTES * self.dimensions):
             raise ValueError(f"{len(self.data)} bytes are no rows of {self.dimensions} numbers")
 
     def __len__(self) -> int:
-        return len(self.data) // (_FLOAT_BYTES * self.dimensions)
+        return len(self.data) // (FLOAT_BYTES * self.dimensions)
 
     def rows(self) -> Iterator[bytes]:
-        size = _FLOAT_BYTES * self.dimensions
+        size = FLOAT_BYTES * self.dimensions
         return (self.data[start : start + size] for start in range(0, len(self.data), size))
 
     def numbers(self) -> Iterator[list[float]]:

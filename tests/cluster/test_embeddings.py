@@ -5,10 +5,11 @@ from __future__ import annotations
 import openai
 import pytest
 from tests.cluster.conftest import FAST, ready_for
-from tests.rig.documents import runtime
+from tests.rig.documents import provider, runtime
 from tests.rig.eventually import eventually
 from tests.rig.nodes import node_process
 from tests.rig.small_encoders import small_encoder
+from tests.rig.stub_openai import StubOpenAI
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
@@ -64,3 +65,19 @@ async def test_a_node_without_the_models_answers_with_the_ranks_and_the_labels_o
         async with a.http.post("/v1/classify", json={"model": "judge", "input": "x"}) as refused:
             assert refused.status == 400
             assert "can rerank and not classify" in (await refused.json())["error"]["message"]
+
+
+async def test_vectors_of_a_server_behind_another_node_come_through_and_what_it_has_not_is_refused_by_name() -> None:
+    async with StubOpenAI(models=["lamp"]) as stub:
+        config = provider(stub.endpoint, models=["lamp"])
+        async with node_process("c", config=config, arguments=FAST) as c, node_process("a", join=[c.gossip], arguments=FAST) as a:
+            await eventually(lambda: ready_for(a, "lamp"), 10.0)
+            for node in (a, c):
+                made = await node.post("/v1/embeddings", {"model": "lamp", "input": ["one", "three"]})
+                assert [row["embedding"] for row in made["data"]] == [[3.0, 0.0], [5.0, 1.0]]
+                assert made["usage"]["prompt_tokens"] == 4
+            stub.embeds = 501
+            for node in (a, c):
+                async with node.http.post("/v1/embeddings", json={"model": "lamp", "input": "x"}) as refused:
+                    assert refused.status == 400
+                    assert "provider stub makes no embeddings with model lamp" in (await refused.json())["error"]["message"]

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +81,8 @@ class StubOpenAI:
         self.served = 0
         self.active = 0
         self.cancelled = 0
+        self.decimals = False  # vectors come so whatever is asked for, as from older servers
+        self.embeds: int | None = None  # the status that a request for embeddings is refused with
         self.url = ""
         self._queued: defaultdict[str, deque[Say]] = defaultdict(deque)
         self._host = host
@@ -104,6 +108,7 @@ class StubOpenAI:
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/v1/models", self._list_models)
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_get("/stub/state", self._state)
         # A handler learns that its client is gone by being cancelled: this is how a stub that hangs can count who gave up.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
@@ -127,6 +132,21 @@ class StubOpenAI:
             return error(401, "Incorrect API key provided.", kind="invalid_request_error", code="invalid_api_key")
         data = [{"id": model, "object": "model", "created": CREATED, "owned_by": "stub"} for model in self.models]
         return web.json_response({"object": "list", "data": data})
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        """The vector of a text is its length and its place: base64 where that is asked for, unless `decimals`."""
+        body = await request.json()
+        self._record(request, body)
+        if self.embeds is not None:
+            return error(self.embeds, "This server does not support embeddings.", kind="not_supported_error")
+        if (refusal := self._refusal(request, {"messages": [body["input"]], "model": body["model"]})) is not None:
+            return refusal
+        rows = [array("f", (len(text), place)) for place, text in enumerate(body["input"])]
+        as_text = body.get("encoding_format") == "base64" and not self.decimals
+        written = [base64.b64encode(row.tobytes()).decode() if as_text else row.tolist() for row in rows]
+        data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(written)]
+        usage = {"prompt_tokens": 2 * len(rows), "total_tokens": 2 * len(rows)}
+        return web.json_response({"object": "list", "data": data[::-1], "model": body["model"], "usage": usage})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()

@@ -12,10 +12,14 @@ from astromesh.dialogue import EncodingRequest, Encodings, EncodingTask
 from astromesh.errors import AstromeshError, CallersMistake, InvalidRequest, PeerLost
 from astromesh.fleet.offers import Capability, OfferedModel
 from astromesh.fleet.roster import Roster
+from astromesh.routing.breaker import ending_of
 from astromesh.runtime.models import LocalModel, Models, Routed
 from astromesh.runtime.peers import PeerCalls
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
+
+# What a model server may be asked for: which of its models can what, it says itself then.
+SERVERS_CAN: tuple[Capability, ...] = ("complete", "embed")
 
 
 @runtime_checkable
@@ -51,7 +55,7 @@ class Encoder:
             try:
                 with self._models.asking(candidate.node):
                     if candidate.here and encodes is not None:
-                        made = await encodes.encode(request, timeout_s=left_s)
+                        made = await self._here(encodes, request, timeout_s=left_s)
                     else:
                         made = await self._peers.encode_on(members[candidate.node], request, timeout_s=left_s)
                 outcome = "ok"
@@ -71,6 +75,25 @@ class Encoder:
                 param="model",
             )
         raise self._models.verdict(request.model, failures, forwarded=forwarded)
+
+    async def _here(self, encodes: Encodes, request: EncodingRequest, *, timeout_s: float) -> Encodings:
+        """By this node's own model, or by a server behind it, whose breaker learns how that went."""
+        here = self._models.local[request.model]
+        call = here.endpoint.enter() if here.endpoint is not None else None
+        try:
+            made = await encodes.encode(request, timeout_s=timeout_s)
+            if call is not None:
+                call.ended("success")
+            return made
+        except AstromeshError as failure:
+            if call is None:
+                here.doubt()
+                raise
+            call.ended(ending_of(failure))
+            raise call.explained(failure) from failure.__cause__
+        finally:
+            if call is not None:
+                call.ended("neither")
 
     def _who(self, request: EncodingRequest, *, forwarded: bool) -> tuple[Encodes | None, dict[str, MemberView]]:
         """This node's own and the members to ask. Who would have to load the model first is asked only where nobody has it loaded."""
@@ -95,7 +118,7 @@ class Encoder:
             found.update(here.provider.capabilities if isinstance(here.provider, Encodes) else ("complete",))
         for member in () if forwarded else (*self._roster.serving(model), *self._roster.waking(model)):
             if (offered := self._roster.offered(member, model)) is not None:
-                found.update(offered.capabilities)
+                found.update(SERVERS_CAN if offered.state == "remote" else offered.capabilities)
         return tuple(sorted(found))
 
 
@@ -107,5 +130,7 @@ def _provider(here: LocalModel | None, task: EncodingTask) -> Encodes | None:
 
 
 def _can(offered: OfferedModel, task: EncodingTask) -> bool:
-    """Whether it may be asked. A model whose file is still looked for does not know what it can."""
-    return task in offered.capabilities or (not offered.identity and offered.state in ("on_disk", "loading"))
+    """Whether it may be asked. A model whose file is still looked for does not know what it can, and of a server's models no node knows."""
+    if offered.state == "remote":
+        return task in SERVERS_CAN
+    return task in offered.capabilities or (not offered.identity and offered.state != "loaded")

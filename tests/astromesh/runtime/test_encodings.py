@@ -16,7 +16,9 @@ from astromesh.dialogue import EncodingRequest, Encodings, Usage, Vectors
 from astromesh.errors import AstromeshError, InvalidRequest, MalformedBody, ModelFailed, ModelUnavailable, PeerLost
 from astromesh.fleet.offers import Capability
 from astromesh.providers.backends.scripted import Scripted
+from astromesh.routing.breaker import BreakerRules
 from astromesh.runtime.bodies import ROWS_BYTES, from_encoding_request, from_encodings, to_encoding_request, to_encodings
+from astromesh.runtime.endpoints import Endpoint
 from maia.config import Address
 
 REQUEST = EncodingRequest(MODEL, ("east", "north"))
@@ -197,3 +199,24 @@ def test_rows_of_another_width_than_was_asked_for_are_no_answer(task: Any, dimen
     told = list(from_encodings(vectors(2, dimensions=dimensions)))
     with pytest.raises(MalformedBody):
         to_encodings(told, request=replace(REQUEST, task=task))
+
+
+async def test_a_server_behind_a_node_is_asked_for_vectors_and_for_nothing_that_it_has_not() -> None:
+    async with pair() as two:
+        two.a.sees(member("b-000000", models=[(MODEL, "remote")], link=two.b_at))
+        two.b.has(Counts(can=("complete", "embed")))
+        assert (await two.a.encoder.encode(REQUEST, timeout_s=20))[0].node == "b"
+        with pytest.raises(InvalidRequest, match="can complete and embed and not classify"):
+            await two.a.encoder.encode(replace(REQUEST, task="classify"), timeout_s=20)
+
+
+async def test_the_breaker_of_a_server_learns_from_vectors_and_keeps_them_from_it() -> None:
+    endpoint = Endpoint("lab", "http://lab", rules=BreakerRules(failure_threshold=2))
+    async with pair() as two:
+        two.a.has(server := Counts(fails=ModelFailed("down", code="model_provider_unavailable", definite=True)))
+        two.a.models.local[MODEL] = replace(two.a.models.local[MODEL], endpoint=endpoint)
+        for _ in range(3):
+            with pytest.raises(ModelFailed) as failure:
+                await two.a.encoder.encode(REQUEST, timeout_s=20)
+    assert (endpoint.state, server.asked) == ("open", 2)
+    assert "its breaker is open" in failure.value.message

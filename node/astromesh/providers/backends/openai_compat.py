@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import orjson
 
 from astromesh.dialogue import (
+    FLOAT_BYTES,
+    EncodingRequest,
+    Encodings,
     FinishReason,
     Message,
     ModelEvent,
@@ -27,8 +30,10 @@ from astromesh.dialogue import (
     ToolCallDelta,
     ToolSchema,
     Usage,
+    Vectors,
 )
 from astromesh.errors import DeadlineExceeded, InvalidRequest, ModelFailed, ModelRefused, ModelUnavailable, Overloaded
+from astromesh.providers.backends.openai_vectors import TEXTS_AT_ONCE, read_vectors, vectors_body
 
 CONNECT_TIMEOUT_S = 5.0  # a server on a LAN or in a cloud answers a SYN in milliseconds; more is a dead host
 SILENCE_TIMEOUT_S = 120.0  # between two pieces of an answer: a long prompt on a slow machine takes this long before its first token
@@ -41,12 +46,17 @@ TOOL_CALLS_MAX = 128
 LOGPROBS_MAX = 20  # alternatives to one token, as many as may be asked for
 ERROR_TEXT_MAX = 500
 RETRY_AFTER_MAX_S = 3600  # a server that says more has misread its own clock
+# No such door, no such model behind it, or a server that was started without it (llama.cpp's says 501).
+_NO_EMBEDDINGS = (404, 405, 501)
 LAST_BYTES_S = 0.2  # from [DONE] to the end of the body, which commonly come together
 
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
 
 
 class OpenAICompat:
+    # What a server may be asked for. Which of its models can what, it says itself when it is asked.
+    capabilities: tuple[Literal["complete", "embed"], ...] = ("complete", "embed")
+
     def __init__(self, name: str, url: str, *, api_key: str | None = None, api_key_env: str | None = None) -> None:
         """`url` is the API's root ("…/v1"); `api_key_env` names a variable that is read at every call."""
         self._name = name
@@ -92,6 +102,37 @@ class OpenAICompat:
                             pass
         except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
             self._explain(failure, timeout_s)
+
+    async def encode(self, request: EncodingRequest, *, timeout_s: float) -> Encodings:
+        """Vectors, part by part. Raises what `complete` does, and `InvalidRequest` where the server has none, or not of this model."""
+        rows: list[bytes] = []
+        tokens = 0
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        try:
+            for start in range(0, len(request.texts), TEXTS_AT_ONCE):
+                texts = request.texts[start : start + TEXTS_AT_ONCE]
+                answer = await self._vectors(request, texts, timeout_s=max(0.001, ends_at - loop.time()))
+                rows += read_vectors(answer, texts=len(texts))
+                tokens += (_usage(answer.get("usage")) or Usage()).tokens_in
+            return Encodings(Vectors(len(rows[0]) // FLOAT_BYTES, b"".join(rows)), Usage(tokens), request.model)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as failure:
+            self._explain(failure, timeout_s)
+
+    async def _vectors(self, request: EncodingRequest, texts: Sequence[str], *, timeout_s: float) -> Mapping[str, Any]:
+        body = orjson.dumps(vectors_body(request.model, texts, dimensions=request.dimensions))
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S)
+        async with self._open().post(f"{self._url}/embeddings", data=body, headers=self._headers(), timeout=timeout) as response:
+            if response.status in _NO_EMBEDDINGS:
+                raise InvalidRequest(
+                    f"provider {self._name} makes no embeddings with model {request.model}: {self._complaint(await _bounded(response))}",
+                    hint="name a model that does",
+                    param="model",
+                )
+            if response.status != 200:
+                await self._refuse(response)
+            answer = orjson.loads(await _bounded(response))
+            return answer if isinstance(answer, dict) else {}
 
     async def check(self, *, path: str | None, timeout_s: float) -> int:
         """The status that the server answers with, at `path` of its host or where it lists its models; its body is not read.
@@ -145,9 +186,7 @@ class OpenAICompat:
     async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
         """Turns an answer that is none into the error that says whose fault it is. No token was made, so elsewhere is safe."""
         name, status = self._name, response.status
-        said = _complaint(await _bounded(response))
-        if key := self._key():
-            said = said.replace(key, "[the key]")  # some servers repeat what they refuse
+        said = self._complaint(await _bounded(response))
         match status:
             case 429:
                 raise Overloaded(
@@ -189,6 +228,11 @@ class OpenAICompat:
                     definite=True,
                 )
 
+    def _complaint(self, body: bytes) -> str:
+        said = _complaint(body)
+        key = self._key()
+        return said.replace(key, "[the key]") if key else said  # some servers repeat what they refuse
+
     def _explain(self, failure: Exception, timeout_s: float) -> NoReturn:
         name, url = self._name, self._shown
         match failure:
@@ -227,7 +271,7 @@ class OpenAICompat:
                 ) from failure
             case _:
                 raise ModelFailed(
-                    f"provider {name} broke off or answered something else than completions: {type(failure).__name__}",
+                    f"provider {name} broke off or answered something else than was asked for: {type(failure).__name__}",
                     code="model_provider_unavailable",
                     hint=f"look at the server behind {url}",
                 ) from failure
