@@ -21,7 +21,7 @@ def member(
     models: Iterable[str | tuple[str, ModelState]] = (),
     capabilities: tuple[Capability, ...] = COMPLETES,
     identity: str = "",
-    agents: Iterable[str] = (),
+    agents: Iterable[str | OfferedAgent] = (),
     link: Address | None = None,
     api: str = "",
     providers: Iterable[OfferedProvider] = (),
@@ -32,7 +32,7 @@ def member(
     offered = (model if isinstance(model, tuple) else (model, "loaded") for model in models)
     offer = Offer(
         tuple(OfferedModel(name, state, identity, capabilities) for name, state in offered),
-        tuple(OfferedAgent(name) for name in agents),
+        tuple(OfferedAgent(agent) if isinstance(agent, str) else agent for agent in agents),
         tuple(providers),
         devices,
     )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
-from tests.rig.mesh_view import mesh_view
+from tests.rig.mesh_view import member, mesh_view
 
 from astromesh.dialogue import Transcript
 from astromesh.errors import AstromeshError
@@ -135,7 +135,8 @@ class Rooms:
         return status_document(facts, Inventory(), Processor("A processor", 2, 4, ("avx2",)), cached={}, platform="linux")
 
     def sees(self, *others: MemberView) -> None:
-        self.view = mesh_view(*others, version=self.view.version + 1 if self.view else 1)
+        me = member(f"{self.node}-000000")
+        self.view = mesh_view(*others, me=me, version=self.view.version + 1 if self.view else 1)
 
     def has(self, model: ModelProvider, *, name: str = MODEL, ready: bool = True) -> None:
         self.models.local[name] = LocalModel(model, lambda: ready)

@@ -52,13 +52,17 @@ class OfferedModel:
 
 @dataclass(frozen=True, slots=True)
 class OfferedAgent:
-    """Only a deployed one answers. `digest` is of its document: nodes that differ in it mean different agents by one name."""
+    """Only a deployed one answers. `digest` is of its document: nodes that differ in it mean different agents by one name.
+
+    `keeps`: something of its sessions is on that node, so they go on there.
+    """
 
     name: str
     namespace: str = "default"
     version: str = ""
     status: AgentStatus = "deployed"
     digest: bytes = b""
+    keeps: bool = False
 
     @property
     def key(self) -> str:
@@ -199,7 +203,7 @@ def _warmth(entries: Mapping[str, bytes]) -> Iterable[tuple[str, bytes]]:
 
 def _agent_row(agent: OfferedAgent) -> list[Any]:
     """What is usual is not said: a node may have hundreds."""
-    row = [agent.name, agent.namespace, agent.version, agent.status if agent.status != "deployed" else "", agent.digest]
+    row = [agent.name, agent.namespace, agent.version, agent.status if agent.status != "deployed" else "", agent.digest, agent.keeps]
     while len(row) > 3 and not row[-1]:
         row.pop()
     return row
@@ -208,10 +212,11 @@ def _agent_row(agent: OfferedAgent) -> list[Any]:
 def _agent(row: Sequence[Any]) -> OfferedAgent | None:
     match row:
         case [str(name), str(namespace), str(version), *more] if name:
-            status, digest = [*more, *("", b"")[len(more) :]][:2]
+            status, digest, keeps = [*more, *("", b"", False)[len(more) :]][:3]
             if status and status not in get_args(AgentStatus):
                 return None  # whatever that is, it may not answer
-            return OfferedAgent(name, namespace, version, status or "deployed", digest if isinstance(digest, bytes) else b"")
+            known = digest if isinstance(digest, bytes) else b""
+            return OfferedAgent(name, namespace, version, status or "deployed", known, keeps is True)
     return None
 
 

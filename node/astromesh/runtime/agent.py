@@ -31,6 +31,11 @@ class Agent:
     warnings: tuple[str, ...] = field(default=())
     rails: Rails = field(default=Rails())
 
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether anything of a session stays on the node that conducted it."""
+        return self.memory is not None or self.rails.limits_sessions
+
     def choice(self, role: str = "default") -> Choice:
         """A role that its document does not name is played by the default."""
         return self.choices.get(role) or self.choices["default"]

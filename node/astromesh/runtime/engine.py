@@ -24,6 +24,7 @@ from astromesh.errors import (
     Draining,
     Overloaded,
     RunCancelled,
+    SessionHomeUnreachable,
     UnknownAgent,
 )
 from astromesh.fleet.roster import Roster
@@ -40,9 +41,10 @@ from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
 from astromesh.runtime.folding import Folding
 from astromesh.runtime.guarding import Guarding
 from astromesh.runtime.models import Models
-from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
+from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls, Unreachable
 from astromesh.runtime.recent_runs import RecentRuns
 from astromesh.runtime.served_acts import ServedActs
+from astromesh.runtime.session_homes import SessionHomes
 from astromesh.runtime.stage import Place, Services, Stage
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring, Trace
@@ -103,6 +105,7 @@ class AgentRuntime:
         self._in_flight: Counter[str] = Counter()  # runs that a peer conducts for us, by its wire name
         self._runs: set[asyncio.Task[None]] = set()
         self._sessions: dict[Conversation, _Turns] = {}
+        self._homes = SessionHomes(roster)
         self._services = Services(models, self._counts)
         self.conductor = Conductor(
             here=self._here,
@@ -124,6 +127,13 @@ class AgentRuntime:
     def start(self, request: RunRequest, *, request_id: str) -> Run:
         """Begins a run here, or on a peer that hosts the agent. Raises at once what is known at once."""
         agent = self._here(request.agent)
+        if request.session_id is not None and request.history is None:
+            keeps = None if agent is None else agent.keeps_sessions
+            home = self._homes.elsewhere(request.agent, request.session_id, keeps=keeps)
+            if home is not None:
+                return self._begin(
+                    request_id, RunEvents(watched=request.watched), lambda events: self._conduct_at_home(home, request, events)
+                )
         if agent is not None:
             return self._launch(agent, request, run_id=request_id, timeout_s=agent.timeout_s)
         hosts = self._hosts(request.agent)
@@ -217,7 +227,7 @@ class AgentRuntime:
         return run
 
     async def _conduct(self, agent: Agent, request: RunRequest, events: RunEvents, *, run_id: str, timeout_s: float) -> None:
-        session_id = request.session_id or uuid4().hex
+        session_id = request.session_id or self._homes.fresh()
         conversation = Conversation(agent.name, session_id, agent.namespace)
         began_at = perf_counter()
         trace = Trace(run_id, agent.name, time(), self._node)
@@ -279,14 +289,24 @@ class AgentRuntime:
             "handoffs": tally.handoffs,
         }
 
-    async def _conduct_elsewhere(self, hosts: tuple[MemberView, ...], request: RunRequest, events: RunEvents) -> None:
+    async def _conduct_at_home(self, home: MemberView, request: RunRequest, events: RunEvents) -> None:
+        """By the node that keeps the session, and no other."""
+        try:
+            await self._conduct_elsewhere((home,), request, events, unreachable=SessionHomeUnreachable)
+        except SessionHomeUnreachable as gone:
+            raise self._homes.unreachable(home.name, gone.message) from gone
+
+    async def _conduct_elsewhere(
+        self, hosts: tuple[MemberView, ...], request: RunRequest, events: RunEvents, *, unreachable: type[Unreachable] = AgentUnavailable
+    ) -> None:
         """The first host that begins conducts the run; its events pass through as they are."""
         failure: AstromeshError | None = None
         for host in hosts:
             began = False
             try:
                 with self._asking(host):
-                    async with aclosing(self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S)) as stream:
+                    told = self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S, unreachable=unreachable)
+                    async with aclosing(told) as stream:
                         async for event in stream:
                             began = True
                             await events.tell(event.kind, event.data)

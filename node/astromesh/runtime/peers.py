@@ -13,7 +13,15 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from astromesh.dialogue import EncodingRequest, Encodings, ModelEvent, ModelRequest
-from astromesh.errors import AgentUnavailable, AstromeshError, DeadlineExceeded, MalformedBody, ModelUnavailable, PeerLost
+from astromesh.errors import (
+    AgentUnavailable,
+    AstromeshError,
+    DeadlineExceeded,
+    MalformedBody,
+    ModelUnavailable,
+    PeerLost,
+    SessionHomeUnreachable,
+)
 from astromesh.fleet.loads import read
 from astromesh.fleet.roster import Roster
 from astromesh.runtime.act_bodies import from_act_reply, from_act_request, to_act_frame
@@ -42,6 +50,9 @@ from maia.view import MemberView
 
 B = TypeVar("B")
 V = TypeVar("V")
+
+# What it means to whoever asks that a node certainly did not do it.
+Unreachable = ModelUnavailable | AgentUnavailable | SessionHomeUnreachable
 
 COMPLETE = "model.complete"
 ENCODE = "model.encode"
@@ -106,9 +117,11 @@ class PeerCalls:
             bodies = [body async for body in told]
         return self._read(lambda whole: to_encodings(whole, request=request), bodies, member)
 
-    async def run_on(self, member: MemberView, request: Mapping[str, Any], *, timeout_s: float) -> AsyncGenerator[RunEvent, None]:
+    async def run_on(
+        self, member: MemberView, request: Mapping[str, Any], *, timeout_s: float, unreachable: type[Unreachable] = AgentUnavailable
+    ) -> AsyncGenerator[RunEvent, None]:
         """A run of an agent that this member hosts: its events as they happen there."""
-        async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=AgentUnavailable)) as bodies:
+        async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=unreachable)) as bodies:
             async for body in bodies:
                 yield self._read(to_run_event, body, member)
 
@@ -146,7 +159,7 @@ class PeerCalls:
         body: Mapping[str, Any],
         *,
         timeout_s: float,
-        unreachable: type[ModelUnavailable | AgentUnavailable],
+        unreachable: type[Unreachable],
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         label = self._roster.label(member.name)
         if self.board is None or member.link is None:

@@ -438,5 +438,6 @@ def _offered(standings: Sequence[Standing]) -> tuple[OfferedAgent, ...]:
         if known is None or (one.agent is None and one.status != "draft"):
             continue
         digest = sha256(orjson.dumps(known.document, option=orjson.OPT_SORT_KEYS)).digest()[:DIGEST_BYTES]
-        rows.append(OfferedAgent(one.name, one.namespace, one.version[:VERSION_SHOWN_MAX], one.status, digest))
+        keeps = one.agent is not None and one.agent.keeps_sessions
+        rows.append(OfferedAgent(one.name, one.namespace, one.version[:VERSION_SHOWN_MAX], one.status, digest, keeps))
     return tuple(sorted(rows, key=lambda row: (row.name, row.namespace)))

@@ -105,6 +105,13 @@ def test_a_row_of_a_node_that_says_less_or_other_things_is_a_model_all_the_same(
     )
 
 
+def test_agents_that_keep_sessions_say_so_and_a_node_that_says_nothing_of_it_keeps_none() -> None:
+    both = (OfferedAgent("desk", keeps=True), OfferedAgent("echo"))
+    assert read(slots(Offer(agents=both))).agents == both
+    (older,) = read({"agents/0": msgpack.packb([["desk", "default", "1.0.0", "paused", b"digest"]])}).agents
+    assert (older.status, older.keeps) == ("paused", False)
+
+
 def test_a_smaller_offer_withdraws_what_a_larger_one_had_written() -> None:
     many = Offer(agents=tuple(OfferedAgent(f"agent-{number}" * 5) for number in range(60)))
     entries = slots(many)

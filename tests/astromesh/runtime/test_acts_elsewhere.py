@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.rig.held_model import AMPLE_S, HeldModel
 from tests.rig.mesh_view import member
 from tests.rig.ports import free_port
 from tests.rig.rooms import MODEL, Rooms, all_events, an_agent, drained
+from tests.rig.three import three, until_idle
 
 from astromesh.dialogue import ModelReply, Usage
 from astromesh.errors import (
@@ -38,52 +38,6 @@ from maia.drivers.switchboard import Switchboard
 from maia.links.greeting import Greeting
 
 BROKE = ModelFailed("it broke off", code="model_provider_unavailable")
-
-
-class Three:
-    """Three nodes that can call each other. What one sees of the others' offers is the test's to say."""
-
-    def __init__(self) -> None:
-        self.nodes = {name: Rooms(name, linked=True) for name in "abc"}
-        self.at: dict[str, Address] = {}
-        self.closing = {name: AsyncExitStack() for name in "abc"}
-
-    @property
-    def a(self) -> Rooms:
-        return self.nodes["a"]
-
-    @property
-    def b(self) -> Rooms:
-        return self.nodes["b"]
-
-    @property
-    def c(self) -> Rooms:
-        return self.nodes["c"]
-
-    def meet(self) -> None:
-        """Everybody knows what everybody has now."""
-        members = {
-            name: member(f"{name}-000000", models=rooms.models.local, agents=rooms.runtime.agents, link=self.at[name])
-            for name, rooms in self.nodes.items()
-        }
-        for name, rooms in self.nodes.items():
-            rooms.sees(*(other for other_name, other in members.items() if other_name != name))
-
-
-@asynccontextmanager
-async def three() -> AsyncIterator[Three]:
-    nodes = Three()
-    async with AsyncExitStack() as stack:
-        for name, rooms in nodes.nodes.items():
-            await stack.enter_async_context(nodes.closing[name])
-            nodes.at[name] = await nodes.closing[name].enter_async_context(rooms.open_door())
-        yield nodes
-
-
-async def until_idle(*nodes: Rooms) -> None:
-    async with asyncio.timeout(AMPLE_S):
-        while any(rooms.runtime.active_runs or rooms.runtime.served.awaited for rooms in nodes):
-            await asyncio.sleep(0.001)
 
 
 def said(events: list[RunEvent]) -> str:
