@@ -143,7 +143,7 @@ class Talking:
 
     async def _tell(self, run: Run) -> None:
         try:
-            await self._say("status", {"state": "running", "run_id": run.id})
+            await self._say("status", {"state": "started", "run_id": run.id})
             async for event in run.events:
                 if event.kind == "done":
                     self._session_id = event.data["session_id"]

@@ -84,6 +84,18 @@ class Course:
 
     async def used(self, used: Used) -> None:
         self.tally.add(used)
+        await self.events.tell(
+            "usage",
+            {
+                "provider": used.source,
+                "model": used.model,
+                "role": used.role,
+                "tokens_in": used.usage.tokens_in,
+                "tokens_out": used.usage.tokens_out,
+                "cached_tokens": used.usage.cached_tokens,
+                "cost": used.cost,
+            },
+        )
 
     @contextmanager
     def span(self, name: str, *, under: Span | None, **attributes: Any) -> Iterator[Span]:

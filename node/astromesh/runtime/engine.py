@@ -239,7 +239,12 @@ class AgentRuntime:
         ordered = agent.memory is not None and request.history is None
         try:
             in_turn = ordered or agent.rails.limits_sessions
+            queued = in_turn and conversation in self._sessions
+            if queued:
+                await events.tell("status", {"state": "queued"})
             async with asyncio.timeout(timeout_s), self._turn(conversation) if in_turn else nullcontext():
+                if queued:
+                    await events.tell("status", {"state": "running"})
                 answer = await stage.perform(whole_run(agent.part, request.query, context=request.context, history=request.history))
             outcome = "blocked" if stage.guarding.block is not None else "ok"
         except TimeoutError:

@@ -337,6 +337,12 @@ class Models:
         here = self.local.get(model)
         return (here is not None and here.ready()) or bool(self._roster.serving(model))
 
+    def loads_first(self, target: Target) -> bool:
+        """Whether it would have to be loaded before it answers: nobody has it ready, and somebody has it on disk."""
+        here = self.local.get(target.model)
+        asleep = (here is not None and here.wakes()) or bool(self._roster.waking(target.model))
+        return target.provider is None and asleep and not self.ready(target.model)
+
     def _candidates(self, target: Target, *, forwarded: bool) -> list[_Asked]:
         """Who has that model, in the order in which to try them: the target's own server, or nodes of the mesh, this one first.
 

@@ -102,7 +102,7 @@ class _ServedCourse(Course):
     """What is used here counts there."""
 
     async def used(self, used: Used) -> None:
-        await super().used(used)
+        self.tally.add(used)
         await self.events.tell(*from_used(used))
 
 

@@ -181,6 +181,8 @@ class Stage:
         request = ModelRequest(target.model, effect.transcript, effect.tools, response_format=_format(effect), stream=watched)
         reply: ModelReply | None = None
         release, told, fed_characters = Release(rules), [], 0
+        if self._services.models.loads_first(target):
+            await course.events.tell("status", {"state": "loading", "model": target.model})
         completion = self._services.models.complete(request, timeout_s=course.remaining_s + LAST_WORD_S, choice=choice)
         async with aclosing(completion) as stream:
             async for event in stream:

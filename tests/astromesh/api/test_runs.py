@@ -98,11 +98,11 @@ async def test_a_stream_has_numbered_events_in_the_order_in_which_things_happene
         assert response.headers["X-Astromesh-Node"] == "here"
         events = [event async for event in sent_events(response)]
     assert [event.event for event in events] == (
-        ["route", "tool_call", "tool_result", "step", "route", "token", "token", "token", "step", "done"]
+        ["route", "usage", "tool_call", "tool_result", "step", "route", "token", "token", "token", "usage", "step", "done"]
     )
     assert [int(event.id) for event in events] == list(range(len(events)))
-    assert events[1].data == {"id": "c1", "name": "datetime_now", "arguments": "{}"}
-    assert events[2].data == {"id": "c1", "ok": True}
+    assert events[2].data == {"id": "c1", "name": "datetime_now", "arguments": "{}"}
+    assert events[3].data == {"id": "c1", "ok": True}
     assert [event.data for event in events if event.event == "token"] == [
         {"content": "It ", "index": 0},
         {"content": "is ", "index": 1},

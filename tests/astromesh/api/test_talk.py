@@ -62,7 +62,7 @@ async def test_a_question_is_answered_by_the_events_of_its_run(rooms: Rooms, doo
     async with doors.http.ws_connect(PATH) as socket:
         await socket.send_json({"query": "What time is it?"})
         told = await until(socket, "done", "error")
-    assert (told[0]["type"], told[0]["state"]) == ("status", "running")
+    assert (told[0]["type"], told[0]["state"]) == ("status", "started")
     assert told[0]["run_id"] == told[-1]["trace"]["trace_id"]
     kinds = [event["type"] for event in told]
     assert [kind for kind in kinds if kind in ("tool_call", "tool_result", "token", "done")] == (
@@ -215,8 +215,8 @@ async def test_a_run_that_fails_is_an_error_with_its_id_and_the_connection_stays
     rooms.hosts(an_agent(provider=model))
     async with doors.http.ws_connect(PATH) as socket:
         await socket.send_json({"query": "Hello"})
-        running, failed = await until(socket, "error")
-        assert (failed["code"], failed["hint"], failed["run_id"]) == ("model_provider_unavailable", "look at its log", running["run_id"])
+        started, failed = await until(socket, "error")
+        assert (failed["code"], failed["hint"], failed["run_id"]) == ("model_provider_unavailable", "look at its log", started["run_id"])
         await socket.send_json({"query": "Hello"})
         await until(socket, "done")
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from tests.rig.held_model import AMPLE_S, HeldModel
 from tests.rig.mesh_view import member
-from tests.rig.rooms import Rooms, all_events, an_agent, drained
+from tests.rig.rooms import MODEL, Rooms, all_events, an_agent, drained
 
 from astromesh.dialogue import Message, ModelReply, ToolCall
 from astromesh.errors import (
@@ -27,6 +27,7 @@ from astromesh.memory.window import Window
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime import engine
 from astromesh.runtime.engine import Run
+from astromesh.runtime.models import LocalModel
 from astromesh.tools.backends.datetime_now import DatetimeNow
 
 
@@ -84,6 +85,30 @@ async def test_two_runs_at_once_in_one_session_take_turns_and_the_second_remembe
     model.let_all()
     await all_events(second)
     assert [message.content for message in model.asked[1].transcript] == ["I am Ada.", "Hello.", "Who am I?"]
+
+
+async def test_a_run_that_waits_for_its_turn_says_so_and_when_it_goes_on() -> None:
+    rooms = Rooms()
+    model = HeldModel("Hello.")
+    remembering(rooms, model)
+    first, second = rooms.start("I am Ada.", session_id="s1"), rooms.start("Who am I?", session_id="s1", request_id="r2")
+    waiting = aiter(second.events)
+    queued = await anext(waiting)
+    assert (queued.kind, queued.data) == ("status", {"state": "queued"})
+    model.let_all()
+    assert "status" not in [event.kind for event in await all_events(first)]
+    going_on = await anext(waiting)
+    assert (going_on.kind, going_on.data) == ("status", {"state": "running"})
+    await second.close()
+
+
+async def test_a_run_whose_model_has_to_be_loaded_first_says_so() -> None:
+    rooms = Rooms()
+    rooms.models.local[MODEL] = LocalModel(Scripted(["Good day."]), lambda: False, wakes=lambda: True)
+    rooms.hosts(an_agent())
+    events = await all_events(rooms.start())
+    assert [(event.kind, event.data) for event in events[:1]] == [("status", {"state": "loading", "model": MODEL})]
+    assert events[-1].data["answer"] == "Good day."
 
 
 async def test_runs_of_different_sessions_do_not_wait_for_each_other() -> None:

@@ -361,7 +361,7 @@ async def test_a_run_of_an_agent_that_another_node_hosts_is_conducted_there_and_
                     assert (event.data["answer"], event.data["session_id"]) == ("Good day.", "s1")
                     assert (event.data["node"], event.data["home"]) == ("b", "b")
         await run.close()
-        assert seen == [(0, "route"), (1, "token"), (2, "token"), (3, "step"), (4, "done")]
+        assert seen == [(0, "route"), (1, "token"), (2, "token"), (3, "usage"), (4, "step"), (5, "done")]
 
 
 async def test_a_run_there_may_ask_the_model_here_and_that_is_the_last_hop() -> None:

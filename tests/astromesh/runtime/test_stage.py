@@ -131,6 +131,10 @@ async def test_who_answers_is_told_before_the_first_token_and_tools_around_their
     assert await performance.told() == [
         ("route", {"node": "here", "route": "local", "model": "m", "attempts": 1, "home": "here"}),
         ("token", {"content": "Noon.", "index": 0}),
+        (
+            "usage",
+            {"provider": "local", "model": "m", "role": "default", "tokens_in": 4, "tokens_out": 1, "cached_tokens": 0, "cost": 0.0},
+        ),
         ("tool_call", {"id": "c1", "name": "datetime_now", "arguments": "{}"}),
         ("tool_call", {"id": "c2", "name": "fly", "arguments": "{}"}),
         ("tool_result", {"id": "c1", "ok": True}),
@@ -203,7 +207,8 @@ async def test_a_run_that_calls_a_tool_streams_the_last_answer_after_it() -> Non
     rooms.hosts(an_agent(provider=model, tools=[DatetimeNow()]))
     events = await all_events(rooms.start("What time is it?"))
     kinds = [event.kind for event in events]
-    assert kinds == ["route", "tool_call", "tool_result", "step", "route", "token", "token", "token", "step", "done"]
+    first, second = ["route", "usage", "tool_call", "tool_result", "step"], ["route", "token", "token", "token", "usage", "step", "done"]
+    assert kinds == first + second
     assert "".join(event.data["content"] for event in events if event.kind == "token") == events[-1].data["answer"] == "It is noon."
     (_, answered) = model.asked[1].transcript[-2:]
     assert (answered.role, answered.tool_call_id) == ("tool", "c1")
