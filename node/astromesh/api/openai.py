@@ -6,7 +6,7 @@ are the whole history, unless `X-Astromesh-Session` names a conversation of ours
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from astromesh.api.bodies import read
 from astromesh.api.choices import CHOICES_MAX, merged
 from astromesh.api.house import HOUSE, House
 from astromesh.api.model_list import known_models
-from astromesh.api.openai_answers import Chat, Text, answer
+from astromesh.api.openai_answers import Chat, Conducted, Text, answer
 from astromesh.api.openai_bodies import ChatBody, CompletionBody, MessageBody, idle_for_agents, ignored, in_a_header
 from astromesh.api.replies import REQUEST_ID, reply
 from astromesh.dialogue import (
@@ -37,9 +37,11 @@ from astromesh.runtime.models import Routed
 
 COMPLETION_TIMEOUT_S = 600.0  # as long as OpenAI's own clients wait by default
 AGENT_PREFIX = "agent:"
+SESSION = "X-Astromesh-Session"
 
 # An agent has its own.
 _NOT_FOR_AGENTS = ("tools", "tool_choice", "response_format", "n", "logprobs", "top_logprobs", "logit_bias")
+_ASKS_NOTHING: Mapping[str, tuple[Any, ...]] = {"tools": ([],), "response_format": ({"type": "text"},), "n": (1,), "logit_bias": ({},)}
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -50,6 +52,12 @@ async def chat(request: web.Request) -> web.StreamResponse:
         idle = sorted([*idle, *idle_for_agents(body)])
         streams = [_agent_stream(request, body)]
     else:
+        if SESSION in request.headers:
+            raise InvalidRequest(
+                f"{SESSION} names a conversation with an agent, and {body.model} is a model",
+                hint='ask "agent:NAME", or send the whole conversation as messages',
+                param=SESSION,
+            )
         asked = ModelRequest(
             model=body.model,
             transcript=_transcript(body.messages),
@@ -113,13 +121,13 @@ def _asked(house: House, requests: Sequence[ModelRequest], count: int) -> list[S
 
 async def _agent_stream(request: web.Request, body: ChatBody) -> Stream:
     """An agent's run in the shape of a completion."""
-    given = [key for key in _NOT_FOR_AGENTS if getattr(body, key) not in (None, False) and (key, getattr(body, key)) != ("n", 1)]
+    given = [key for key in _NOT_FOR_AGENTS if getattr(body, key) not in (*_ASKS_NOTHING.get(key, ()), None, False)]
     if given:
         raise InvalidRequest(f"{given[0]} cannot be given to an agent: it has its own", hint="leave it out, or ask a model", param=given[0])
     transcript = _transcript(body.messages)
     if transcript[-1].role != "user":
         raise InvalidRequest("the last message to an agent must be the user's", hint="end messages with role user", param="messages")
-    session_id = request.headers.get("X-Astromesh-Session")
+    session_id = request.headers.get(SESSION)
     if session_id is not None and not 0 < len(session_id) <= SESSION_ID_CHARACTERS_MAX:
         raise InvalidRequest(
             f"X-Astromesh-Session must have 1 to {SESSION_ID_CHARACTERS_MAX} characters",
@@ -153,10 +161,11 @@ async def _run_as_pieces(events: AsyncIterator[Any]) -> AsyncGenerator[Routed | 
     async for event in events:
         match event.kind:
             case "route":
-                yield Routed(event.data["node"], event.data["route"], event.data["attempts"])
+                yield _conducted(event.data)
             case "token":
                 yield TextDelta(event.data["content"])
             case "done":
+                yield _conducted(event.data)
                 usage = event.data["usage"]
                 yield ModelReply(
                     event.data["answer"],
@@ -164,6 +173,11 @@ async def _run_as_pieces(events: AsyncIterator[Any]) -> AsyncGenerator[Routed | 
                     usage=Usage(usage["tokens_in"], usage["tokens_out"]),
                     model=usage["model"],
                 )
+
+
+def _conducted(data: Mapping[str, Any]) -> Conducted:
+    """`data` of a `route` or of `done`."""
+    return Conducted(data["node"], data["route"], data["attempts"], home=data["home"])
 
 
 def _transcript(messages: list[MessageBody]) -> Transcript:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from time import time
 from typing import Any, Protocol
 
@@ -22,6 +23,13 @@ from astromesh.runtime.models import Routed
 LOGPROB_MIN = -9999.0  # OpenAI's number for what cannot be; JSON has no infinity
 
 Pieces = AsyncIterator[tuple[int, Routed | ModelEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class Conducted(Routed):
+    """Of an agent's run: also who conducts it."""
+
+    home: str = ""
 
 
 class Shape(Protocol):
@@ -53,8 +61,8 @@ async def _whole(request: web.Request, body: SampledBody, pieces: Pieces, shape:
     replies: dict[int, ModelReply] = {}
     async for index, piece in pieces:
         match piece:
-            case Routed():
-                routed = routed or piece
+            case Routed() if index == 0:
+                routed = piece  # an agent may ask several models: the last one made the answer
             case ModelReply():
                 replies[index] = piece
     if not replies:
@@ -77,6 +85,7 @@ async def _streamed(
 ) -> web.StreamResponse:
     base = {"id": f"{shape.prefix}-{request[REQUEST_ID]}", "object": shape.chunk_object, "created": int(time()), "model": body.model}
     usages: list[Usage] = []
+    opened: set[int] = set()
     house = request.app[HOUSE]
     # The first piece says who does it, for the headers; what fails before has a status of its own. Neither is waited for in silence for
     # longer than a connection may be silent.
@@ -88,10 +97,12 @@ async def _streamed(
         async with EventStream(request, {**headers, **(route_headers(routed, house) if routed is not None else {})}) as out:
             try:
                 index, _ = await first
+                opened.add(index)
                 await out.data({**base, "choices": [shape.opening(index)]})
                 async for index, piece in pieces:
                     match piece:
-                        case Routed():
+                        case Routed() if index not in opened:
+                            opened.add(index)
                             await out.data({**base, "choices": [shape.opening(index)]})
                         case TextDelta() | ToolCallDelta():
                             await out.data({**base, "choices": [shape.piece(index, piece)]})
@@ -199,7 +210,7 @@ def route_headers(routed: Routed | None, house: House) -> dict[str, str]:
     assert routed is not None, "a completion begins with who does it"
     return {
         "X-Astromesh-Node": routed.node,
-        "X-Astromesh-Home": house.node,
+        "X-Astromesh-Home": routed.home if isinstance(routed, Conducted) else house.node,
         "X-Astromesh-Route": routed.kind,
         "X-Astromesh-Attempts": str(routed.attempt),
     }

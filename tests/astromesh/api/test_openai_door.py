@@ -18,6 +18,7 @@ from tests.rig.rooms import Rooms, an_agent
 from astromesh.dialogue import Message, ModelReply, ModelRequest, Sampling, ToolCall, ToolSchema, Usage
 from astromesh.errors import AstromeshError, ModelFailed, ModelRefused, ModelUnavailable, Overloaded
 from astromesh.providers.backends.scripted import Scripted
+from astromesh.tools.backends.datetime_now import DatetimeNow
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 WEATHER: Any = {
@@ -387,6 +388,43 @@ async def test_an_agents_answer_streams(rooms: Rooms, client: openai.AsyncOpenAI
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Good day, Ada."
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 3
+
+
+async def test_an_agent_that_asks_its_model_twice_streams_one_message(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    model = Scripted([ModelReply("", (ToolCall("c1", "datetime_now", "{}"),), "tool_calls"), "It is noon."])
+    rooms.hosts(an_agent(provider=model, tools=[DatetimeNow()]))
+    stream = await client.chat.completions.create(model="agent:desk", messages=HELLO, stream=True)
+    choices = [choice async for chunk in stream for choice in chunk.choices]
+    assert [choice.delta.role for choice in choices if choice.delta.role] == ["assistant"]
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
+    assert "".join(choice.delta.content or "" for choice in choices) == "It is noon."
+    assert not any(choice.delta.tool_calls for choice in choices)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_agent_of_another_node_names_its_home(*, stream: bool) -> None:
+    a, b = Rooms("a", linked=True), Rooms("b")
+    b.hosts(an_agent(provider=Scripted(["Good day."])))
+    async with a.open_door(), b.open_door() as at, open_doors(a) as doors:
+        a.sees(member("b-000000", title="b", agents=["desk"], link=at))
+        body = {"model": "agent:desk", "messages": HELLO, "stream": stream}
+        async with doors.http.post("/v1/chat/completions", json=body) as response:
+            await response.read()
+            assert (response.status, response.headers["X-Astromesh-Home"], response.headers["X-Astromesh-Node"]) == (200, "b", "b")
+
+
+@pytest.mark.parametrize("how", [{"tools": []}, {"response_format": {"type": "text"}}, {"n": 1}, {"logit_bias": {}}, {"logprobs": False}])
+async def test_what_asks_an_agent_for_nothing_is_no_reason_to_refuse(rooms: Rooms, client: openai.AsyncOpenAI, how: dict[str, Any]) -> None:
+    rooms.hosts(an_agent(provider=Scripted(["Good day."])))
+    reply = await client.chat.completions.create(model="agent:desk", messages=HELLO, **how)
+    assert reply.choices[0].message.content == "Good day."
+
+
+async def test_a_session_of_a_model_is_400(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    says(rooms, "No.")
+    with pytest.raises(openai.BadRequestError) as raised:
+        await client.chat.completions.create(model="m", messages=HELLO, extra_headers={"X-Astromesh-Session": "s1"})
+    assert raised.value.param == "X-Astromesh-Session"
 
 
 async def test_a_session_of_ours_is_gone_on_with_when_it_is_named(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
