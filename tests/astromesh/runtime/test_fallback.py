@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from time import monotonic
 from typing import Any
 
@@ -29,7 +29,7 @@ from astromesh.runtime.endpoints import Endpoint
 from astromesh.runtime.models import LocalModel, Routed
 from astromesh.runtime.targets import Choice, Target
 
-AMPLE_S = 60.0
+AMPLE_S = 10.0
 HELLO = (Message("user", "Hello"),)
 GOOD = orjson.dumps({"choices": [{"message": {"content": "Good day."}, "finish_reason": "stop"}]})
 WORD = b'data: {"choices": [{"delta": {"content": "Half "}}]}\n\n'
@@ -293,9 +293,11 @@ async def test_of_many_at_once_exactly_one_tries_a_server_again(servers: Servers
 
     only.answers = held
     asking = [asyncio.create_task(servers.ask(only.target())) for _ in range(5)]
-    async with asyncio.timeout(AMPLE_S):
-        while sum(task.done() for task in asking) < 4:
-            await asyncio.sleep(0.001)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(AMPLE_S):
+            while sum(task.done() for task in asking) < 4:
+                await asyncio.sleep(0.001)
+    assert sum(task.done() for task in asking) == 4
     go.set()
     outcomes = [failure for _, failure in await asyncio.gather(*asking)]
     assert outcomes.count(None) == 1

@@ -223,6 +223,49 @@ def test_two_configurations_of_one_node_are_a_mistake(tmp_path: Path) -> None:
     assert str(configuration.mistakes[0]).startswith("providers.yaml:1: kind: a node has one RuntimeConfig, and it is in runtime.yaml:2")
 
 
+def test_routing_is_read_from_all_files_of_providers_and_said_once(tmp_path: Path) -> None:
+    routing = "apiVersion: astromesh/v1\nkind: ProviderConfig\nspec:\n  routing:\n    {said}\n"
+    files = {
+        "providers.yaml": routing.format(said="circuit_breaker: {failure_threshold: 5}"),
+        "providers-2.yaml": routing.format(said="default_strategy: round_robin"),
+    }
+    configuration = read(put(tmp_path, files))
+    assert configuration.mistakes == ()
+    assert configuration.routing.default_strategy == "round_robin"
+    assert configuration.routing.circuit_breaker is not None
+    assert configuration.routing.circuit_breaker.failure_threshold == 5
+    assert configuration.routing.fallback_enabled is None
+    configuration = read(put(tmp_path, {"providers-3.yaml": routing.format(said="default_strategy: quality_first")}))
+    [mistake] = configuration.mistakes
+    assert str(mistake).startswith("providers-3.yaml:5: spec.routing.default_strategy: is said in providers-2.yaml:5 already")
+    assert configuration.routing.default_strategy == "round_robin"
+
+
+def fallback(name: str, primary: str, provider: str) -> str:
+    more = f"    fallback:\n      - {{provider: {provider}, model: n}}\n"
+    return agent(name, primary).replace("{primary: {", "\n    primary: {").replace("}}\n", "}\n") + more
+
+
+def test_a_model_of_a_type_that_is_not_called_yet_is_left_out_with_a_warning_where_another_can_be_asked(tmp_path: Path) -> None:
+    files = {"agents/a.agent.yaml": fallback("a", "local", "anthropic"), "agents/b.agent.yaml": fallback("b", "anthropic", "onnx")}
+    configuration = read(put(tmp_path, files))
+    [left] = configuration.agents
+    [warning] = left.warnings
+    assert left.name == "a"
+    assert str(warning).startswith("agents/a.agent.yaml:9: spec.model.fallback[0].provider: this version does not call servers of type")
+    assert warning in configuration.warnings
+    [broken] = configuration.broken
+    assert broken.name == "b"
+
+
+def test_a_fallback_whose_provider_is_nowhere_breaks_its_agent(tmp_path: Path) -> None:
+    configuration = read(
+        put(tmp_path, {"agents/a.agent.yaml": fallback("a", "local", "bax"), "providers.yaml": PROVIDERS.format(name="box")})
+    )
+    [broken] = configuration.broken
+    assert str(broken.mistakes[0]).startswith("agents/a.agent.yaml:9: spec.model.fallback[0].provider: no provider 'bax'")
+
+
 def test_an_agent_whose_provider_is_nowhere_is_broken_and_told_what_there_is(tmp_path: Path) -> None:
     configuration = read(put(tmp_path, {"agents/a.agent.yaml": agent("a", "bax"), "providers.yaml": PROVIDERS.format(name="box")}))
     assert configuration.agents == ()
