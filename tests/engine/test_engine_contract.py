@@ -112,11 +112,62 @@ async def test_a_plain_text_is_gone_on_with(engine: Any) -> None:
     assert (await answer(engine, request))[1].usage.tokens_out == 4
 
 
+PLACE = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
+LONG = {
+    "type": "object",
+    "properties": {"n": {"type": "integer", "minimum": 3, "maximum": 5}, "ok": {"type": "boolean"}},
+    "required": ["n", "ok"],
+}
+
+
+def obeying(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "it", "schema": schema, **more}}
+
+
 async def test_the_answer_keeps_to_a_schema(engine: Any) -> None:
-    schema = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
-    wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
-    reply = (await answer(engine, asked("Which city has the Eiffel tower?", sampling={"max_tokens": 40}, response_format=wanted)))[1]
-    assert json.loads(reply.text)["city"] in ("Paris", "Rome")
+    for wanted in (obeying(PLACE), obeying(PLACE, strict=True), obeying({"$defs": {"p": PLACE}, "$ref": "#/$defs/p"})):
+        asking = asked("Which city has the Eiffel tower?", sampling={"max_tokens": 40}, response_format=wanted)
+        assert json.loads((await answer(engine, asking))[1].text)["city"] in ("Paris", "Rome")
+    told = json.loads(
+        (await answer(engine, asked("How many?", sampling={"max_tokens": 40}, response_format=obeying(LONG, strict=True))))[1].text
+    )
+    assert told["n"] in (3, 4, 5)
+    assert isinstance(told["ok"], bool)
+
+
+async def test_an_answer_may_be_held_to_any_object_or_to_nothing(engine: Any) -> None:
+    free = (await answer(engine, asked("Name a colour.")))[1].text
+    assert (await answer(engine, asked("Name a colour.", response_format={"type": "text"})))[1].text == free
+    begun = (await answer(engine, asked("Name a colour.", response_format={"type": "json_object"})))[1].text
+    assert begun.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"type": "json_schema"}, "needs json_schema.schema"),
+        ({"type": "json_schema", "json_schema": {"name": "it"}}, "needs json_schema.schema"),
+        ({"type": "json_schema", "json_schema": PLACE}, "needs json_schema.schema"),
+        ({"type": "grammar", "grammar": "root ::= [a-z]+"}, "'grammar' is not possible"),
+        (obeying({"type": "string", "pattern": "^a+$"}, strict=True), "has pattern"),
+        (obeying({"$ref": "#/$defs/nowhere"}), "what is not there"),
+    ],
+)
+async def test_what_no_answer_can_be_held_to_is_refused_by_name(engine: Any, wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said) as refused:
+        await answer(engine, asked("Name a colour.", response_format=wanted))
+    assert refused.value.param == "response_format"
+    assert engine.stats.running == 0
+
+
+async def test_a_format_and_tools_that_may_be_called_do_not_go_together(engine: Any) -> None:
+    tools = (ToolSchema("look", "Looks.", {"type": "object", "properties": {}}),)
+    with pytest.raises(InvalidRequest, match="response_format and be free to call tools"):
+        await answer(engine, asked("Hello", tools=tools, response_format=obeying(PLACE)))
+    told = await answer(
+        engine, asked("Where?", sampling={"max_tokens": 40}, tools=tools, tool_choice="none", response_format=obeying(PLACE))
+    )
+    assert json.loads(told[1].text)["city"] in ("Paris", "Rome")
 
 
 async def test_log_probabilities_are_told_where_they_are_asked_for(engine: Any) -> None:
@@ -181,6 +232,7 @@ async def test_the_prebuilt_engine_refuses_by_name_what_it_cannot_do(prebuilt: X
     for request, named in (
         (asked("Hello", resume=Resume(prebuilt.identity, (1,), (4,))), "resume"),
         (asked("Hello", tools=(tool,), tool_choice="required"), "tool_choice"),
+        (asked("Hello", tools=(tool,), tool_choice={"type": "function", "function": {"name": "look"}}), "tool_choice"),
     ):
         with pytest.raises(InvalidRequest) as refused:
             await answer(prebuilt, request)

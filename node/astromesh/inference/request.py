@@ -20,14 +20,7 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
     """The request as its worker gets it. Raises `InvalidRequest`."""
     if not request.transcript and request.prompt is None:
         raise InvalidRequest("there are no messages", param="messages")
-    tools = () if request.tool_choice == "none" else request.tools
-    grammar = _grammar(request.response_format)
-    if tools and grammar is not None:
-        raise InvalidRequest(
-            "an answer cannot be held to a response_format and be free to call tools, with a model of this mesh",
-            hint="leave one of them out, or send tool_choice: none",
-            param="response_format",
-        )
+    tools = tools_open(request)
     return {
         "kind": "complete",
         "number": number,
@@ -35,15 +28,30 @@ def as_frame(request: ModelRequest, *, number: int) -> dict[str, Any]:
         "transcript": [_message(message) for message in request.transcript],
         "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in tools],
         "forced": _forced(request.tool_choice, tools),
-        "grammar": grammar,
+        "grammar": grammar_of(request),
         "sampling": asdict(plan(request.sampling)),
         "resume": None if request.resume is None else asdict(request.resume),
     }
 
 
-def _grammar(response_format: Mapping[str, Any] | None) -> str | None:
-    """What the answer is to obey, in OpenAI's words for it."""
-    wish = response_format or {}
+def tools_open(request: ModelRequest) -> tuple[ToolSchema, ...]:
+    """Those that may be called."""
+    return () if request.tool_choice == "none" else request.tools
+
+
+def grammar_of(request: ModelRequest) -> str | None:
+    """What the answer is to obey, with any engine; said in OpenAI's words for it. Raises `InvalidRequest`."""
+    grammar = _grammar(request.response_format or {})
+    if grammar is not None and tools_open(request):
+        raise InvalidRequest(
+            "an answer cannot be held to a response_format and be free to call tools, with a model of this mesh",
+            hint="leave one of them out, or send tool_choice: none",
+            param="response_format",
+        )
+    return grammar
+
+
+def _grammar(wish: Mapping[str, Any]) -> str | None:
     match wish.get("type", "text"):
         case "text":
             return None

@@ -1,6 +1,8 @@
 """A request in the words of llama.cpp's server. Pure.
 
-What the server would take and not do is refused here: it does not hold a model to a call, and has no way back into an answer.
+What the server would take and not do is refused here: it does not hold a model to a call, and has no way back into an answer. What an
+answer is to obey goes along as our own grammar: from a schema the server would make another one, and from what is none it would make
+nothing, without a word.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from typing import Any
 
 from astromesh.dialogue import Message, ModelRequest
 from astromesh.errors import InvalidRequest
+from astromesh.inference.request import grammar_of, tools_open
 from astromesh.inference.sampling import plan
 
 _BETTER = "pip install 'astromesh-node[local]' compiles an engine that can"
@@ -45,12 +48,12 @@ def as_body(request: ModelRequest) -> dict[str, Any]:
         return {**body, "prompt": request.prompt}
     if sampling.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": max(1, sampling.logprobs)}
-    if request.response_format is not None:
-        body["response_format"] = dict(request.response_format)
-    if request.tools and request.tool_choice != "none":
+    if (grammar := grammar_of(request)) is not None:
+        body["grammar"] = grammar
+    if tools := tools_open(request):
         body["tools"] = [
             {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}}
-            for tool in request.tools
+            for tool in tools
         ]
     return {**body, "messages": [_message(message) for message in request.transcript]}
 
