@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import click
 
-from astromesh.cli.client import NodeClient
+from astromesh.cli.client import NodeClient, agent_path
 from astromesh.cli.failures import NodeRefused
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
 from astromesh.cli.terminal import table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def namespace_option(function: F) -> F:
-    return click.option("--namespace", metavar="NS", default="default", help="The agent's namespace; otherwise default.")(function)
-
 
 @click.group(cls=Verbs)
 @click.pass_context
 def agents(context: click.Context) -> None:
-    """Agents of the whole mesh."""
+    """Agents of the whole mesh. One outside the namespace 'default' is named NAMESPACE/NAME."""
     help_unless_verb(context)
 
 
@@ -55,12 +49,11 @@ def list_agents(*, namespace: str | None, node: Chosen, as_json: bool) -> None:
 @agents.command(epilog=examples("agents show hello", "agents show hello --draft", "agents show hello --json"))
 @click.argument("name")
 @click.option("--draft", is_flag=True, help="What was put and is not deployed yet.")
-@namespace_option
 @url_option
 @json_option
-def show(*, name: str, draft: bool, namespace: str, node: Chosen, as_json: bool) -> None:
+def show(*, name: str, draft: bool, node: Chosen, as_json: bool) -> None:
     """An agent's document, secrets masked."""
-    document = node.client.get(_path(name, namespace) + ("&state=draft" if draft else "")).body
+    document = node.client.get(_with(agent_path(name), "state=draft") if draft else agent_path(name)).body
     if as_json:
         print_json(document)
         return
@@ -70,42 +63,38 @@ def show(*, name: str, draft: bool, namespace: str, node: Chosen, as_json: bool)
 @agents.command(epilog=examples("agents deploy desk.agent.yaml", "agents deploy desk.agent.yaml --draft", "agents deploy desk"))
 @click.argument("what", metavar="FILE|NAME")
 @click.option("--draft", is_flag=True, help="Only keep what the file says; 'agents deploy NAME' lets it answer.")
-@namespace_option
 @url_option
 @json_option
-def deploy(*, what: str, draft: bool, namespace: str, node: Chosen, as_json: bool) -> None:
+def deploy(*, what: str, draft: bool, node: Chosen, as_json: bool) -> None:
     """Let an agent answer, on every node that holds it. FILE: the agents that are written in it, '-' is stdin."""
     if what != "-" and not what.endswith((".yaml", ".yml", ".json")):
         if draft:
             raise click.UsageError("--draft is for a FILE, which ends in .yaml, .yml or .json", click.get_current_context())
-        _told([node.client.post(_path(what, namespace, "deploy")).body], as_json=as_json)
+        _told([node.client.post(agent_path(what, "deploy")).body], as_json=as_json)
         return
     told = []
     for document in _documents(what):
-        kept = _keep(node.client, document, namespace)
-        name, own = str(kept["name"]), str(kept["namespace"])
-        told.append(kept if draft else node.client.post(_path(name, own, "deploy")).body)
+        kept = _keep(node.client, document)
+        told.append(kept if draft else node.client.post(agent_path(_key(kept), "deploy")).body)
     _told(told, as_json=as_json)
 
 
 @agents.command(epilog=examples("agents pause desk"))
 @click.argument("name")
-@namespace_option
 @url_option
 @json_option
-def pause(*, name: str, namespace: str, node: Chosen, as_json: bool) -> None:
+def pause(*, name: str, node: Chosen, as_json: bool) -> None:
     """Let an agent answer nobody until it is deployed again; runs under way end as they began."""
-    _told([node.client.post(_path(name, namespace, "pause")).body], as_json=as_json)
+    _told([node.client.post(agent_path(name, "pause")).body], as_json=as_json)
 
 
 @agents.command(epilog=examples("agents remove desk"))
 @click.argument("name")
-@namespace_option
 @url_option
 @json_option
-def remove(*, name: str, namespace: str, node: Chosen, as_json: bool) -> None:
+def remove(*, name: str, node: Chosen, as_json: bool) -> None:
     """Remove an agent from every node that holds it; what it remembers stays."""
-    _told([node.client.delete(_path(name, namespace)).body], as_json=as_json)
+    _told([node.client.delete(agent_path(name)).body], as_json=as_json)
 
 
 def _told(answers: Sequence[dict[str, Any]], *, as_json: bool) -> None:
@@ -118,17 +107,16 @@ def _told(answers: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         warn(answer["warnings"])
 
 
-def _keep(client: NodeClient, document: dict[str, Any], namespace: str) -> dict[str, Any]:
+def _keep(client: NodeClient, document: dict[str, Any]) -> dict[str, Any]:
     """A draft of it: a new agent, or a new version of the one there is."""
-    metadata = document.get("metadata")
-    named = metadata if isinstance(metadata, dict) else {}
-    own = str(named.get("namespace") or namespace)
     try:
-        return dict(client.post(f"/v1/agents?namespace={quote(own, safe='')}", document).body)
+        return dict(client.post("/v1/agents", document).body)
     except NodeRefused as refused:
         if refused.code != "agent_exists":
             raise
-    return dict(client.put(_path(str(named.get("name")), own), document).body)
+    metadata = document["metadata"]  # it has a name, since there is an agent of it
+    named = {"name": metadata["name"], "namespace": metadata.get("namespace") or "default"}
+    return dict(client.put(agent_path(_key(named)), document).body)
 
 
 def _documents(file: str) -> list[dict[str, Any]]:
@@ -154,8 +142,8 @@ def _documents(file: str) -> list[dict[str, Any]]:
     return values
 
 
-def _path(name: str, namespace: str, verb: str = "") -> str:
-    return f"/v1/agents/{quote(name, safe='')}{f'/{verb}' if verb else ''}?namespace={quote(namespace, safe='')}"
+def _with(path: str, query: str) -> str:
+    return f"{path}{'&' if '?' in path else '?'}{query}"
 
 
 def _key(agent: dict[str, Any]) -> str:

@@ -58,6 +58,13 @@ def api_url(text: str) -> str:
     return whole.rstrip("/")
 
 
+def agent_path(agent: str, verb: str = "") -> str:
+    """The route of an agent, which is named NAME, or NAMESPACE/NAME outside the default one."""
+    namespace, slash, name = agent.rpartition("/")
+    where = f"/v1/agents/{quote(name, safe='')}" + (f"/{verb}" if verb else "")
+    return f"{where}?namespace={quote(namespace, safe='')}" if slash else where
+
+
 class NodeClient:
     def __init__(self, url: str) -> None:
         """`url` as `api_url` returns it."""
@@ -99,7 +106,7 @@ class NodeClient:
     def run(self, agent: str, query: str, *, session_id: str | None) -> Generator[Event, None, None]:
         """The events of a run as they happen, to its `done`. Closing the iterator cancels the run."""
         body = {"query": query, "session_id": session_id, "stream": True}
-        with self._exchange("POST", f"/v1/agents/{quote(agent, safe='')}/run", body, silence_s=RUN_SILENCE_S) as response:
+        with self._exchange("POST", agent_path(agent, "run"), body, silence_s=RUN_SILENCE_S) as response:
             for event in events(response):
                 if event.kind == "error":
                     raise _refused(event)
@@ -117,7 +124,7 @@ class NodeClient:
     def remembers(self, agent: str) -> bool | None:
         """Whether the agent knows earlier questions of a session; None where its document is not on this node."""
         try:
-            document = self.get(f"/v1/agents/{quote(agent, safe='')}").body
+            document = self.get(agent_path(agent)).body
         except NodeRefused:
             return None
         return "conversational" in document["spec"].get("memory", {})
