@@ -59,8 +59,7 @@ class AskModel(Effect[ModelReply]):
 
     `role`: which of the agent's models is asked. `shape`: a JSON Schema that the reply's text has to fit (a local model is held to it by a
     grammar, a server by its own means, so whoever reads the reply checks it). `aside`: the text is no part of the answer, nobody sees it.
-    `strict`: hold it to all that the schema says, or refuse; else to as much of it as its server can. `max_tokens`: at most so many, and
-    no more than the document allows.
+    `max_tokens`: at most so many, and no more than the document allows.
     """
 
     transcript: Transcript
@@ -68,7 +67,6 @@ class AskModel(Effect[ModelReply]):
     role: str = "default"
     shape: Mapping[str, Any] | None = None
     aside: bool = False
-    strict: bool = True
     max_tokens: int | None = None
 
 

@@ -46,6 +46,16 @@ def wrote(value: Any) -> ModelReply:
     return ModelReply(json.dumps(value))
 
 
+def again(mistake: str, shape: Any) -> Message:
+    """What a model is told whose reply fits no shape."""
+    schema = json.dumps(shape, separators=(",", ":"))
+    return user(f"That cannot be used: {mistake}. Write it again, as JSON that obeys this schema, and nothing else:\n{schema}")
+
+
+def bounded(characters_max: int) -> dict[str, Any]:
+    return {"type": "string", "maxLength": characters_max}
+
+
 def step(thought: str | None = None, *, action: str | None = None, given: Any = None, seen: str | None = None) -> Note:
     """`given`: as a value; a text is what a tool got."""
     text = given if given is None or isinstance(given, str) else json.dumps(given, separators=(",", ":"))

@@ -23,6 +23,9 @@ PLAN_TOKENS_MAX = 2048  # 32 steps of one sentence each
 REPLY_CHARACTERS_MAX = 4000  # of an unusable reply that goes back to the model with its mistake
 
 
+_AGAIN = "That cannot be used: {mistake}. Write it again, as JSON that obeys this schema, and nothing else:\n{schema}"
+
+
 class Stopped(Exception):
     """A rule of the agent ended its work (`cost_limit`). The text is what it answers instead."""
 
@@ -52,11 +55,11 @@ def decided(
                 raise Stopped(reply.text) from misfit
             mistake = str(misfit)
         wrote = within_characters(reply.text, REPLY_CHARACTERS_MAX) or "(nothing)"
-        again = f"That cannot be used: {mistake}. Write it again, as JSON and nothing else."
+        again = _AGAIN.format(mistake=mistake, schema=orjson.dumps(shape).decode())
         transcript = (*transcript, Message("assistant", wrote), Message("user", again))
     raise UnusableReply(
         f"the model of agent {part.agent} was asked twice for {what}, and what it wrote cannot be used: {mistake}",
-        hint=f"give spec.model.roles.{role} a more capable model, or make the question simpler",
+        hint=f"give spec.model.roles.{role} a more capable model or more max_tokens, or make the question simpler",
     )
 
 
@@ -81,6 +84,11 @@ def told(thought: str | None = None, *, action: str | None = None, given: Any = 
     """A step for whoever watches: what was decided, and what came of it. What was `given` is JSON text, like the arguments of a tool."""
     text = None if given is None else orjson.dumps(given).decode()
     return Note("step", {"thought": thought or None, "action": action, "action_input": text, "observation": seen, "result": None})
+
+
+def bounded_text(characters_max: int) -> dict[str, Any]:
+    """The schema of a text. A small model that is held to JSON and to no length writes on until it is cut, and then it is no JSON."""
+    return {"type": "string", "maxLength": characters_max}
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

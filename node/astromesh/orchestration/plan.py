@@ -35,6 +35,7 @@ class Part:
     context: Template  # rendered in front of the user's turn, so that the system prompt stays the same and cacheable
     turns: int  # how often the model may be asked in one run, or in one part of its work
     tools: tuple[ToolSchema, ...] = ()
+    description: str = ""  # what it is for, as it is told to itself among others
     remembers: bool = False
     screened: bool = False  # what it is asked has to be looked at first
     pattern: Pattern = "react"

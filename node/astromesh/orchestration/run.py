@@ -74,12 +74,16 @@ def taken_over(part: Part, conversation: TakeOver) -> Script[Outcome]:
             return Answer(screened.refusal, by=part.agent)
         query, context, past = screened.query, screened.context, screened.history or ()
     variables = variables_of(part, query, context)
-    preface = _HANDED.format(by=conversation.by, reason=conversation.reason or "it is yours") if conversation.by else ""
+    preface = _handed(conversation)
     opening = (*opened(part, past, query, variables=variables, preface=preface), *work)
     return (yield from act(part, opening, variables, may_hand_off=not conversation.last))
 
 
-_HANDED = "(Agent {by} has handed this conversation over to you: {reason})"
+def _handed(conversation: TakeOver) -> str:
+    """What stands in front of the question: it belongs to this turn alone."""
+    if not conversation.by:
+        return ""
+    return f"(Agent {conversation.by} has handed this conversation over to you{f': {conversation.reason}' if conversation.reason else '.'})"
 
 
 def delegated(part: Part, task: str) -> Script[Answer]:

@@ -28,7 +28,7 @@ def shaped(part: Part, schema: Schema, opening: Transcript, text: str) -> Script
     wrote = within_characters(text, REPLY_CHARACTERS_MAX) or "(nothing)"
     request = _MEND.format(schema=orjson.dumps(schema.document).decode(), mistakes=mistakes)
     transcript = (*opening, Message("assistant", wrote), Message("user", request))
-    reply = yield from AskModel(transcript, role="reasoner", shape=schema.document, aside=True, strict=False)
+    reply = yield from AskModel(transcript, role="reasoner", shape=schema.document, aside=True)
     try:
         return _checked(reply, schema)
     except Misfit as misfit:

@@ -33,6 +33,7 @@ def part_of(document: Agent, limits: Limits, *, tools: tuple[ToolSchema, ...], s
         context=template(spec.prompts.context, "spec.prompts.context"),
         turns=limits.iterations,
         tools=tuple(tool for tool in tools if tool.name not in members),
+        description=spec.identity.description or "",
         remembers=document.remembering is not None,
         screened=screened,
         pattern=limits.pattern,

@@ -314,7 +314,7 @@ class Stage:
 
 
 def _format(effect: AskModel) -> Mapping[str, Any] | None:
-    """A schema as models are asked for it, in OpenAI's words."""
+    """A schema as models are asked for it, in OpenAI's words. Not strictly: servers refuse strict schemas for a keyword that they lack."""
     if effect.shape is None:
         return None
-    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(effect.shape), "strict": effect.strict}}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(effect.shape)}}

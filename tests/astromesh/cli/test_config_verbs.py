@@ -15,7 +15,7 @@ from astromesh.inference.engines import HOW_TO_GET_ONE
 def test_the_shipped_defaults_are_fine(cli: Cli) -> None:
     answer = cli("config", "validate")
     assert (answer.exit_code, answer.stderr) == (0, "")
-    assert answer.stdout.endswith("(the defaults that come with the program): fine; 1 agent, 0 providers\n")
+    assert answer.stdout.endswith("(the defaults that come with the program): fine; 7 agents, 0 providers\n")
 
 
 def test_validate_names_every_mistake_with_its_line_and_exits_78(cli: Cli, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from astromesh.errors import AgentUnavailable, TurnsExhausted, UnknownAgent
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.run import taken_over, whole_run
 
-TO_BILLING = wrote({"agent": "billing", "reason": "an invoice"})
+TO_BILLING = wrote({"agent": "billing"})
 CALL = ToolCall("c1", "clock", "{}")
 LOOKED = (Message("assistant", "", (CALL,)), Message("tool", "12:00", tool_call_id="c1"))
 
@@ -38,7 +38,6 @@ def test_the_next_agent_gets_the_conversation_without_the_prompts_of_the_one_bef
         "billing",
         (user("Hi."), assistant("Yes?"), user("Help!")),
         by="desk",
-        reason="an invoice",
         context={"day": "Sunday"},
     )
     talk >> Answer("Paid.", by="billing")
@@ -119,11 +118,17 @@ def test_who_takes_over_speaks_under_its_own_prompts_and_is_told_why() -> None:
     assert talk.outcome == Answer("Paid.", by="billing")
 
 
+def test_a_hand_off_without_a_reason_is_told_without_one() -> None:
+    talk = taking(part("billing"), TakeOver("billing", (user("Help!"),), by="desk"))
+    assert isinstance(talk.effect, AskModel)
+    assert talk.effect.transcript[-1] == user("(Agent desk has handed this conversation over to you.)\n\nHelp!")
+
+
 def test_who_takes_over_may_hand_off_unless_it_is_the_last() -> None:
     billing = part("billing", pattern="swarm", peers=(other("desk"),))
     talk = taking(billing, TakeOver("billing", (user("Help!"),), by="desk"))
-    talk >> wrote({"agent": "desk", "reason": "not mine"}) >> None
-    assert talk.outcome == HandOff("desk", by="billing", reason="not mine")
+    talk >> wrote({"agent": "desk"}) >> None
+    assert talk.outcome == HandOff("desk", by="billing")
     last = taking(billing, TakeOver("billing", (user("Help!"),), by="desk", last=True))
     assert isinstance(last.effect, AskModel)
     assert last.effect.shape is None
@@ -144,5 +149,5 @@ def test_steps_name_every_hand_off() -> None:
     talk = run_of(desk())
     talk >> TO_BILLING
     assert talk.effect == Note(
-        "step", {"thought": "an invoice", "action": "hand_off", "action_input": '{"to":"billing"}', "observation": None, "result": None}
+        "step", {"thought": None, "action": "hand_off", "action_input": '{"to":"billing"}', "observation": None, "result": None}
     )

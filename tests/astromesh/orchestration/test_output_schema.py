@@ -29,12 +29,12 @@ def talk_of(**keys: Any) -> Conversation[Outcome]:
 def mending(wrote: str, mistakes: str) -> AskModel:
     schema = '{"type":"object","properties":{"score":{"type":"integer"}},"required":["score"],"additionalProperties":false}'
     request = f"Write your answer as JSON that obeys this schema, and nothing else:\n{schema}\nWhat you wrote does not: {mistakes}."
-    return AskModel((*OPENING, assistant(wrote), user(request)), role="reasoner", shape=SCHEMA, aside=True, strict=False)
+    return AskModel((*OPENING, assistant(wrote), user(request)), role="reasoner", shape=SCHEMA, aside=True)
 
 
 def test_an_agent_without_tools_is_held_to_the_schema_and_its_answer_is_shown_whole_with_its_data() -> None:
     talk = talk_of()
-    talk << AskModel(OPENING, role="reasoner", shape=SCHEMA, aside=True, strict=False) >> ModelReply('{ "score": 7 }')
+    talk << AskModel(OPENING, role="reasoner", shape=SCHEMA, aside=True) >> ModelReply('{ "score": 7 }')
     talk << Say(GOOD) >> GOOD << result(GOOD) >> None
     assert talk.outcome == Answer(GOOD, by="desk", data={"score": 7})
 
@@ -110,7 +110,7 @@ def test_every_pattern_ends_in_an_answer_that_obeys() -> None:
 
 def test_a_hand_off_is_no_answer_and_who_takes_over_answers_as_it_likes() -> None:
     talk = talk_of(pattern="swarm", peers=(other("billing"),))
-    talk >> wrote({"agent": "billing", "reason": ""}) >> None
+    talk >> wrote({"agent": "billing"}) >> None
     assert talk.outcome == HandOff("billing", by="desk")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.rig.conversation import Conversation
-from tests.rig.parts import assistant, other, own, part, result, step, system, user, wrote
+from tests.rig.parts import assistant, bounded, other, own, part, result, step, system, user, wrote
 
 from astromesh.dialogue import Answer, ModelReply
 from astromesh.effects import AskModel, Delegate, Say, Together, Work
@@ -102,10 +102,10 @@ def test_a_fan_out_of_which_every_branch_failed_says_how_each_did(merge: str) ->
 def test_without_workers_the_model_splits_the_question() -> None:
     talk = talk_of()
     assert isinstance(talk.effect, AskModel)
-    assert (talk.effect.role, talk.effect.aside, talk.effect.max_tokens) == ("planner", True, 512)
+    assert (talk.effect.role, talk.effect.aside, talk.effect.max_tokens) == ("planner", True, 2048)
     assert talk.effect.shape == {
         "type": "object",
-        "properties": {"tasks": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 8}},
+        "properties": {"tasks": {"type": "array", "items": bounded(600), "minItems": 1, "maxItems": 8}},
         "required": ["tasks"],
         "additionalProperties": False,
     }

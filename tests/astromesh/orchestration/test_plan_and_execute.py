@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.rig.conversation import Conversation
-from tests.rig.parts import assistant, part, result, step, system, user, wrote
+from tests.rig.parts import again, assistant, bounded, part, result, step, system, user, wrote
 
 from astromesh.dialogue import Answer, ModelReply
 from astromesh.effects import AskModel, Together, Work
@@ -23,7 +23,7 @@ You do not answer yet. Make a plan: at most 4 steps that together bring what the
 with "id" (a short name), "task" (what to do, complete in itself), and "after" (the ids of the steps whose results it needs, often none)."""
 STEP = {
     "type": "object",
-    "properties": {"id": {"type": "string"}, "task": {"type": "string"}, "after": {"type": "array", "items": {"type": "string"}}},
+    "properties": {"id": bounded(40), "task": bounded(600), "after": {"type": "array", "items": bounded(40), "maxItems": 4}},
     "required": ["id", "task", "after"],
     "additionalProperties": False,
 }
@@ -99,9 +99,10 @@ def test_steps_run_in_waves_and_each_sees_what_it_asked_for_and_no_more() -> Non
 )
 def test_a_plan_that_is_none_is_asked_for_again_and_then_is_an_error(written: str, mistake: str) -> None:
     talk = talk_of()
-    again = f"That cannot be used: {mistake}. Write it again, as JSON and nothing else."
     talk >> ModelReply(written)
-    talk << AskModel((system(), user(PLAN), assistant(written), user(again)), role="planner", shape=SHAPE, aside=True, max_tokens=2048)
+    talk << AskModel(
+        (system(), user(PLAN), assistant(written), again(mistake, SHAPE)), role="planner", shape=SHAPE, aside=True, max_tokens=2048
+    )
     with pytest.raises(UnusableReply, match="asked twice for a plan") as raised:
         talk >> ModelReply(written)
     assert raised.value.message.endswith(mistake)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.rig.conversation import Conversation
-from tests.rig.parts import assistant, other, own, part, result, step, system, user, wrote
+from tests.rig.parts import again, assistant, bounded, other, own, part, result, step, system, user, wrote
 
 from astromesh.dialogue import Answer, ModelReply, Transcript
 from astromesh.effects import AskModel, Delegate, Together, Work
@@ -24,19 +24,19 @@ You do not answer yet. You give tasks to workers, read what they bring, and conc
 - facts: finds facts
 - sums
 Write JSON. "judgement": what the work so far is worth, in one sentence. "next": "delegate" or "conclude". "delegations": with "delegate", \
-up to 8 tasks that do not need each other; a worker knows nothing but its task, so say in it all that matters."""
+up to 4 tasks that do not need each other; a worker knows nothing but its task, so say in it all that matters."""
 DELEGATION = {
     "type": "object",
-    "properties": {"worker": {"type": "string", "enum": ["facts", "sums"]}, "task": {"type": "string"}},
+    "properties": {"worker": {"type": "string", "enum": ["facts", "sums"]}, "task": bounded(600)},
     "required": ["worker", "task"],
     "additionalProperties": False,
 }
 SHAPE = {
     "type": "object",
     "properties": {
-        "judgement": {"type": "string"},
+        "judgement": bounded(200),
         "next": {"type": "string", "enum": ["delegate", "conclude"]},
-        "delegations": {"type": "array", "items": DELEGATION, "maxItems": 8},
+        "delegations": {"type": "array", "items": DELEGATION, "maxItems": 4},
     },
     "required": ["judgement", "next", "delegations"],
     "additionalProperties": False,
@@ -53,7 +53,7 @@ def talk_of(**keys: Any) -> Conversation[Answer]:
 
 
 def deciding(transcript: Transcript) -> AskModel:
-    return AskModel(transcript, role="supervisor", shape=SHAPE, aside=True, max_tokens=512)
+    return AskModel(transcript, role="supervisor", shape=SHAPE, aside=True, max_tokens=2048)
 
 
 def delegate(*orders: tuple[str, str], judgement: str = "Nothing yet.") -> ModelReply:
@@ -126,14 +126,13 @@ def test_a_worker_that_fails_is_told_to_the_supervisor_who_goes_on() -> None:
         ('{"next": "delegate", "delegations": ["facts"]}', "it is not a JSON object"),
         ('{"next": "delegate", "delegations": [{"worker": "ada", "task": "x"}]}', "delegation 1 names no worker; there are: facts, sums"),
         ('{"next": "delegate", "delegations": [{"worker": "facts", "task": " "}]}', "delegation 1 has no task"),
-        (delegate(*[("facts", "x")] * 9).text, "it delegates 9 tasks at once, and 8 are possible"),
+        (delegate(*[("facts", "x")] * 9).text, "it delegates 9 tasks at once, and 4 are possible"),
     ],
 )
 def test_a_decision_that_is_none_is_asked_for_again_and_then_is_an_error(written: str, mistake: str) -> None:
     talk = talk_of()
     talk >> ModelReply(written)
-    again = f"That cannot be used: {mistake}. Write it again, as JSON and nothing else."
-    talk << deciding((system(), user(REQUEST), assistant(written), user(again)))
+    talk << deciding((system(), user(REQUEST), assistant(written), again(mistake, SHAPE)))
     with pytest.raises(UnusableReply) as raised:
         talk >> ModelReply(written)
     assert raised.value.message.endswith(mistake)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.rig.conversation import Conversation
-from tests.rig.parts import assistant, other, part, result, step, system, user, wrote
+from tests.rig.parts import again, assistant, other, part, result, step, system, user, wrote
 
 from astromesh.dialogue import Answer, HandOff, Message, ModelReply, Outcome, ToolCall, ToolSchema
 from astromesh.effects import AskModel, CallTools
@@ -22,12 +24,11 @@ WHO = """My invoice is wrong.
 Who should answer this?
 - desk: you yourself
 - billing: invoices and payments
-- tech
-Write JSON: "agent" is one of these names, "reason" one short sentence."""
+- tech"""
 SHAPE = {
     "type": "object",
-    "properties": {"agent": {"type": "string", "enum": ["desk", "billing", "tech"]}, "reason": {"type": "string"}},
-    "required": ["agent", "reason"],
+    "properties": {"agent": {"type": "string", "enum": ["desk", "billing", "tech"]}},
+    "required": ["agent"],
     "additionalProperties": False,
 }
 ASKED_WHO = AskModel((system(), user(WHO)), role="reasoner", shape=SHAPE, aside=True, max_tokens=512)
@@ -43,25 +44,27 @@ def talk_of(one: Part, *, may_hand_off: bool = True) -> Conversation[Outcome]:
 
 def test_the_model_is_asked_aside_who_goes_on_and_a_peer_is_a_hand_off() -> None:
     talk = talk_of(desk())
-    talk << ASKED_WHO >> wrote({"agent": "billing", "reason": "It is about an invoice."})
-    talk << step("It is about an invoice.", action="hand_off", given={"to": "billing"}) >> None
-    assert talk.outcome == HandOff("billing", by="desk", reason="It is about an invoice.")
+    talk << ASKED_WHO >> wrote({"agent": "billing"})
+    talk << step(action="hand_off", given={"to": "billing"}) >> None
+    assert talk.outcome == HandOff("billing", by="desk")
 
 
 def test_an_agent_that_keeps_the_conversation_answers_what_was_asked_with_its_own_tools() -> None:
     talk = talk_of(desk(tools=(CLOCK,)))
-    talk << ASKED_WHO >> wrote({"agent": "desk", "reason": "I can."})
-    talk << step("I can.", action="answer", given={"agent": "desk"}) >> None
+    talk << ASKED_WHO >> wrote({"agent": "desk"})
+    talk << step(action="answer", given={"agent": "desk"}) >> None
     talk << AskModel(OPENING, (CLOCK,), role="reasoner") >> ModelReply("Which one?") << result("Which one?") >> None
     assert talk.outcome == Answer("Which one?", by="desk")
 
 
 def test_a_hand_off_to_nobody_is_asked_for_again_with_what_is_wrong_and_then_is_an_error() -> None:
     talk = talk_of(desk())
-    nobody = wrote({"agent": "sales", "reason": "They sell."})
+    nobody = wrote({"agent": "sales"})
     talk << ASKED_WHO >> nobody
-    again = 'That cannot be used: "agent" is none of desk, billing, tech. Write it again, as JSON and nothing else.'
-    talk << AskModel((system(), user(WHO), assistant(nobody.text), user(again)), role="reasoner", shape=SHAPE, aside=True, max_tokens=512)
+    mistake = '"agent" is none of desk, billing, tech'
+    talk << AskModel(
+        (system(), user(WHO), assistant(nobody.text), again(mistake, SHAPE)), role="reasoner", shape=SHAPE, aside=True, max_tokens=512
+    )
     with pytest.raises(UnusableReply, match=r"agent desk was asked twice for who should answer.*none of desk, billing, tech") as raised:
         talk >> nobody
     assert "sales" not in raised.value.message
@@ -75,16 +78,15 @@ def test_an_agent_that_may_not_hand_off_is_not_even_asked() -> None:
 
 def test_a_peer_is_called_by_its_name_and_handed_to_by_its_agents() -> None:
     talk = Conversation(swarm(part(peers=(other("billing-desk"),)), OPENING, may_hand_off=True))
-    talk >> wrote({"agent": "billing-desk", "reason": ""})
+    talk >> wrote({"agent": "billing-desk"})
     talk << step(action="hand_off", given={"to": "billing-desk"}) >> None
     assert talk.outcome == HandOff("billing-desk", by="desk")
 
 
-def test_a_reason_without_end_is_cut() -> None:
-    talk = talk_of(desk())
-    talk >> wrote({"agent": "tech", "reason": "because " * 500}) >> None
-    assert isinstance(talk.outcome, HandOff)
-    assert len(talk.outcome.reason) <= 500
+def test_an_agent_that_says_what_it_is_for_is_a_choice_like_the_others() -> None:
+    talk = talk_of(desk(description="first contact"))
+    assert isinstance(talk.effect, AskModel)
+    assert "- desk: first contact\n- billing: invoices and payments" in talk.effect.transcript[-1].content
 
 
 # By tools.
@@ -134,6 +136,14 @@ def test_a_hand_off_without_a_readable_reason_is_one(arguments: str) -> None:
     talk = by_tools()
     talk >> ModelReply("", (ToolCall("c", "hand_off_to_tech", arguments),), "tool_calls") >> None
     assert talk.outcome == HandOff("tech", by="desk")
+
+
+def test_a_reason_without_end_is_cut() -> None:
+    talk = by_tools()
+    call = ToolCall("c", "hand_off_to_tech", json.dumps({"reason": "because " * 500}))
+    talk >> ModelReply("", (call,), "tool_calls") >> None
+    assert isinstance(talk.outcome, HandOff)
+    assert 400 < len(talk.outcome.reason) <= 500
 
 
 def test_a_hand_off_to_nobody_is_a_result_that_the_model_can_use() -> None:

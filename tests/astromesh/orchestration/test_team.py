@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.rig.conversation import Conversation
-from tests.rig.parts import assistant, other, own, part, result, step, system, user, wrote
+from tests.rig.parts import again, assistant, bounded, other, own, part, result, step, system, user, wrote
 
 from astromesh.dialogue import Answer, ModelReply
 from astromesh.effects import AskModel, Delegate, Say, Together, Work
@@ -28,16 +28,16 @@ You do not answer yet. You lead a team; after it, a writer puts everything toget
 - researcher: facts
 - coder
 Pick those who are needed, in the order in which they work; each sees in short what those before it found. Write JSON: "plan" is a list of \
-at most 8 tasks, each with "member" and "task". It may be empty."""
+at most 2 tasks, each with "member" and "task". It may be empty."""
 TASK = {
     "type": "object",
-    "properties": {"member": {"type": "string", "enum": ["researcher", "coder"]}, "task": {"type": "string"}},
+    "properties": {"member": {"type": "string", "enum": ["researcher", "coder"]}, "task": bounded(600)},
     "required": ["member", "task"],
     "additionalProperties": False,
 }
 SHAPE = {
     "type": "object",
-    "properties": {"plan": {"type": "array", "items": TASK, "maxItems": 8}},
+    "properties": {"plan": {"type": "array", "items": TASK, "maxItems": 2}},
     "required": ["plan"],
     "additionalProperties": False,
 }
@@ -58,7 +58,7 @@ def said(text: str, by: str = "desk") -> Answer:
 def test_specialists_see_600_characters_of_each_other_and_the_writer_sees_everything() -> None:
     talk = talk_of()
     picked = plan(("researcher", "Find facts."), ("coder", "Write code."))
-    talk << AskModel((system(), user(PICK)), role="orchestrator", shape=SHAPE, aside=True, max_tokens=1024)
+    talk << AskModel((system(), user(PICK)), role="orchestrator", shape=SHAPE, aside=True, max_tokens=2048)
     talk >> wrote(picked) << step(action="plan", given=picked) >> None
     about = "It is a part of the work on this question: Explain tea."
     first = Work((system("You know facts."), user(f"Find facts.\n\n{about}")), role="researcher", label="researcher", max_tokens=4096)
@@ -142,14 +142,15 @@ def test_a_team_of_which_every_specialist_failed_says_how_each_did() -> None:
         ('{"plan": "researcher"}', '"plan" is not a list'),
         ('{"plan": [{"member": "writer", "task": "x"}]}', "task 1 names no specialist; there are: researcher, coder"),
         ('{"plan": [{"member": "coder", "task": ""}]}', "task 1 is empty"),
-        (wrote(plan(*[("coder", "x")] * 9)).text, "there are 9 tasks, and 8 are possible"),
+        (wrote(plan(*[("coder", "x")] * 9)).text, "there are 9 tasks, and 2 are possible"),
     ],
 )
 def test_a_plan_that_is_none_is_asked_for_again_and_then_is_an_error(written: str, mistake: str) -> None:
     talk = talk_of()
-    again = f"That cannot be used: {mistake}. Write it again, as JSON and nothing else."
     talk >> ModelReply(written)
-    talk << AskModel((system(), user(PICK), assistant(written), user(again)), role="orchestrator", shape=SHAPE, aside=True, max_tokens=1024)
+    talk << AskModel(
+        (system(), user(PICK), assistant(written), again(mistake, SHAPE)), role="orchestrator", shape=SHAPE, aside=True, max_tokens=2048
+    )
     with pytest.raises(UnusableReply) as raised:
         talk >> ModelReply(written)
     assert raised.value.message.endswith(mistake)

@@ -59,18 +59,18 @@ async def test_a_supervisor_asks_an_agent_of_the_node_and_streams_its_conclusion
     events, done = await run(Rooms(), lead, facts)
     assert streamed(events) == done["answer"] == "The answer."
     assert [message.content for message in worker.asked[0].transcript] == ["You are facts.", "Look."]
-    assert (asked.asked[0].response_format or {})["json_schema"]["strict"] is True
+    assert (asked.asked[0].response_format or {})["json_schema"]["schema"]["required"] == ["judgement", "next", "delegations"]
     assert "A fact." in asked.asked[1].transcript[-1].content
     assert [action for action in actions(done) if action] == ["delegate", "conclude"]
 
 
 async def test_a_swarm_streams_who_speaks_in_the_end_and_names_the_hand_off() -> None:
-    lead, _ = desk(json.dumps({"agent": "billing", "reason": "an invoice"}), pattern="swarm", peers=(other("billing"),))
+    lead, _ = desk(json.dumps({"agent": "billing"}), pattern="swarm", peers=(other("billing"),))
     billing, model = desk("Paid.", name="billing")
     events, done = await run(Rooms(), lead, billing)
     assert streamed(events) == done["answer"] == "Paid."
     assert done["handoffs"] == [{"from": "desk", "to": "billing", "node": "here"}]
-    assert model.asked[0].transcript[-1].content == "(Agent desk has handed this conversation over to you: an invoice)\n\nHello"
+    assert model.asked[0].transcript[-1].content == "(Agent desk has handed this conversation over to you.)\n\nHello"
     kinds = [event.kind for event in events]
     assert kinds.index("handoff") < kinds.index("token")
 
@@ -109,17 +109,19 @@ async def test_an_answer_under_a_schema_streams_whole_and_its_data_is_in_the_res
     events, done = await run(Rooms(), agent)
     assert [event.data["content"] for event in events if event.kind == "token"] == ['{"score":7}']
     assert (done["answer"], done["data"]) == ('{"score":7}', {"score": 7})
-    assert (model.asked[0].response_format or {})["json_schema"] == {"name": "reply", "schema": schema, "strict": False}
+    assert (model.asked[0].response_format or {})["json_schema"] == {"name": "reply", "schema": schema}
     assert actions(done) == [None]
 
 
 @pytest.mark.parametrize("watched", [True, False])
 async def test_what_was_thought_aside_and_said_in_the_end_is_guarded_where_it_is_told(watched: bool) -> None:
-    lead, _ = desk(json.dumps({"agent": "desk", "reason": f"{MAIL} asks."}), f"Hello {MAIL}.", pattern="swarm", peers=(other("billing"),))
+    conclude = json.dumps({"judgement": f"{MAIL} asks.", "next": "conclude", "delegations": []})
+    lead, _ = desk(conclude, f"Hello {MAIL}.", pattern="supervisor", workers=(other("facts"),))
     rooms = Rooms()
     rooms.hosts(guarded(lead, output=[PII]))
     told = await all_events(rooms.start(watched=watched))
     assert MAIL not in str(told)
+    assert told[-1].data["steps"][0]["thought"] == "[REDACTED_EMAIL] asks."
     assert told[-1].data["answer"] == "Hello [REDACTED_EMAIL]."
 
 

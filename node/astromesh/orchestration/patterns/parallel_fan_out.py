@@ -14,7 +14,7 @@ from astromesh.dialogue import Answer, Message, Transcript
 from astromesh.effects import Delegate, Script, Together, Work
 from astromesh.errors import AstromeshError
 from astromesh.orchestration import members
-from astromesh.orchestration.decision import Misfit, decided, mapping, told
+from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, bounded_text, decided, mapping, told
 from astromesh.orchestration.opening import Variables, asked, question_of, system_of
 from astromesh.orchestration.patterns.react import react, spoken
 from astromesh.orchestration.plan import Part
@@ -88,12 +88,16 @@ def _declared(part: Part, opening: Transcript, variables: Variables) -> list[Bra
 def _split(part: Part, opening: Transcript) -> Script[list[Branch]]:
     shape = {
         "type": "object",
-        "properties": {"tasks": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": members.AT_ONCE_MAX}},
+        "properties": {
+            "tasks": {"type": "array", "items": bounded_text(members.TASK_CHARACTERS_MAX), "minItems": 1, "maxItems": members.AT_ONCE_MAX}
+        },
         "required": ["tasks"],
         "additionalProperties": False,
     }
     transcript = asked(opening, _SPLIT.format(most=members.AT_ONCE_MAX))
-    tasks, _ = yield from decided(part, transcript, shape, _tasks, what="tasks to do at the same time", role="planner")
+    tasks, _ = yield from decided(
+        part, transcript, shape, _tasks, what="tasks to do at the same time", role="planner", tokens_max=PLAN_TOKENS_MAX
+    )
     yield from told(action="split", given={"tasks": tasks})
     system = system_of(opening)
     return [

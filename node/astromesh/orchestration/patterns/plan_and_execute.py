@@ -14,7 +14,7 @@ from astromesh.dialogue import Answer, Message, Transcript
 from astromesh.effects import Script, Together, Work
 from astromesh.errors import AstromeshError
 from astromesh.orchestration import members
-from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, decided, mapping, text_of, told
+from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, bounded_text, decided, mapping, text_of, told
 from astromesh.orchestration.opening import asked, question_of, system_of
 from astromesh.orchestration.patterns.react import react
 from astromesh.orchestration.plan import Part
@@ -112,7 +112,11 @@ def _planned(part: Part, opening: Transcript, done: Done, *, steps_max: int) -> 
 def _shape(steps_max: int) -> dict[str, Any]:
     step = {
         "type": "object",
-        "properties": {"id": {"type": "string"}, "task": {"type": "string"}, "after": {"type": "array", "items": {"type": "string"}}},
+        "properties": {
+            "id": bounded_text(ID_CHARACTERS_MAX),
+            "task": bounded_text(members.TASK_CHARACTERS_MAX),
+            "after": {"type": "array", "items": bounded_text(ID_CHARACTERS_MAX), "maxItems": steps_max},
+        },
         "required": ["id", "task", "after"],
         "additionalProperties": False,
     }

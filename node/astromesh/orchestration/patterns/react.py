@@ -22,9 +22,7 @@ def react(part: Part, opening: Transcript, *, role: str = REASONER, aside: bool 
     hidden = aside or output is not None
     transcript = opening
     for _ in range(part.turns):
-        reply = yield from AskModel(
-            transcript, part.tools, role=role, shape=shape, aside=hidden, strict=shape is None, max_tokens=max_tokens
-        )
+        reply = yield from AskModel(transcript, part.tools, role=role, shape=shape, aside=hidden, max_tokens=max_tokens)
         if not reply.tool_calls:
             answer = Answer(reply.text, by=part.agent, work=transcript[len(opening) :])
             return answer if aside else (yield from concluded(part, reply, answer))

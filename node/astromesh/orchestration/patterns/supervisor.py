@@ -12,12 +12,13 @@ from typing import Any
 from astromesh.dialogue import Answer, Message, Transcript
 from astromesh.effects import Script, Together
 from astromesh.orchestration import members
-from astromesh.orchestration.decision import Misfit, decided, mapping, text_of, told
+from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, bounded_text, decided, mapping, text_of, told
 from astromesh.orchestration.opening import Variables, asked
 from astromesh.orchestration.patterns.react import react
 from astromesh.orchestration.plan import Part
 
 ROLE = "supervisor"
+DELEGATIONS_MAX = 4  # in one decision: what comes back has to be judged
 
 _WORKERS = """\
 ---
@@ -37,10 +38,16 @@ class Decision:
 
 def supervisor(part: Part, opening: Transcript, variables: Variables) -> Script[Answer]:
     workers = {worker.name: worker for worker in part.workers}
-    transcript = asked(opening, _WORKERS.format(roster=members.roster(part.workers), most=members.AT_ONCE_MAX))
+    transcript = asked(opening, _WORKERS.format(roster=members.roster(part.workers), most=DELEGATIONS_MAX))
     for turn in range(1, part.turns + 1):
         decision, text = yield from decided(
-            part, transcript, _shape(list(workers)), lambda value: _read(value, list(workers)), what="a decision", role=ROLE
+            part,
+            transcript,
+            _shape(list(workers)),
+            lambda value: _read(value, list(workers)),
+            what="a decision",
+            role=ROLE,
+            tokens_max=PLAN_TOKENS_MAX,
         )
         transcript = (*transcript, Message("assistant", text))
         if not decision.delegations:
@@ -64,16 +71,16 @@ def supervisor(part: Part, opening: Transcript, variables: Variables) -> Script[
 def _shape(names: list[str]) -> dict[str, Any]:
     delegation = {
         "type": "object",
-        "properties": {"worker": {"type": "string", "enum": names}, "task": {"type": "string"}},
+        "properties": {"worker": {"type": "string", "enum": names}, "task": bounded_text(members.TASK_CHARACTERS_MAX)},
         "required": ["worker", "task"],
         "additionalProperties": False,
     }
     return {
         "type": "object",
         "properties": {
-            "judgement": {"type": "string"},
+            "judgement": bounded_text(200),
             "next": {"type": "string", "enum": ["delegate", "conclude"]},
-            "delegations": {"type": "array", "items": delegation, "maxItems": members.AT_ONCE_MAX},
+            "delegations": {"type": "array", "items": delegation, "maxItems": DELEGATIONS_MAX},
         },
         "required": ["judgement", "next", "delegations"],
         "additionalProperties": False,
@@ -90,8 +97,8 @@ def _read(value: Any, names: list[str]) -> Decision:
     wanted = said.get("delegations")
     if not isinstance(wanted, list) or not wanted:
         raise Misfit('"next" is "delegate", and there is nothing in "delegations"')
-    if len(wanted) > members.AT_ONCE_MAX:
-        raise Misfit(f"it delegates {len(wanted)} tasks at once, and {members.AT_ONCE_MAX} are possible")
+    if len(wanted) > DELEGATIONS_MAX:
+        raise Misfit(f"it delegates {len(wanted)} tasks at once, and {DELEGATIONS_MAX} are possible")
     delegations = []
     for number, one in enumerate(wanted, start=1):
         worker, task = text_of(mapping(one), "worker"), text_of(one, "task")

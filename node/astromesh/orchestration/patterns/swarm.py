@@ -24,11 +24,11 @@ REASON_CHARACTERS_MAX = 500  # it stands in front of the next agent's question
 TOOL_NAME_CHARACTERS_MAX = 64  # of a function, as model servers take it
 _PREFIX = "hand_off_to_"
 
+# Nothing is asked beside the name: asked for a reason, too, SmolLM2 135M chose right in 4 of 8 questions to a shop, and so in 6.
 _WHO = """\
 ---
 Who should answer this?
-{roster}
-Write JSON: "agent" is one of these names, "reason" one short sentence."""
+{roster}"""
 
 
 def swarm(part: Part, opening: Transcript, *, may_hand_off: bool) -> Script[Outcome]:
@@ -44,25 +44,25 @@ def _by_shape(part: Part, opening: Transcript) -> Script[Outcome]:
     names = [part.agent, *peers]
     shape = {
         "type": "object",
-        "properties": {"agent": {"type": "string", "enum": names}, "reason": {"type": "string"}},
-        "required": ["agent", "reason"],
+        "properties": {"agent": {"type": "string", "enum": names}},
+        "required": ["agent"],
         "additionalProperties": False,
     }
-    roster = f"- {part.agent}: you yourself\n{members.roster(part.peers)}"
+    roster = f"- {part.agent}: {part.description or 'you yourself'}\n{members.roster(part.peers)}"
 
-    def read(value: Any) -> tuple[str, str]:
+    def read(value: Any) -> str:
         name = text_of(mapping(value), "agent")
         if name not in names:
             raise Misfit(f'"agent" is none of {", ".join(names)}')
-        return name, within_characters(text_of(value, "reason"), REASON_CHARACTERS_MAX)
+        return name
 
     transcript = asked(opening, _WHO.format(roster=roster))
-    (name, reason), _ = yield from decided(part, transcript, shape, read, what="who should answer", role=REASONER)
+    name, _ = yield from decided(part, transcript, shape, read, what="who should answer", role=REASONER)
     if name == part.agent:
-        yield from told(reason, action="answer", given={"agent": name})
+        yield from told(action="answer", given={"agent": name})
         return (yield from react(part, opening))
-    yield from told(reason, action="hand_off", given={"to": _agent(peers[name])})
-    return HandOff(_agent(peers[name]), by=part.agent, reason=reason)
+    yield from told(action="hand_off", given={"to": _agent(peers[name])})
+    return HandOff(_agent(peers[name]), by=part.agent)
 
 
 def _by_tools(part: Part, opening: Transcript) -> Script[Outcome]:

@@ -12,13 +12,12 @@ from astromesh.dialogue import Answer, Transcript
 from astromesh.effects import Script, Together
 from astromesh.errors import AstromeshError
 from astromesh.orchestration import members
-from astromesh.orchestration.decision import Misfit, decided, mapping, text_of, told, within_characters
+from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, bounded_text, decided, mapping, text_of, told, within_characters
 from astromesh.orchestration.opening import Variables, asked, question_of
 from astromesh.orchestration.patterns.react import react, spoken
 from astromesh.orchestration.plan import Member, Part
 
 PASSED_ON_CHARACTERS_MAX = 600  # of one specialist's work, to the next
-TASKS_MAX = 8  # a specialist may be asked twice
 WRITER = "writer"
 ORCHESTRATOR = "orchestrator"
 
@@ -71,19 +70,19 @@ def _planned(part: Part, opening: Transcript, specialists: dict[str, Member]) ->
     names = list(specialists)
     task = {
         "type": "object",
-        "properties": {"member": {"type": "string", "enum": names}, "task": {"type": "string"}},
+        "properties": {"member": {"type": "string", "enum": names}, "task": bounded_text(members.TASK_CHARACTERS_MAX)},
         "required": ["member", "task"],
         "additionalProperties": False,
     }
     shape = {
         "type": "object",
-        "properties": {"plan": {"type": "array", "items": task, "maxItems": TASKS_MAX}},
+        "properties": {"plan": {"type": "array", "items": task, "maxItems": len(names)}},
         "required": ["plan"],
         "additionalProperties": False,
     }
-    request = asked(opening, _PICK.format(roster=members.roster(specialists.values()), most=TASKS_MAX))
+    request = asked(opening, _PICK.format(roster=members.roster(specialists.values()), most=len(names)))
     plan, _ = yield from decided(
-        part, request, shape, lambda value: _read(value, names), what="a plan for its team", role=ORCHESTRATOR, tokens_max=1024
+        part, request, shape, lambda value: _read(value, names), what="a plan for its team", role=ORCHESTRATOR, tokens_max=PLAN_TOKENS_MAX
     )
     yield from told(action="plan", given={"plan": [{"member": name, "task": said} for name, said in plan]})
     return plan
@@ -93,8 +92,8 @@ def _read(value: Any, names: list[str]) -> list[tuple[str, str]]:
     wanted = mapping(value).get("plan")
     if not isinstance(wanted, list):
         raise Misfit('"plan" is not a list')
-    if len(wanted) > TASKS_MAX:
-        raise Misfit(f"there are {len(wanted)} tasks, and {TASKS_MAX} are possible")
+    if len(wanted) > len(names):
+        raise Misfit(f"there are {len(wanted)} tasks, and {len(names)} are possible")
     plan = []
     for number, one in enumerate(wanted, start=1):
         name, task = text_of(mapping(one), "member"), text_of(one, "task")
