@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from astromesh.specs.agent import Agent, Permissions
@@ -35,6 +37,16 @@ def test_a_tool_is_called_by_its_name_or_by_what_it_stands_for() -> None:
     )
     assert [tool.called for tool in desk.spec.tools] == ["http_request", "count", "billing", "ticket"]
     assert desk.warnings == ()
+
+
+def test_the_examples_of_the_manual_are_right() -> None:
+    """Every document in it, without a warning."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "tools.md").read_text()
+    documents = [block.partition("```")[0] for block in text.split("```yaml\n")[1:]]
+    assert len(documents) == 2
+    for document in documents:
+        parsed = parse(document, source="docs/tools.md", environment={})
+        assert [str(finding) for finding in (*parsed.mistakes, *parsed.warnings)] == []
 
 
 def test_headers_are_secrets_and_come_from_the_environment() -> None:
