@@ -5,27 +5,22 @@ A grammar knows texts, not numbers: what it cannot hold a model to (`pattern`, `
 the schema: properties come in the order of the schema, an object with declared properties has no others unless `additionalProperties` says
 so, and between the parts there is at most one space, since small models would otherwise fill their answer with it.
 
-A grammar costs time with every token: each reading that is still open is tried on each token of the vocabulary. Alternatives that begin
-alike inside of others that do multiply the readings, and references could make that endless (`[[[[…` as a list of lists or a list of lists
-of lists). So the readings are counted while the grammar is made, and so are repetitions, which llama.cpp writes out one by one.
+References could multiply the readings of a grammar without end (`[[[[…` as a list of lists or a list of lists of lists), so what is inside
+of one is counted where it is referred to (`rules` says what a reading costs).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from astromesh.errors import InvalidRequest
+from astromesh.inference.rules import REPETITIONS_MAX, REPETITIONS_TOGETHER_MAX, Rules
 
 SCHEMA_BYTES_MAX: Final = 64 * 1024  # a large tool has 4 KiB
 SCHEMA_VALUES_MAX: Final = 8192
 SCHEMA_DEPTH_MAX: Final = 64  # levels of JSON; a property inside of a property takes two
-READINGS_MAX: Final = 256  # each takes a millisecond a token with 50,000 tokens, in the worst case
-REPETITIONS_MAX: Final = 1000  # llama.cpp takes 2,000 in one place
-REPETITIONS_TOGETHER_MAX: Final = 4000
 STEPS_MAX: Final = 4096  # subschemas looked at; references can make few words mean very much
 
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -42,30 +37,6 @@ _FORMATS: Mapping[str, str] = {
     "time": "full-time",
     "date-time": 'full-date "T" full-time',
     "uuid": '[0-9a-f]{8} "-" [0-9a-f]{4} "-" [0-9a-f]{4} "-" [0-9a-f]{4} "-" [0-9a-f]{12}',
-}
-
-# Each with the rules that it names. A control character inside of a string would be no JSON.
-_PRIMITIVES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "space": ('" "?', ()),
-    "char": (r'[^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4})', ()),
-    "string": (r'"\"" char* "\""', ("char",)),
-    "integer": ('"-"? ("0" | [1-9] [0-9]{0,17})', ()),
-    "natural": ('"0" | [1-9] [0-9]{0,17}', ()),
-    "positive": ("[1-9] [0-9]{0,17}", ()),
-    "number": ('"-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?', ()),
-    "boolean": ('"true" | "false"', ()),
-    "null": ('"null"', ()),
-    "value": ("object | array | string | number | boolean | null", ("object", "array", "string", "number", "boolean", "null")),
-    "object": (
-        '"{" space (string space ":" space value (space "," space string space ":" space value)*)? space "}"',
-        ("string", "value", "space"),
-    ),
-    "array": ('"[" space (value (space "," space value)*)? space "]"', ("value", "space")),
-    "full-date": ('[0-9]{4} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])', ()),
-    "full-time": (
-        '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,6})? ("Z" | [+-] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9])',
-        (),
-    ),
 }
 
 
@@ -104,74 +75,23 @@ class _Referenced:
     loops: list[_Referenced] = field(default_factory=list)  # those around it that it contains again
 
 
-class Grammar:
-    """Rules in the making. `value` and the like add rules and return what stands for them in others."""
+class Grammar(Rules):
+    """Rules made of schemas. `value` and the like add rules and return what stands for them in others."""
 
     def __init__(self, *, param: str, strict: bool) -> None:
-        self._param = param
+        super().__init__(param=param)
         self._strict = strict
-        self._rules: dict[str, str] = {}
         self._referenced: dict[tuple[int, str], _Referenced] = {}
         self._roots: list[Mapping[str, Any]] = []  # kept, so that their ids stay theirs
-        self._repetitions = self._steps = self._nested = 0
-        self._readings = 1  # of what was written so far, at the place where the rules are being made
-        self._readings_seen = 1  # the most since the last reference began
-
-    def text(self, root: str) -> str:
-        return "\n".join(f"{name} ::= {rule}" for name, rule in [("root", root), *self._rules.items()])
+        self._steps = self._nested = 0
 
     def value(self, schema: Any) -> str:
         """A whole schema: its references are looked up in itself."""
         self._measure(schema)
         if not isinstance(schema, Mapping):
-            self._refuse("is no object")
+            self.refuse("is no object")
         self._roots.append(schema)
         return self._value(schema, schema, ())
-
-    def literal(self, text: str) -> str:
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-        return f'"{escaped}"'
-
-    def primitive(self, name: str) -> str:
-        if name not in self._rules:
-            body, named = _PRIMITIVES[name]
-            self._rules[name] = body
-            for other in named:
-                self.primitive(other)
-        return name
-
-    def union(self, parts: Sequence[str]) -> str:
-        self._note(self._readings * len(parts))
-        return parts[0] if len(parts) == 1 else self.rule(" | ".join(parts))
-
-    def _note(self, readings: int) -> None:
-        self._readings_seen = max(self._readings_seen, readings)
-        if readings > READINGS_MAX:
-            self._refuse(
-                f"leaves more than {READINGS_MAX} readings open at once",
-                hint="fewer enum values, optional properties or tools, and alternatives that differ in their first property",
-            )
-
-    @contextmanager
-    def _among(self, alike: int) -> Iterator[None]:
-        """Inside of one of so many alternatives that begin alike."""
-        self._readings *= alike
-        self._note(self._readings)
-        try:
-            yield
-        finally:
-            self._readings //= alike
-
-    def rule(self, body: str) -> str:
-        name = f"r{len(self._rules)}"
-        self._rules[name] = body
-        return name
-
-    def _refuse(self, what: str, *, hint: str = "change the schema") -> NoReturn:
-        raise self._refusal(what, hint=hint)
-
-    def _refusal(self, what: str, *, hint: str = "change the schema") -> InvalidRequest:
-        return InvalidRequest(f"the schema in {self._param} {what}", hint=hint, param=self._param)
 
     def _measure(self, schema: Any) -> None:
         """Without recursion: the depth is what is to be found out."""
@@ -179,17 +99,17 @@ class Grammar:
         while level:
             depth, values = depth + 1, values + len(level)
             if depth > SCHEMA_DEPTH_MAX or values > SCHEMA_VALUES_MAX:
-                self._refuse(f"is deeper than {SCHEMA_DEPTH_MAX} levels or has more than {SCHEMA_VALUES_MAX} values")
+                self.refuse(f"is deeper than {SCHEMA_DEPTH_MAX} levels or has more than {SCHEMA_VALUES_MAX} values")
             level = [inner for value in level for inner in _inside(value)]
         size = len(json.dumps(schema, ensure_ascii=False))
         if size > SCHEMA_BYTES_MAX:
-            self._refuse(f"has {size} characters, and at most {SCHEMA_BYTES_MAX} are possible")
+            self.refuse(f"has {size} characters, and at most {SCHEMA_BYTES_MAX} are possible")
 
     def _value(self, schema: Any, root: Mapping[str, Any], open_references: tuple[str, ...]) -> str:
         """`open_references` are those that led here without a single character in between: a grammar must not go in circles."""
         self._nested += 1
         if self._nested > SCHEMA_DEPTH_MAX:
-            self._refuse(f"is deeper than {SCHEMA_DEPTH_MAX} levels when its references are followed")
+            self.refuse(f"is deeper than {SCHEMA_DEPTH_MAX} levels when its references are followed")
         found = self._of_any_kind(schema, root, open_references)
         self._nested -= 1
         return found
@@ -199,7 +119,7 @@ class Grammar:
         if schema is True or schema == {}:
             return self.primitive("value")
         if not isinstance(schema, Mapping):
-            self._refuse("allows nothing somewhere, or has something else than an object for a schema")
+            self.refuse("allows nothing somewhere, or has something else than an object for a schema")
         self._check(schema)
         if "$ref" in schema:
             if set(schema) <= _ANNOTATIONS | {"$ref"}:
@@ -237,13 +157,13 @@ class Grammar:
                 return self.primitive(kind)
             case None:
                 return self.primitive("value")
-        raise self._refusal(f"has a type that is none of {', '.join(_TYPES)}")
+        raise self.refusal(f"has a type that is none of {', '.join(_TYPES)}")
 
     def _any_of(self, parts: Sequence[Any], root: Mapping[str, Any], open_references: tuple[str, ...]) -> str:
         openings = [self._openings(part, root, ()) for part in parts]
         found = []
         for part, mine in zip(parts, openings, strict=True):
-            with self._among(sum(_alike(mine, theirs) for theirs in openings) or 1):
+            with self.among(sum(_alike(mine, theirs) for theirs in openings) or 1):
                 found.append(self._value(part, root, open_references))
         return self.union(found)
 
@@ -253,10 +173,10 @@ class Grammar:
         if schema is True or not isinstance(schema, Mapping):
             return _ANYHOW
         if "$ref" in schema or "allOf" in schema:
-            references = (schema["$ref"],) if "$ref" in schema else ()
-            if any(reference in followed for reference in references):
+            reference = schema.get("$ref", "")  # none of its own: those of its parts are followed all the same, and may lead back here
+            if (reference and reference in followed) or len(followed) == SCHEMA_DEPTH_MAX:
                 return _ANYHOW
-            return self._openings(self._merged([schema], root, ()), root, (*followed, *references))
+            return self._openings(self._merged([schema], root, ()), root, (*followed, reference))
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 return frozenset().union(*(self._openings(part, root, followed) for part in self._list(schema, key)))
@@ -284,7 +204,7 @@ class Grammar:
     def _step(self) -> None:
         self._steps += 1
         if self._steps > STEPS_MAX:
-            self._refuse(f"means more than {STEPS_MAX} subschemas when its references are followed")
+            self.refuse(f"means more than {STEPS_MAX} subschemas when its references are followed")
 
     def _check(self, schema: Mapping[str, Any]) -> None:
         for key in schema:
@@ -293,17 +213,17 @@ class Grammar:
 
     def _loosen(self, schema: Mapping[str, Any], key: str) -> None:
         if self._strict and key in schema:
-            self._refuse(f"has {key}, which a grammar cannot hold a model to", hint="leave it out, or send strict: false")
+            self.refuse(f"has {key}, which a grammar cannot hold a model to", hint="leave it out, or send strict: false")
 
     def _list(self, schema: Mapping[str, Any], key: str) -> list[Any]:
         found = schema[key]
         if not isinstance(found, list) or not found:
-            self._refuse(f"has a {key} that is no list, or an empty one")
+            self.refuse(f"has a {key} that is no list, or an empty one")
         return found
 
     def _literals(self, values: Sequence[Any]) -> str:
         if not values:
-            self._refuse("has an enum of which no value is of its type")
+            self.refuse("has an enum of which no value is of its type")
         return self.union([self.literal(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) for value in values])
 
     # References.
@@ -311,7 +231,7 @@ class Grammar:
     def _reference(self, reference: Any, root: Mapping[str, Any], open_references: tuple[str, ...]) -> str:
         target = self._target(reference, root)
         if reference in open_references:
-            self._refuse(f"has a reference that refers to itself and nothing else: {reference}")
+            self.refuse(f"has a reference that refers to itself and nothing else: {reference}")
         known = self._referenced.get((id(root), reference))
         if known is None:
             # Named before it is made: it may be part of itself.
@@ -322,11 +242,11 @@ class Grammar:
             self._readings_seen = max(seen, self._readings_seen)
             return known.rule
         if known.made:
-            self._note(self._readings * known.inside)
+            self.note(self._readings * known.inside)
         for loop in (known, *known.loops):
             if not loop.made:
                 if self._readings != loop.outside:
-                    self._refuse("has alternatives that begin alike and contain themselves", hint="let them differ in their first property")
+                    self.refuse("has alternatives that begin alike and contain themselves", hint="let them differ in their first property")
                 for other in self._referenced.values():
                     if not other.made and other is not loop:
                         other.loops.append(loop)
@@ -334,7 +254,7 @@ class Grammar:
 
     def _target(self, reference: Any, root: Mapping[str, Any]) -> Any:
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-            self._refuse("has a $ref that is no text, or leads out of it", hint="only references like #/$defs/NAME are followed")
+            self.refuse("has a $ref that is no text, or leads out of it", hint="only references like #/$defs/NAME are followed")
         found: Any = root
         for part in reference.split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
@@ -343,7 +263,7 @@ class Grammar:
             elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
                 found = found[int(name)]
             else:
-                self._refuse(f"has a $ref to what is not there: {reference}")
+                self.refuse(f"has a $ref to what is not there: {reference}")
         return found
 
     def _merged(self, parts: Sequence[Any], root: Mapping[str, Any], followed: tuple[str, ...]) -> dict[str, Any]:
@@ -352,12 +272,12 @@ class Grammar:
         for part in parts:
             self._step()
             if not isinstance(part, Mapping):
-                self._refuse("has a part of an allOf that is no object")
+                self.refuse("has a part of an allOf that is no object")
             self._check(part)
             if "$ref" in part:
                 reference = part["$ref"]
                 if reference in followed or len(followed) == SCHEMA_DEPTH_MAX:
-                    self._refuse(f"has a reference that refers to itself and nothing else: {reference}")
+                    self.refuse(f"has a reference that refers to itself and nothing else: {reference}")
                 part = self._merged([self._target(reference, root), _without(part, "$ref")], root, (*followed, reference))
             if "allOf" in part:
                 part = self._merged([_without(part, "allOf"), *self._list(part, "allOf")], root, followed)
@@ -370,7 +290,7 @@ class Grammar:
                 elif key == "required" and isinstance(value, list) and isinstance(whole[key], list):
                     whole[key] = [*whole[key], *value]
                 else:
-                    self._refuse(f"asks in an allOf for two different things by {key}", hint="say it once")
+                    self.refuse(f"asks in an allOf for two different things by {key}", hint="say it once")
         return whole
 
     # Types.
@@ -378,12 +298,12 @@ class Grammar:
     def _object(self, schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
         declared, required = schema.get("properties", {}), schema.get("required", [])
         if not isinstance(declared, Mapping) or not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            self._refuse("has properties that are no object, or required that is no list of names")
+            self.refuse("has properties that are no object, or required that is no list of names")
         properties = {**declared, **{name: {} for name in required if name not in declared}}
         additional = schema.get("additionalProperties", not properties)
         if not properties and additional is True:
             return self.primitive("object")
-        with self._among(2 if declared and additional is not False else 1):  # a declared name may be read as another one
+        with self.among(2 if declared and additional is not False else 1):  # a declared name may be read as another one
             return self._with_members(properties, required, additional, root)
 
     def _with_members(self, properties: Mapping[str, Any], required: Sequence[str], additional: Any, root: Mapping[str, Any]) -> str:
@@ -402,7 +322,7 @@ class Grammar:
         """From the last to the first: what may follow when nothing was said yet, and what when something was."""
         space = self.primitive("space")
         comma = f'{space} "," {space}'
-        self._note(self._readings * (1 + sum(not required for _, required in pairs)))
+        self.note(self._readings * (1 + sum(not required for _, required in pairs)))
         first = f"({rest})?" if rest else ""
         later = f"({comma} {rest})?" if rest else ""
         for pair, required in reversed(pairs):
@@ -421,7 +341,7 @@ class Grammar:
         if isinstance(items, list):  # as older drafts wrote it
             begin, items = items, False
         if not isinstance(begin, list):
-            self._refuse("has prefixItems that are no list")
+            self.refuse("has prefixItems that are no list")
         fixed = [self._value(one, root, ()) for one in begin[:high]]
         low, high = max(0, low - len(fixed)), None if high is None else high - len(fixed)
         comma = f'{space} "," {space}'
@@ -429,12 +349,12 @@ class Grammar:
         if items is not False and high != 0:
             item = self._value(items, root, ())
             if fixed:
-                inside += f" ({comma} {item}){_times(low, high)}"
+                inside += f" ({comma} {item}){self.times(low, high)}"
             else:
-                some = f"{item} ({comma} {item}){_times(max(0, low - 1), None if high is None else high - 1)}"
+                some = f"{item} ({comma} {item}){self.times(max(0, low - 1), None if high is None else high - 1)}"
                 inside = some if low else f"({some})?"
         elif low:
-            self._refuse("asks for more items than it describes")
+            self.refuse("asks for more items than it describes")
         return self.rule(f'"[" {space} {inside} {space} "]"')
 
     def _string(self, schema: Mapping[str, Any]) -> str:
@@ -448,7 +368,7 @@ class Grammar:
         self._loosen(schema, "format")
         if (low, high) == (0, None):
             return self.primitive("string")
-        return self.rule(rf'"\"" {self.primitive("char")}{_times(low, high)} "\""')
+        return self.rule(rf'"\"" {self.primitive("char")}{self.times(low, high)} "\""')
 
     def _integer(self, schema: Mapping[str, Any]) -> str:
         low, high = schema.get("minimum"), schema.get("maximum")
@@ -471,19 +391,11 @@ class Grammar:
             high = None  # left out like any other limit: what is longer is seen by whoever checks the answer
         for key, bound in ((least, low), (most, high)):
             if bound is not None and (type(bound) is not int or not 0 <= bound <= REPETITIONS_MAX):
-                self._refuse(f"has {key} {bound!r}, and it must lie between 0 and {REPETITIONS_MAX}")
+                self.refuse(f"has {key} {bound!r}, and it must lie between 0 and {REPETITIONS_MAX}")
         if high is not None and high < low:
-            self._refuse(f"has {most} {high} below {least} {low}")
-        self._repetitions += low if high is None else high
-        if self._repetitions > REPETITIONS_TOGETHER_MAX:
-            self._refuse(f"asks for more than {REPETITIONS_TOGETHER_MAX} repetitions together")
+            self.refuse(f"has {most} {high} below {least} {low}")
+        self.repeat(low if high is None else high)
         return low, high
-
-
-def _times(low: int, high: int | None) -> str:
-    if (low, high) == (0, None):
-        return "*"
-    return f"{{{low},}}" if high is None else f"{{{low},{high}}}"
 
 
 def _inside(value: Any) -> Iterable[Any]:

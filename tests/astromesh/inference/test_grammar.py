@@ -10,7 +10,8 @@ import pytest
 from tests.astromesh.inference.gbnf import matches
 
 from astromesh.errors import InvalidRequest
-from astromesh.inference.grammar import READINGS_MAX, REPETITIONS_MAX, json_grammar, object_grammar
+from astromesh.inference.grammar import json_grammar, object_grammar
+from astromesh.inference.rules import READINGS_MAX, REPETITIONS_MAX
 
 TREE = {
     "type": "object",
@@ -147,6 +148,8 @@ def test_what_a_grammar_cannot_hold_a_model_to_is_refused_where_strict_and_else_
         ({"$ref": "#"}, "refers to itself"),
         ({"anyOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}}, "itself"),
         ({"allOf": [{"$ref": "#"}]}, "itself|deeper|more than"),
+        ({"anyOf": [{"allOf": [{"$ref": "#"}]}]}, "itself|deeper|more than"),
+        ({"oneOf": [{"type": "null"}, {"allOf": [{"$ref": "#"}]}]}, "itself|deeper|more than"),
         ({"type": "text"}, "a type that is none of"),
         ({"type": []}, "a type that is none of"),
         ({"type": "object", "properties": []}, "properties that are no object"),
