@@ -48,7 +48,7 @@ class UnloadBody(BaseModel):
 async def model(request: web.Request) -> web.Response:
     """One model of the mesh, and what this node knows of it if it is here."""
     house, name = request.app[HOUSE], request.match_info["name"]
-    found, here = known_models(house).get(name), await house.shelf.show(name)
+    found, here = known_models(house).get(house.models.named(name)[0]), await house.shelf.show(name)
     if found is None:
         if here is None:
             raise UnknownModel(f"no node of this mesh offers a model named {name!r}", hint="GET /v1/models lists them")

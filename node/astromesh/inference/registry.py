@@ -164,6 +164,16 @@ MODELS: tuple[RegisteredModel, ...] = (
 )
 
 
+def parsed(name: str) -> tuple[str, str]:
+    """A model's own name, and the beginning of the digest that its file must have; that is empty where none is pinned.
+
+    `smollm2:135m@sha256:b179` is `smollm2` and `b179`.
+    """
+    plain, _, digest = name.partition("@sha256:")
+    entry = find(plain)
+    return (entry.name if entry is not None else plain.lower()), digest.lower()
+
+
 def find(name: str) -> RegisteredModel | None:
     """By name or alias, whatever the case."""
     wanted = name.lower()

@@ -77,17 +77,24 @@ class ModelStore:
 
     def resolve(self, name: str) -> StoredModel:
         """By name, by a registered alias, or pinned as `name@sha256:hex` (a beginning of it will do). Raises `StoreError`."""
-        plain, _, digest = name.partition("@sha256:")
-        wanted = _canonical(plain)
+        wanted, digest = registry.parsed(name)
         if not self._known(wanted):
             pull = wanted if registry.find(wanted) is not None else "/path/to/model.gguf"
             raise StoreError(f"there is no model {wanted!r} in {self.root}", hint=f"astromesh-node models pull {pull}")
         found = self._load(wanted)
         if isinstance(found, str):
             raise StoreError(found, hint=f"pull it again: astromesh-node models pull {wanted}")
-        if not found.sha256.startswith(digest.lower()):
+        if not found.sha256.startswith(digest):
             raise StoreError(f"model {wanted} here has sha256 {found.sha256}, not {digest}", hint="astromesh-node models list")
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether that name means something here, usable or not."""
+        return self._known(registry.parsed(name)[0])
+
+    def called(self, source: str) -> str:
+        """What a model from there is called here where nobody says. Raises `StoreError`."""
+        return self._target(registry.find(source), sources.remote(source), Path(source).expanduser(), None)
 
     # Writing.
 
@@ -142,7 +149,7 @@ class ModelStore:
 
     def remove(self, name: str) -> None:
         """Forgets a name, usable or not, and its bytes unless another name means them too. A user's own file stays where it is."""
-        target = _canonical(name)
+        target, _ = registry.parsed(name)
         if not self._known(target):
             raise StoreError(f"there is no model {target!r} in {self.root}", hint="astromesh-node models list")
         with self._lock(target, _silently, what=f"a pull of {target}"), self._lock(_FILES, _silently, what="another removal"):
@@ -379,11 +386,6 @@ class ModelStore:
 def _hold_to(wanted: str, sha256: str, name: str) -> None:
     if wanted and sha256 != wanted:
         raise StoreRefused(f"model {name} has sha256 {sha256}, not {wanted}", hint="is it the file that you meant?")
-
-
-def _canonical(name: str) -> str:
-    entry = registry.find(name)
-    return entry.name if entry is not None else name.lower()
 
 
 def _same(installed: str, asked: Remote) -> bool:

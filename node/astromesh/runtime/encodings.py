@@ -5,6 +5,7 @@ Unlike a completion this may be asked twice without harm, so a candidate that wa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 from typing import Protocol, runtime_checkable
 
@@ -13,8 +14,9 @@ from astromesh.errors import AstromeshError, CallersMistake, InvalidRequest, Pee
 from astromesh.fleet.offers import Capability, OfferedModel
 from astromesh.fleet.roster import Roster
 from astromesh.routing.breaker import ending_of
-from astromesh.runtime.models import LocalModel, Models, Routed
+from astromesh.runtime.models import Holder, LocalModel, Models, Routed
 from astromesh.runtime.peers import PeerCalls
+from astromesh.runtime.targets import pinned_name
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
 
@@ -45,7 +47,9 @@ class Encoder:
         """Who did it, and what came out. `forwarded`: it came over a link, so it is done here or refused, never passed on."""
         ends_at = perf_counter() + timeout_s
         failures: list[AstromeshError] = []
-        encodes, members = self._who(request, forwarded=forwarded)
+        name, pinned = self._models.named(request.model)
+        request, told = replace(request, model=name), replace(request, model=pinned_name(name, pinned))
+        encodes, members = self._who(request, pinned=pinned, forwarded=forwarded)
         candidates = [self._models.candidate(member) for member in members.values()]
         if encodes is not None:
             candidates.append(self._models.candidate(None))
@@ -57,7 +61,7 @@ class Encoder:
                     if candidate.here and encodes is not None:
                         made = await self._here(encodes, request, timeout_s=left_s)
                     else:
-                        made = await self._peers.encode_on(members[candidate.node], request, timeout_s=left_s)
+                        made = await self._peers.encode_on(members[candidate.node], told, timeout_s=left_s)
                 outcome = "ok"
                 self._metrics.tokens.labels(request.model, "in").inc(made.usage.tokens_in)
                 return Routed(self._models.label(candidate), "local" if candidate.here else "peer", number), made
@@ -95,8 +99,11 @@ class Encoder:
             if call is not None:
                 call.ended("neither")
 
-    def _who(self, request: EncodingRequest, *, forwarded: bool) -> tuple[Encodes | None, dict[str, MemberView]]:
-        """This node's own and the members to ask. Who would have to load the model first is asked only where nobody has it loaded."""
+    def _who(self, request: EncodingRequest, *, pinned: str, forwarded: bool) -> tuple[Encodes | None, dict[str, MemberView]]:
+        """This node's own and the members to ask. Who would have to load the model first is asked only where nobody has it loaded.
+
+        Raises `ModelFailed` where they have another file than the pinned one.
+        """
         here = self._models.local.get(request.model)
         provider = _provider(here, request.task)
         mine = provider if here is not None and here.ready() else None
@@ -104,7 +111,10 @@ class Encoder:
         if mine is None and not peers:
             mine = provider if here is not None and here.wakes() else None
             peers = () if forwarded else self._able(self._roster.waking(request.model), request)
-        return mine, {member.name: member for member in peers}
+        holders: list[Holder] = [*peers, *([None] if mine is not None else [])]
+        if pinned:
+            (holders,) = self._models.with_file(holders, model=request.model, pinned=pinned)
+        return mine if None in holders else None, {member.name: member for member in holders if member is not None}
 
     def _able(self, members: tuple[MemberView, ...], request: EncodingRequest) -> tuple[MemberView, ...]:
         offers = ((member, self._roster.offered(member, request.model)) for member in members)

@@ -106,7 +106,13 @@ class LocalModels:
             make_room=self._make_room,
             measured=self.measured,
         )
-        return LocalModel(own, lambda: own.state == "loaded", wakes=lambda: own.state in ("unloaded", "loading"), tok_s=lambda: own.tok_s)
+        return LocalModel(
+            own,
+            lambda: own.state == "loaded",
+            wakes=lambda: own.state in ("unloaded", "loading"),
+            tok_s=lambda: own.tok_s,
+            identity=lambda: own.identity,
+        )
 
     def add_shared(self, name: str, provider: ModelProvider, *, watched: Watched) -> LocalModel:
         """`watched` knows whether the server behind it answers."""
@@ -128,6 +134,10 @@ class LocalModels:
         raise UnknownModel(
             f"this node has no model {name!r} of its own", hint="astromesh-node models list shows who has it; name that node with --url"
         )
+
+    def names(self) -> tuple[str, ...]:
+        """Of its own."""
+        return tuple(sorted(self._own))
 
     def has(self, name: str) -> bool:
         return name in self._own or name in self._shared

@@ -34,7 +34,7 @@ from astromesh.runtime import engines
 from astromesh.runtime.counting import prompt_tokens
 from astromesh.runtime.endpoints import Call, Endpoint
 from astromesh.runtime.peers import PeerCalls
-from astromesh.runtime.targets import Choice, Target, plain
+from astromesh.runtime.targets import Choice, Target, pinned_name, plain
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
 
@@ -50,6 +50,7 @@ SILENT_SHARE = 0.5
 
 RouteKind = Literal["local", "peer"]
 Others = Literal["models", "nodes"] | None  # who else could be asked: another model of the choice, or another node that has the same
+Holder = MemberView | None  # of a model; None is this node
 OpenStream = Callable[..., AsyncGenerator[ModelEvent, None]]
 
 
@@ -85,6 +86,7 @@ class LocalModel:
     wakes: Callable[[], bool] = lambda: False
     tok_s: Callable[[], float | None] | None = None  # as it was measured; None: a server behind this node makes the tokens
     endpoint: Endpoint | None = None  # that server
+    identity: Callable[[], str] = lambda: ""  # the digest of its file, where it is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Models:
         model that the request names, wherever the mesh has it. `forwarded`: the request came over a link, so it is served here or refused,
         never passed on: no request ever takes a second hop.
         """
-        choice = choice or plain(request)
+        choice = self._by_name(choice or plain(request))
         ends_at = perf_counter() + timeout_s
         order, refusals = await self._order(choice, request)
         attempt = 0
@@ -203,7 +205,8 @@ class Models:
         patience_s = left_s * SILENT_SHARE if others == "models" and target.timeout_s is None else None
         outcome, first_token_s, began = "cancelled", None, False
         try:
-            async with aclosing(one.open(request, timeout_s=timeout_s)) as stream:
+            told = request if one.candidate.here else replace(request, model=target.pinned_name)
+            async with aclosing(one.open(told, timeout_s=timeout_s)) as stream:
                 event = await _first(stream, patience_s, who=self.label(one.candidate), target=target)
                 while event is not None:
                     if not began:
@@ -334,8 +337,47 @@ class Models:
 
     def ready(self, model: str) -> bool:
         """Could it be asked now, here or on a peer?"""
-        here = self.local.get(model)
-        return (here is not None and here.ready()) or bool(self._roster.serving(model))
+        name, pinned = self.named(model)
+        here = self.local.get(name)
+        able: list[Holder] = [None] if here is not None and here.ready() else []
+        return any(self._identity(name, member).startswith(pinned) for member in (*able, *self._roster.serving(name)))
+
+    def named(self, model: str) -> tuple[str, str]:
+        """The name by which the mesh has a model that was asked for by an alias, and the beginning of the digest that it was pinned to.
+
+        A name that somebody has as it stands is no alias: that of a server's model, say.
+        """
+        if model in self.local or self._roster.serving(model) or self._roster.waking(model) or self._roster.missed_for_model(model):
+            return model, ""
+        return registry.parsed(model)
+
+    def with_file(self, *groups: Sequence[Holder], model: str, pinned: str) -> list[list[Holder]]:
+        """Of each group those who have that very file; None is this node. Raises `ModelFailed` where only others are there."""
+        found = [[member for member in group if self._identity(model, member).startswith(pinned)] for group in groups]
+        others = [member for group in groups for member in group]
+        if others and not any(found):
+            files = {self.label(self.candidate(member)): self._identity(model, member) or "not known" for member in others}
+            raise ModelFailed(
+                f"no node has {pinned_name(model, pinned)}; its file is " + ", ".join(f"{file} on {node}" for node, file in files.items()),
+                code="model_no_providers",
+                hint="leave the digest out to ask for any file of that name",
+                definite=True,
+            )
+        return found
+
+    def _identity(self, model: str, member: Holder) -> str:
+        """The digest of that member's file (None: this node's), empty where it is not known: of a model behind a server, say."""
+        if member is None:
+            return self.local[model].identity()
+        offered = self._roster.offered(member, model)
+        return offered.identity if offered is not None else ""
+
+    def _by_name(self, choice: Choice) -> Choice:
+        targets = []
+        for target in choice.targets:
+            name, pinned = (target.model, "") if target.provider is not None else self.named(target.model)
+            targets.append(target if name == target.model and not pinned else replace(target, model=name, pinned=pinned))
+        return replace(choice, targets=tuple(targets))
 
     def loads_first(self, target: Target) -> bool:
         """Whether it would have to be loaded before it answers: nobody has it ready, and somebody has it on disk."""
@@ -353,11 +395,13 @@ class Models:
             return [_Asked(self.candidate(None), target.provider.complete, target.endpoint)]
         model = target.model
         here = self.local.get(model)
-        awake: list[MemberView | None] = [None] if here is not None and here.ready() else []
-        asleep: list[MemberView | None] = [None] if here is not None and here.wakes() else []
+        awake: list[Holder] = [None] if here is not None and here.ready() else []
+        asleep: list[Holder] = [None] if here is not None and here.wakes() else []
         if not forwarded:
             awake += self._roster.serving(model)
             asleep += self._roster.waking(model)
+        if target.pinned:
+            awake, asleep = self.with_file(awake, asleep, model=model, pinned=target.pinned)
         unfit: dict[str, str] = {}
 
         def fits(member: MemberView | None) -> bool:

@@ -35,6 +35,12 @@ class Target:
     context_window: int | None = None
     merits: Merits = FREE
     place: str = "spec.model.primary"
+    pinned: str = ""  # how the digest of its file begins
+
+    @property
+    def pinned_name(self) -> str:
+        """As another node is asked for it."""
+        return pinned_name(self.model, self.pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,10 @@ class Choice:
 
     def _each(self, change: Callable[[Sampling], Sampling]) -> Choice:
         return replace(self, targets=tuple(replace(target, sampling=change(target.sampling)) for target in self.targets))
+
+
+def pinned_name(model: str, digest: str) -> str:
+    return f"{model}@sha256:{digest}" if digest else model
 
 
 def plain(request: ModelRequest) -> Choice:

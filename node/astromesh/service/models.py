@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +15,7 @@ import psutil
 
 from astromesh.errors import StoreError
 from astromesh.fleet.offers import Capability
+from astromesh.inference import registry
 from astromesh.inference.backends.folder import open_store
 from astromesh.inference.devices import Inventory
 from astromesh.inference.encoder import MANIFEST_BYTES_MAX, read_manifest
@@ -92,6 +94,19 @@ class InstalledModels:
             else:
                 self.models.local[name] = self.local.add_shared(name, client, watched=health.of(provider.name))
         return problems
+
+    def source_of(self, name: str) -> str:
+        """What is pulled for a model that this node answers for under that name."""
+        wanted = self._wanted.get(name)
+        return wanted.pull if wanted is not None and wanted.pull is not None else name
+
+    def stored_as(self, name: str) -> str:
+        """The name in the store of a model that this node answers for."""
+        source = self.source_of(name)
+        if source != name:
+            with suppress(StoreError):  # what it says to pull means nothing, so nothing is there under any name
+                return self.store.called(source)
+        return registry.parsed(name)[0]
 
     def add(self, model: StoredModel) -> None:
         """From now on this node answers for it, and loads it when somebody asks."""

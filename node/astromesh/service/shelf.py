@@ -9,13 +9,13 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
 from astromesh.api.house import PullProgress
 from astromesh.errors import ModelBusy, Overloaded, StoreError, UnknownModel
-from astromesh.inference import manifest
+from astromesh.inference import manifest, registry
 from astromesh.inference.manifest import StoredModel
 from astromesh.inference.placement import Placement
 from astromesh.inference.residence import LOAD_BYTES_S, START_S
@@ -70,7 +70,9 @@ class Shelf:
 
     async def pull(self, source: str, *, name: str | None, sha256: str) -> AsyncGenerator[PullProgress | dict[str, Any], None]:
         key = (source, name, sha256)
-        pull = self._pulls.get(key)
+        while (pull := self._pulls.get(key)) is not None and pull.enough.is_set():
+            assert pull.task is not None
+            await asyncio.wait([pull.task])  # everybody had left it, so it ends at its next word; what came is gone on with
         if pull is None:
             if len(self._pulls) >= PULLS_AT_ONCE_MAX:
                 raise Overloaded(f"{len(self._pulls)} models are being pulled already", hint="wait for one of them", retry_after_s=30)
@@ -97,9 +99,10 @@ class Shelf:
         loop = asyncio.get_running_loop()
         try:
             stored = await loop.run_in_executor(
-                self._threads, lambda: self._store.pull(source, name=name, sha256=sha256, progress=pull.tell)
+                self._threads,
+                lambda: self._store.pull(self._installed.source_of(source), name=name, sha256=sha256, progress=pull.tell),
             )
-            if not self._local.has(stored.name):
+            if not self._local.has(stored.name) and not self._local.has(source):
                 self._installed.add(stored)
                 self._local.changed()
             return stored
@@ -107,16 +110,18 @@ class Shelf:
             del self._pulls[key]
 
     async def show(self, name: str) -> dict[str, Any] | None:
-        if not self._local.has(name) and not await self._is_stored(name):
+        if not self._local.has(self._named(name)) and not await self._is_stored(name):
             return None
         try:
-            stored = await asyncio.to_thread(self._store.resolve, name)
+            stored = await self._resolved(name)
+            return manifest.described(stored) | {"plan": await self.plan(name)}
         except StoreError as problem:
             return {"problem": problem.message}
-        return manifest.described(stored) | {"plan": await self.plan(name)}
 
     async def plan(self, name: str, *, context: int | None = None) -> dict[str, Any]:
-        stored = await asyncio.to_thread(self._store.resolve, name)
+        if not await self._is_stored(name):
+            raise self._unknown(name)
+        stored = await self._resolved(name)
         found, placement = await asyncio.to_thread(self._installed.found, stored, context=context)
         leaving = self._local.leaving_for(stored.name, found.needed_bytes)
         there = next((row for row in self._local.rows() if row["name"] == stored.name), {})
@@ -151,35 +156,57 @@ class Shelf:
         return placement.host_free_bytes is None or found.needed_bytes <= placement.host_free_bytes + freed
 
     def load(self, name: str) -> dict[str, Any]:
-        own = self._local.own(name)
+        own = self._local.own(self._named(name))
         own.load()
         return own.row()
 
     async def unload(self, name: str, *, force: bool) -> dict[str, Any]:
-        own = self._local.own(name)
+        own = self._local.own(self._named(name))
         await own.unload(force=force)
         return own.row()
 
     async def remove(self, name: str, *, force: bool) -> None:
-        if self._local.has(name):
-            own = self._local.own(name)
-            if own.state in ("loaded", "loading") and not force:
+        if not await self._is_stored(name):
+            if self._local.has(name):
+                self._local.own(name)  # behind a server it is not this node's to remove
+            raise self._unknown(name)
+        stored = self._installed.stored_as(self._named(name))
+        using = [own for own in self._local.names() if self._installed.stored_as(own) == stored]
+        for one in using:
+            if (state := self._local.own(one).state) in ("loaded", "loading") and not force:
                 raise ModelBusy(
-                    f"model {name} is {own.state} on this node", hint=f"astromesh-node models unload {name} first, or rm it with --force"
+                    f"model {one} is {state} on this node", hint=f"astromesh-node models unload {one} first, or rm it with --force"
                 )
-        elif not await self._is_stored(name):
-            raise UnknownModel(f"there is no model {name!r} in {self._store.root}", hint="astromesh-node models list")
-        await asyncio.to_thread(self._store.remove, name)
+        await asyncio.to_thread(self._store.remove, stored)
+        for one in using:
+            del self._installed.models.local[one]
+            await self._local.forget(one)
+
+    def _named(self, name: str) -> str:
+        """By which name this node answers for it, by an alias, say. Raises `UnknownModel` where its file is not the pinned one."""
         if self._local.has(name):
-            del self._installed.models.local[name]
-            await self._local.forget(name)
+            return name
+        plain, pinned = registry.parsed(name)
+        if pinned and plain in self._local.names() and not (identity := self._local.own(plain).identity).startswith(pinned):
+            raise UnknownModel(
+                f"model {plain} of this node has sha256 {identity or 'not known yet'}, not {pinned}", hint="leave the digest out"
+            )
+        return plain
+
+    def _unknown(self, name: str) -> UnknownModel:
+        return UnknownModel(f"there is no model {name!r} in {self._store.root}", hint="astromesh-node models list")
 
     async def _is_stored(self, name: str) -> bool:
-        try:
-            await asyncio.to_thread(self._store.resolve, name)
-        except StoreError:
-            return False
-        return True
+        """Usable or not."""
+        return await asyncio.to_thread(self._store.has, self._installed.stored_as(self._named(name)))
+
+    async def _resolved(self, name: str) -> StoredModel:
+        """Under the name by which this node answers for it. Raises `StoreError`, `UnknownModel`."""
+        known = self._named(name)
+        stored = await asyncio.to_thread(self._store.resolve, self._installed.stored_as(known))
+        if not stored.sha256.startswith(registry.parsed(name)[1]):
+            raise UnknownModel(f"model {known} of this node has sha256 {stored.sha256}", hint="leave the digest out")
+        return replace(stored, name=known)
 
     def _estimated_tok_s(self, stored: StoredModel) -> float | None:
         """From a model that was measured here: making a token reads all weights once, so speed goes with their size."""

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from tests.rig.hub_double import HubDouble, running
 from tests.rig.rooms import Rooms
 from tests.rig.sleepy_engine import SleepyEngine
 
+from astromesh.api.house import PullProgress
 from astromesh.dialogue import Message, ModelRequest
+from astromesh.inference import registry
 from astromesh.inference.devices import Inventory
+from astromesh.inference.registry import Packaged, RegisteredFile, RegisteredModel
+from astromesh.runtime.assembly import Providers
 from astromesh.runtime.local_models import FoundModel, LocalModels
 from astromesh.service.models import InstalledModels
 from astromesh.service.settings import NodeSettings, settle
 from astromesh.service.shelf import Shelf
-from astromesh.specs.runtime import Runtime
+from astromesh.specs.runtime import Runtime, RuntimeSpec
 
 CONTENT = a_gguf(context=2048)
 
@@ -48,6 +53,7 @@ class House:
     """A node's shelf behind its doors."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.rooms = Rooms()
         self.local = LocalModels(lambda: None, free_bytes=lambda: 10**12)
         self.installed = Installed(root, local=self.local, rooms=self.rooms)
@@ -240,3 +246,138 @@ async def test_a_pull_that_nobody_waits_for_ends_and_is_gone_on_with(house: Hous
             events = await pulled(doors, "hf:acme/tiny:tiny.gguf")
             assert events[-1].event == "done"
             assert hub.asked[-1].range != ""
+
+
+# By other names.
+
+ENTRY = RegisteredModel(
+    name="tiny",
+    aliases=("tiny:latest",),
+    kind="gguf",
+    files=(RegisteredFile("model", hashlib.sha256(CONTENT).hexdigest(), (Packaged("p", "1", "p", "p", len(CONTENT), 1),)),),
+    licence="",
+    template="",
+    about="",
+)
+PINNED = f"tiny@sha256:{ENTRY.sha256[:12]}"
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch, house: House) -> None:
+    """Installed under a registered name, as a pull of it would."""
+    house.installed.store.pull(write(house.root / "Tiny.gguf"))
+    monkeypatch.setattr(registry, "MODELS", (ENTRY,))
+
+
+def write(path: Path, content: bytes = CONTENT) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def configured(house: House, **model: object) -> None:
+    spec = RuntimeSpec.model_validate({"inference": {"models": [model]}})
+    house.installed.open(replace(Runtime.unwritten(), spec=spec), providers=Providers({}), health=house.rooms.health)
+
+
+@pytest.mark.usefixtures("registered")
+async def test_an_alias_and_a_pinned_name_mean_the_model_in_every_verb(house: House) -> None:
+    house.installed.open(Runtime.unwritten(), providers=Providers({}), health=house.rooms.health)
+    async with house.doors() as doors:
+        for name in ("tiny:latest", PINNED, "TINY"):
+            assert (await doors.get(f"/v1/models/{name}"))[1]["here"]["name"] == "tiny"
+            assert (await post(doors, f"/v1/models/{name}/load", {"dry_run": True}))[1]["model"] == "tiny"
+            status, answer = await post(doors, f"/v1/models/{name}/load")
+            assert (status, answer["model"]["name"]) == (202, "tiny")
+            status, answer = await post(doors, "/v1/chat/completions", {"model": name, "messages": HI})
+            assert (status, answer["choices"][0]["message"]["content"]) == (200, "Yes"), answer
+            assert (await doors.get(f"/v1/ready?model={name}"))[0] == 200
+            async with doors.http.delete(f"/v1/models/{name}") as response:
+                assert (response.status, (await response.json(content_type=None))["code"]) == (409, "model_busy")
+            assert (await post(doors, f"/v1/models/{name}/unload"))[0] == 200
+        assert [row["name"] for row in house.local.rows()] == ["tiny"]
+        async with doors.http.delete("/v1/models/tiny:latest") as response:
+            assert response.status == 200
+        assert (house.local.rows(), house.installed.store.list()) == ([], ())
+
+
+@pytest.mark.usefixtures("registered")
+async def test_a_name_pinned_to_another_digest_means_no_model_here(house: House) -> None:
+    house.installed.open(Runtime.unwritten(), providers=Providers({}), health=house.rooms.health)
+    async with house.doors() as doors:
+        other = "tiny@sha256:" + "0" * 12
+        for verb in ("load", "unload"):
+            status, answer = await post(doors, f"/v1/models/{other}/{verb}")
+            assert (status, answer["code"]) == (404, "model_not_found")
+            assert ENTRY.sha256 in answer["detail"]
+        status, answer = await post(doors, f"/v1/models/{other}/load", {"dry_run": True})
+        assert (status, answer["code"]) == (404, "model_not_found")
+        status, answer = await post(doors, "/v1/chat/completions", {"model": other, "messages": HI})
+        assert (status, answer["error"]["code"]) == (404, "model_not_found")
+        assert ENTRY.sha256[:12] in answer["error"]["message"]
+        async with doors.http.delete(f"/v1/models/{other}") as response:
+            assert response.status == 404
+        assert [model.name for model in house.installed.store.list()] == ["tiny"]
+
+
+@pytest.mark.usefixtures("registered")
+async def test_a_model_that_is_configured_under_another_name_is_shown_planned_and_removed_by_it(house: House) -> None:
+    configured(house, name="chat", pull="tiny", context=1000, parallel=1)
+    async with house.doors() as doors:
+        status, answer = await post(doors, "/v1/chat/completions", {"model": "chat", "messages": HI})
+        assert status == 200, answer
+        here = (await doors.get("/v1/models/chat"))[1]["here"]
+        assert (here["sha256"], here["plan"]["context"], here["plan"]["state"]) == (ENTRY.sha256, 1000, "loaded")
+        status, plan = await post(doors, "/v1/models/chat/load", {"dry_run": True})
+        assert (status, plan["model"], plan["parallel"]) == (200, "chat", 1)
+        assert (await pulled(doors, "chat"))[-1].data["model"]["sha256"] == ENTRY.sha256
+        assert [row["name"] for row in house.local.rows()] == ["chat"]
+        for name in ("chat", "tiny"):  # the files are those of both
+            async with doors.http.delete(f"/v1/models/{name}") as response:
+                assert (response.status, (await response.json(content_type=None))["code"]) == (409, "model_busy"), name
+        assert (await post(doors, "/v1/models/chat/unload"))[0] == 200
+        async with doors.http.delete("/v1/models/chat") as response:
+            assert response.status == 200
+        assert (house.local.rows(), house.installed.store.list()) == ([], ())
+
+
+async def test_a_model_whose_file_was_moved_away_is_shown_with_that_and_removed(house: House, file: Path) -> None:
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        await post(doors, "/v1/models/tiny/unload")
+        await house.local.forget("tiny")  # as in a node that found it so at its start
+        del house.rooms.models.local["tiny"]
+        file.rename(file.with_name("elsewhere.gguf"))
+        status, row = await doors.get("/v1/models/tiny")
+        assert (status, "cannot be read" in row["here"]["problem"]) == (200, True)
+        async with doors.http.delete("/v1/models/tiny") as response:
+            assert response.status == 200
+        assert house.installed.store.problems() == ()
+        status, answer = await post(doors, "/v1/models/tiny/load", {"dry_run": True})
+        assert (status, answer["code"]) == (404, "model_not_found")
+
+
+async def test_a_pull_that_begins_while_one_that_was_left_ends_waits_for_it_and_begins_anew(
+    house: House, hub: HubDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wanted() -> PullProgress | dict[str, Any]:
+        async with aclosing(house.shelf.pull("hf:acme/tiny:tiny.gguf", name=None, sha256="")) as steps:
+            return [step async for step in steps][-1]
+
+    hub.hang_after = 60_000
+    with running(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.base)
+        async with house.doors():
+            lonely = asyncio.create_task(wanted())
+            assert await asyncio.to_thread(hub.sends.wait, 10)
+            (left,) = house.shelf._pulls.values()
+            lonely.cancel()
+            while not left.enough.is_set():
+                await asyncio.sleep(0)
+            again = asyncio.create_task(wanted())
+            await asyncio.sleep(0)  # it has found the other one
+            hub.hang_after = None
+            hub.go_on.set()
+            installed = await again
+            assert isinstance(installed, dict)
+            assert installed["size_bytes"] == len(hub.content)

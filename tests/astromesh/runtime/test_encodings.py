@@ -90,6 +90,21 @@ async def test_this_node_is_asked_first_and_alone_where_it_has_the_model() -> No
     assert (routed.node, routed.kind, far.asked) == ("a", "local", 0)
 
 
+async def test_an_alias_and_a_pinned_name_mean_the_model_here_and_there() -> None:
+    async with pair() as two:
+        two.b.has(far := Counts(), name="minilm")
+        two.b.models.local["minilm"] = replace(two.b.models.local["minilm"], identity=lambda: "ab" * 32)
+        two.a.sees(member("b-000000", models=["minilm"], identity="ab" * 32, capabilities=ABLE, link=two.b_at))
+        for name in ("all-minilm", "minilm@sha256:abab"):
+            await two.a.encoder.encode(replace(REQUEST, model=name), timeout_s=20)
+        assert [request.model for request in far.requests] == ["minilm", "minilm"]
+        with pytest.raises(ModelFailed, match=f"no node has minilm@sha256:cd; its file is {'ab' * 32} on b"):
+            await two.a.encoder.encode(replace(REQUEST, model="minilm@sha256:cd"), timeout_s=20)
+        two.b.models.local["minilm"] = replace(two.b.models.local["minilm"], identity=lambda: "cd" * 32)  # and nobody knows it yet
+        with pytest.raises(ModelFailed, match="no node has minilm@sha256:ab"):
+            await two.a.encoder.encode(replace(REQUEST, model="minilm@sha256:ab"), timeout_s=20)
+
+
 async def test_no_request_takes_a_second_hop() -> None:
     async with pair() as two:
         with pytest.raises(ModelUnavailable, match="not on b any more"):

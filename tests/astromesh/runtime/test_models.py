@@ -262,6 +262,32 @@ async def test_when_the_servers_of_several_models_are_full_it_is_worth_another_t
     assert raised.value.retry_after_s == 3
 
 
+# By other names.
+
+
+async def test_a_pinned_name_is_answered_by_who_has_that_very_file_and_told_to_the_peer_with_its_digest() -> None:
+    rooms = Rooms()
+    rooms.sees(member("b-000002", models=["smollm2"], identity="ab" * 32), member("c-000003", models=["smollm2"], identity="cd" * 32))
+    other, asked = Scripted(["Other."]), Scripted(["Yes."])
+    rooms.neighbours.models = {"b-000002": other, "c-000003": asked}
+    request = replace(REQUEST, model="smollm2:135m@sha256:CDCD")
+    events, _ = await drained(rooms.models.complete(request, timeout_s=60))
+    assert (events[0], [one.model for one in asked.asked], other.asked) == (Routed("c", "peer", 1), ["smollm2@sha256:cdcd"], [])
+    _, failure = await drained(rooms.models.complete(replace(request, model="smollm2@sha256:ef"), timeout_s=60))
+    assert isinstance(failure, ModelFailed)
+    assert (failure.code, failure.definite) == ("model_no_providers", True)
+    assert f"{'ab' * 32} on b, {'cd' * 32} on c" in failure.message
+    assert [rooms.models.ready(name) for name in ("smollm2:135m", "smollm2@sha256:ab", "smollm2@sha256:ef")] == [True, True, False]
+
+
+async def test_an_alias_that_somebody_offers_as_it_stands_is_no_alias() -> None:
+    rooms = Rooms()
+    rooms.sees(member("b-000002", models=["smollm2"]), member("c-000003", models=[("smollm2:135m", "remote")]))
+    rooms.neighbours.models = {"b-000002": Scripted(["Mesh."]), "c-000003": Scripted(["Server."])}
+    events, _ = await drained(rooms.models.complete(replace(REQUEST, model="smollm2:135m"), timeout_s=60))
+    assert events[0] == Routed("c", "peer", 1)
+
+
 # Who is asked first, and what is counted.
 
 
