@@ -21,6 +21,7 @@ from astromesh.specs.members import member_findings
 from astromesh.specs.provider import ProviderConfig, ProviderConfigDocument, ProviderDocument, ProviderResource
 from astromesh.specs.rails import rail_findings
 from astromesh.specs.resource import API_VERSION, Broken, Listed
+from astromesh.specs.roles import role_findings
 from astromesh.specs.runtime import Runtime, RuntimeDocument
 from astromesh.specs.section import Section
 from astromesh.specs.substitution import Substitution
@@ -160,6 +161,7 @@ def _resource(document: Document, kind: str, source: str, environment: Mapping[s
         mistakes += template_mistakes(model.spec, settled.places)
         for finding in (
             *rail_findings(model.spec.guardrails, settled.places),
+            *role_findings(model.spec, settled.places),
             *tool_findings(model.spec, settled.places),
             *member_findings(model.spec, settled.places, name=model.metadata.name),
         ):
