@@ -20,10 +20,10 @@ from astromesh.orchestration.plan import Part
 from astromesh.orchestration.shaped import reread, shaped
 
 
-def act(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: bool) -> Script[Outcome]:
-    """From an opening to an answer, or to a hand-off where that is allowed."""
+def act(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: bool, handed_by: str = "") -> Script[Outcome]:
+    """From an opening to an answer, or to a hand-off where that is allowed. `handed_by`: who went on with the conversation before."""
     try:
-        outcome = yield from _by_pattern(part, opening, variables, may_hand_off=may_hand_off)
+        outcome = yield from _by_pattern(part, opening, variables, may_hand_off=may_hand_off, handed_by=handed_by)
         if part.output is None or not isinstance(outcome, Answer):
             return outcome
         text, data = yield from shaped(part, part.output, opening, outcome.text)
@@ -37,12 +37,12 @@ def act(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: 
     return replace(outcome, text=shown, data=data if shown == text else reread(shown, part.output))
 
 
-def _by_pattern(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: bool) -> Script[Outcome]:
+def _by_pattern(part: Part, opening: Transcript, variables: Variables, *, may_hand_off: bool, handed_by: str) -> Script[Outcome]:
     match part.pattern:
         case "react":
             return (yield from react(part, opening))
         case "swarm":
-            return (yield from swarm(part, opening, may_hand_off=may_hand_off))
+            return (yield from swarm(part, opening, may_hand_off=may_hand_off, handed_by=handed_by))
         case "supervisor":
             return (yield from supervisor(part, opening, variables))
         case "pipeline":

@@ -76,7 +76,7 @@ def taken_over(part: Part, conversation: TakeOver) -> Script[Outcome]:
     variables = variables_of(part, query, context)
     preface = _handed(conversation)
     opening = (*opened(part, past, query, variables=variables, preface=preface), *work)
-    return (yield from act(part, opening, variables, may_hand_off=not conversation.last))
+    return (yield from act(part, opening, variables, may_hand_off=not conversation.last, handed_by=conversation.by))
 
 
 def _handed(conversation: TakeOver) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.rig.conversation import Conversation
 from tests.rig.parts import assistant, other, part, system, user, wrote
@@ -125,13 +127,27 @@ def test_a_hand_off_without_a_reason_is_told_without_one() -> None:
 
 
 def test_who_takes_over_may_hand_off_unless_it_is_the_last() -> None:
-    billing = part("billing", pattern="swarm", peers=(other("desk"),))
+    billing = part("billing", pattern="swarm", peers=(other("desk"), other("bank")))
     talk = taking(billing, TakeOver("billing", (user("Help!"),), by="desk"))
-    talk >> wrote({"agent": "desk"}) >> None
-    assert talk.outcome == HandOff("desk", by="billing")
+    talk >> wrote({"agent": "bank"}) >> None
+    assert talk.outcome == HandOff("bank", by="billing")
     last = taking(billing, TakeOver("billing", (user("Help!"),), by="desk", last=True))
     assert isinstance(last.effect, AskModel)
     assert last.effect.shape is None
+
+
+def test_who_decides_before_it_has_read_a_word_cannot_hand_straight_back() -> None:
+    billing = part("billing", pattern="swarm", peers=(other("desk"), other("bank")))
+    talk = taking(billing, TakeOver("billing", (user("Help!"),), by="desk"))
+    assert isinstance(talk.effect, AskModel)
+    assert talk.effect.shape is not None
+    assert talk.effect.shape["properties"]["agent"]["enum"] == ["billing", "bank"]
+    pair = taking(part("billing", pattern="swarm", peers=(other("desk"),)), TakeOver("billing", (user("Help!"),), by="desk"))
+    assert isinstance(pair.effect, AskModel)
+    assert pair.effect.shape is None  # nobody is left: it answers
+    by_tools = taking(replace(billing, decides="tools"), TakeOver("billing", (user("Help!"),), by="desk"))
+    assert isinstance(by_tools.effect, AskModel)
+    assert [tool.name for tool in by_tools.effect.tools] == ["hand_off_to_desk", "hand_off_to_bank"]
 
 
 def test_who_takes_over_screens_what_it_is_asked_by_its_own_rules() -> None:

@@ -31,16 +31,18 @@ Who should answer this?
 {roster}"""
 
 
-def swarm(part: Part, opening: Transcript, *, may_hand_off: bool) -> Script[Outcome]:
-    if not (may_hand_off and part.peers):
-        return (yield from react(part, opening))
-    if part.decides == "tools":
+def swarm(part: Part, opening: Transcript, *, may_hand_off: bool, handed_by: str = "") -> Script[Outcome]:
+    """`handed_by`: who has just handed it over. Who is asked before it has read a word would hand it straight back."""
+    if may_hand_off and part.decides == "tools" and part.peers:
         return (yield from _by_tools(part, opening))
-    return (yield from _by_shape(part, opening))
+    others = tuple(peer for peer in part.peers if _agent(peer) != handed_by)
+    if may_hand_off and others:
+        return (yield from _by_shape(part, opening, others))
+    return (yield from react(part, opening))
 
 
-def _by_shape(part: Part, opening: Transcript) -> Script[Outcome]:
-    peers = {peer.name: peer for peer in part.peers}
+def _by_shape(part: Part, opening: Transcript, others: tuple[Member, ...]) -> Script[Outcome]:
+    peers = {peer.name: peer for peer in others}
     names = [part.agent, *peers]
     shape = {
         "type": "object",
@@ -48,7 +50,7 @@ def _by_shape(part: Part, opening: Transcript) -> Script[Outcome]:
         "required": ["agent"],
         "additionalProperties": False,
     }
-    roster = f"- {part.agent}: {part.description or 'you yourself'}\n{members.roster(part.peers)}"
+    roster = f"- {part.agent}: {part.description or 'you yourself'}\n{members.roster(others)}"
 
     def read(value: Any) -> str:
         name = text_of(mapping(value), "agent")
