@@ -28,6 +28,7 @@ from astromesh.runtime.events import RunEvent, RunRequest
 from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.models import LocalModel, Models
 from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
+from astromesh.runtime.run_calls import CANCEL, FIND, FOLLOW, RunCallServing
 from astromesh.runtime.targets import Choice, Target
 from astromesh.telemetry.metrics import Metrics
 from astromesh.telemetry.traces import Ring
@@ -176,6 +177,8 @@ class Rooms:
         async with AsyncExitStack() as stack:
             me = Greeting(f"{self.node}-000000", f"id-{self.node}")
             handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
+            about_runs = RunCallServing(self.runtime.recent, self.metrics)
+            handlers |= {FIND: about_runs.find, FOLLOW: about_runs.follow, CANCEL: about_runs.cancel}
             board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers))
             port = await board.serve("127.0.0.1", port)
             self.peers.board = board

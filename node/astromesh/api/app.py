@@ -161,7 +161,7 @@ ROUTES: tuple[Route, ...] = (
         "DELETE",
         "/v1/runs/{id}",
         runs.cancel,
-        "Cancel a run that was begun through this node, on whichever node it runs.",
+        "Cancel a run, on whichever node it runs.",
         answer=runs.CancelBegun,
         codes=(202, 404),
     ),

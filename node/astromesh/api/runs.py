@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any, Literal
 
 from aiohttp import web
@@ -89,22 +90,31 @@ async def run(request: web.Request) -> web.StreamResponse:
 
 async def events(request: web.Request) -> web.StreamResponse:
     """What a run told, from behind `Last-Event-ID` on; 204, which ends a browser's asking again, where there will be nothing more."""
-    recent = request.app[HOUSE].runtime.recent
-    found = recent.find(request.match_info["id"])
-    after = _after(request, told=found.told.told)
-    if found.told.over and after >= found.told.told - (found.told.failure is None):
+    runtime, run_id, after = request.app[HOUSE].runtime, request.match_info["id"], _after(request)
+    if not runtime.recent.knows(run_id) and (peer := await runtime.elsewhere.find(run_id)) is not None:
+        async with aclosing(runtime.elsewhere.follow(peer, run_id, after=after)) as told:
+            return await _again(request, told, after=after) if await anext(told) else web.Response(status=204)
+    found = runtime.recent.find(run_id)
+    if not runtime.recent.follows(found, after):
         return web.Response(status=204)
-    with recent.follow(found, after=after) as following:
-        async with EventStream(request, {}) as out:
-            await out.retry()
-            await tell(out, following, after=after)
-            return await out.end()
+    with runtime.recent.follow(found, after=after) as following:
+        return await _again(request, following, after=after)
 
 
 async def cancel(request: web.Request) -> web.Response:
-    run_id = request.match_info["id"]
-    request.app[HOUSE].runtime.recent.cancel(run_id)
+    runtime, run_id = request.app[HOUSE].runtime, request.match_info["id"]
+    if not runtime.recent.knows(run_id) and (peer := await runtime.elsewhere.find(run_id)) is not None:
+        await runtime.elsewhere.cancel(peer, run_id)
+    else:
+        runtime.recent.cancel(run_id)
     return reply({"run_id": run_id, "status": "cancelling"}, status=202)
+
+
+async def _again(request: web.Request, events: AsyncIterator[Any], *, after: int) -> web.StreamResponse:
+    async with EventStream(request, {}) as out:
+        await out.retry()
+        await tell(out, events, after=after)
+        return await out.end()
 
 
 async def tell(out: EventStream, events: AsyncIterator[RunEvent], *, after: int = -1) -> None:
@@ -153,15 +163,9 @@ def _resumable(request: web.Request, *, watched: bool) -> bool:
     return said == "true"
 
 
-def _after(request: web.Request, *, told: int) -> int:
-    """The position in `Last-Event-ID`, -1 without one; that of a failure is behind all that was told."""
-    said = request.headers.get("Last-Event-ID")
-    if said is None or said == "":
-        return -1
-    if not _POSITION.fullmatch(said) or int(said) > told:
-        raise InvalidRequest(
-            f"Last-Event-ID is {said[:20]!r}, and this run has told {told} events",
-            hint="send the id of one of its events",
-            param="Last-Event-ID",
-        )
-    return int(said)
+def _after(request: web.Request) -> int:
+    """The position in `Last-Event-ID`, -1 without one."""
+    said = request.headers.get("Last-Event-ID", "")
+    if said and not _POSITION.fullmatch(said):
+        raise InvalidRequest(f"Last-Event-ID is {said[:20]!r}", hint="send the id of an event of that run", param="Last-Event-ID")
+    return int(said) if said else -1

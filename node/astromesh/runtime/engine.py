@@ -43,6 +43,7 @@ from astromesh.runtime.guarding import Guarding
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls, Unreachable
 from astromesh.runtime.recent_runs import RecentRuns
+from astromesh.runtime.run_calls import RunsElsewhere
 from astromesh.runtime.served_acts import ServedActs
 from astromesh.runtime.session_homes import SessionHomes
 from astromesh.runtime.stage import Place, Services, Stage
@@ -118,6 +119,7 @@ class AgentRuntime:
         )
         self.served = ServedActs(node=node, services=self._services)
         self.recent = RecentRuns()
+        self.elsewhere = RunsElsewhere(peers=peers, roster=roster)
         self._draining = False
 
     @property

@@ -145,6 +145,14 @@ class PeerCalls:
                 return self._read(to_value, reply, member)
         raise PeerLost(f"{self._roster.label(member.name)} gave no answer", hint="do both nodes run the same version?")
 
+    async def call_on(
+        self, member: MemberView, kind: str, body: Mapping[str, Any], to_value: Callable[[Mapping[str, Any]], V], *, timeout_s: float
+    ) -> AsyncGenerator[V, None]:
+        """A call about an agent or a run of it that has many answers, as they come."""
+        async with aclosing(self._call(member, kind, body, timeout_s=timeout_s, unreachable=AgentUnavailable)) as told:
+            async for reply in told:
+                yield self._read(to_value, reply, member)
+
     def _read(self, to_value: Callable[[B], V], body: B, member: MemberView) -> V:
         """What the peer said. That it cannot be read is the peer's fault, not that of whoever asks this node."""
         try:

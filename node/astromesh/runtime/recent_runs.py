@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Protocol
 
-from astromesh.errors import EventsGone, Overloaded, UnknownRun
+from astromesh.errors import EventsGone, InvalidRequest, Overloaded, UnknownRun
 from astromesh.runtime.events import RunEvent, RunEvents
 
 # A page that lost its connection asks again after `retry:` and a handshake or two; whoever needs longer has left.
@@ -73,6 +73,18 @@ class RecentRuns:
             f"this node knows of no run {run_id}", hint="ask the node that was asked for it; its answer's X-Request-Id is the id"
         )
 
+    def knows(self, run_id: str) -> bool:
+        """Also where nothing of it is kept any more."""
+        return run_id in self._runs or run_id in self._gone
+
+    def follows(self, run: FollowedRun, after: int) -> bool:
+        """Whether anything is told behind that position, now or later. What ended a run is told behind its last event.
+
+        A position that never was is for `follow` to refuse.
+        """
+        last = run.told.told - (run.told.failure is None)
+        return not run.told.over or after < last or after > run.told.told
+
     def cancel(self, run_id: str) -> None:
         """Raises `UnknownRun` where none of that id is under way."""
         run = self._runs.get(run_id)
@@ -98,8 +110,15 @@ class RecentRuns:
         """Its events behind that position. Of a run whose reader may come back, this is he: an older connection of his may not know yet
         that it is dead.
 
-        Raises `EventsGone` where the next one is no longer kept, `Overloaded` where too many look on.
+        Raises `EventsGone` where the next one is no longer kept, `InvalidRequest` where there never was one in that position, `Overloaded`
+        where too many look on.
         """
+        if after > run.told.told:
+            raise InvalidRequest(
+                f"run {run.id} has told {run.told.told} events, and none of id {after}",
+                hint="send the id of one of its events as Last-Event-ID",
+                param="Last-Event-ID",
+            )
         if run.told.first > after + 1:
             raise EventsGone(
                 f"event {after + 1} of run {run.id} is no longer kept", hint=f"the oldest that is kept is {run.told.first}; begin there"

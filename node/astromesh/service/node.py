@@ -29,6 +29,7 @@ from astromesh.runtime.health import ProviderHealth
 from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
+from astromesh.runtime.run_calls import CANCEL, FIND, FOLLOW, RunCallServing
 from astromesh.runtime.toolmaking import Toolmaker
 from astromesh.service.agent_files import AgentFiles
 from astromesh.service.config_dir import Configuration, Found, load
@@ -171,6 +172,8 @@ class Node:
         handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
         about_agents = AgentCallServing(self.lifecycle, self.house.metrics)
         handlers |= {CHANGE: about_agents.change, SHOW: about_agents.show}
+        about_runs = RunCallServing(self.runtime.recent, self.house.metrics)
+        handlers |= {FIND: about_runs.find, FOLLOW: about_runs.follow, CANCEL: about_runs.cancel}
         switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)
         board = await stack.enter_async_context(switchboard)
         try:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 from tests.rig.doors import Doors, SentEvent, open_doors, sent_events
 from tests.rig.held_model import AMPLE_S, HeldModel
+from tests.rig.mesh_view import member
+from tests.rig.ports import free_port
 from tests.rig.rooms import Rooms, an_agent
 
 from astromesh.api import event_stream
 from astromesh.errors import ModelFailed
 from astromesh.providers.backends.scripted import Scripted
-from astromesh.runtime import events, recent_runs
+from astromesh.runtime import events, recent_runs, run_calls
+from maia.config import Address
 
 RUN = "/v1/agents/desk/run"
 ASKED = {"query": "Hello", "stream": True}
@@ -357,3 +361,95 @@ async def test_a_client_that_leaves_in_the_silence_takes_the_model_along(
         response.close()
         await model.was_released()
     assert model.finished == 0
+
+
+# Of a run that another node was asked for.
+
+
+@asynccontextmanager
+async def two_nodes() -> AsyncIterator[tuple[Rooms, Doors, Doors]]:
+    """The rooms of `b`, its doors, and those of `a`, which knows of it."""
+    a, b = Rooms("a", linked=True), Rooms("b", linked=True)
+    async with a.open_door(), b.open_door() as at, open_doors(a) as of_a, open_doors(b) as of_b:
+        a.sees(member("b-000000", title="b", agents=["desk"], link=at))
+        yield b, of_b, of_a
+
+
+async def test_the_events_of_a_run_are_read_on_any_node() -> None:
+    async with two_nodes() as (b, of_b, of_a):
+        b.hosts(an_agent(provider=Scripted(["Good day, Ada."])))
+        async with of_b.http.post(RUN, json=ASKED, headers={"X-Request-Id": "r1"}) as response:
+            first = [event async for event in sent_events(response)]
+        assert await again(of_a) == (200, first)
+        assert await again(of_a, after=first[2].id) == (200, first[3:])
+        assert await again(of_a, after=first[-1].id) == (204, [])
+        status, problem = await of_a.get(EVENTS, headers={"Last-Event-ID": "99"})
+        assert (status, problem["param"]) == (422, "Last-Event-ID")
+
+
+async def test_a_reader_may_come_back_on_another_node() -> None:
+    async with two_nodes() as (b, of_b, of_a):
+        model = HeldModel("One ", "two ", "three.")
+        b.hosts(an_agent(provider=model))
+        model.let()
+        response = await of_b.http.post(RUN, json=ASKED, headers=COMES_BACK)
+        seen = await token(sent_events(response))
+        response.close()
+        asking = asyncio.create_task(again(of_a, after=seen.id))
+        model.let(3)
+        status, told = await asking
+        assert (status, said(told), told[-1].data["answer"]) == (200, "two three.", "One two three.")
+
+
+async def test_a_run_is_cancelled_on_any_node() -> None:
+    async with two_nodes() as (b, of_b, of_a):
+        model = HeldModel("One ", "two.")
+        b.hosts(an_agent(provider=model))
+        model.let()
+        async with asyncio.timeout(AMPLE_S), of_b.http.post(RUN, json=ASKED, headers={"X-Request-Id": "r1"}) as response:
+            mine = sent_events(response)
+            await token(mine)
+            async with of_a.http.delete("/v1/runs/r1") as cancelled:
+                assert cancelled.status == 202
+            last = [event async for event in mine][-1]
+        assert (last.event, last.data["code"]) == ("error", "run_cancelled")
+        async with of_a.http.delete("/v1/runs/r1") as cancelled:
+            assert cancelled.status == 404
+        _, told = await again(of_a)
+        assert told[-1].data["code"] == "run_cancelled"
+
+
+async def test_a_run_that_a_peer_conducts_for_this_node_is_cancelled_there() -> None:
+    async with two_nodes() as (b, _, of_a):
+        model = HeldModel("One ", "two.")
+        b.hosts(an_agent(provider=model))
+        model.let()
+        async with asyncio.timeout(AMPLE_S), of_a.http.post(RUN, json=ASKED, headers={"X-Request-Id": "r1"}) as response:
+            mine = sent_events(response)
+            await token(mine)
+            async with of_a.http.delete("/v1/runs/r1") as cancelled:
+                assert cancelled.status == 202
+            last = [event async for event in mine][-1]
+        assert last.data["code"] == "run_cancelled"
+        await model.was_released()
+        assert model.finished == 0
+
+
+async def test_a_run_that_no_node_knows_is_404_also_where_a_peer_is_gone() -> None:
+    async with two_nodes() as (_, _, of_a):
+        assert (await again_status(of_a)) == 404
+    a = Rooms("a", linked=True)
+    async with a.open_door(), open_doors(a) as of_a:
+        a.sees(member("b-000000", title="b", link=Address("127.0.0.1", free_port())))
+        assert (await again_status(of_a)) == 404
+
+
+async def again_status(doors: Doors) -> int:
+    async with doors.http.get(EVENTS) as response:
+        return response.status
+
+
+async def test_searches_among_the_peers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_calls, "SEARCHES_MAX", 0)
+    async with two_nodes() as (_, _, of_a):
+        assert (await again_status(of_a)) == 429
