@@ -10,6 +10,7 @@ from pathlib import Path
 # Array libraries, engines and their kin live in worker processes; the others are loaded by the verb or the backend that uses them.
 HEAVY = (
     *("numpy", "onnx", "onnxruntime", "tokenizers", "huggingface_hub", "llama_cpp", "xllamacpp", "hnswlib"),
+    *("jsonschema_rs", "jmespath"),
     *("rich", "openai", "anthropic", "pandas", "torch", "transformers", "requests", "httpx", "fastapi", "uvicorn", "matplotlib"),
     *("astromesh.inference.backends.llama_cpp.library", "astromesh.inference.backends.onnx_runtime.library"),
 )

@@ -104,8 +104,8 @@ def _builtin(house: House) -> Iterator[ToolShown]:
 def _owners(house: House, name: str) -> list[str]:
     """The agents that are offered that built-in tool."""
     return sorted(
-        agent.name
-        for agent in house.runtime.agents.values()
+        key
+        for key, agent in house.runtime.agents.items()
         if any(schema.name == name for schema in agent.toolbox.schemas) and agent.toolbox.terms(name).kind == "builtin"
     )
 

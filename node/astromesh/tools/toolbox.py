@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Iterable, Mapping
 from math import ceil
 from time import monotonic
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 CALLS_AT_ONCE_MAX = 16  # a model that wants more in one turn is confused; the rest is refused with a text that says so
 LAST_WORD_S = 1.0  # what a tool that is given up gets to put its things away
+FRAMES_SHOWN_MAX = 5  # of a failure that nobody declared: the last are the tool's own
 GIVEN_UP_MAX = 16  # calls that go on although they were given up: an agent whose tools do that gets no more of them
 
 _USUAL = Terms()
@@ -133,6 +135,13 @@ async def _contained(tool: Tool, arguments: Mapping[str, Any]) -> str:
         raise
     except AstromeshError as failure:
         raise ToolFailed(f"{name}: {failure.message}") from failure
-    except (Exception, SystemExit):
-        log.exception("tool %s failed in a way that it does not declare", name)
+    except (Exception, SystemExit) as failure:  # noqa: BLE001  told without its text
+        log.error("tool %s failed in a way that it does not declare: %s", name, _whereabouts(failure))
         raise ToolFailed(f"{name} failed") from None
+
+
+def _whereabouts(failure: BaseException) -> str:
+    """The kind of a failure and the way to it. Not its text: what a tool was given may be in it, and that may be what people said."""
+    frames = traceback.extract_tb(failure.__traceback__)[-FRAMES_SHOWN_MAX:]
+    way = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return f"{type(failure).__name__} at {way}"

@@ -141,12 +141,16 @@ async def test_no_arguments_at_all_are_an_empty_object() -> None:
     assert await answers(Toolbox([Moody()]), ToolCall("c1", "moody", "")) == ["fine"]
 
 
-async def test_a_failure_that_a_tool_declares_goes_to_the_model_and_another_only_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_that_a_tool_declares_goes_to_the_model_and_of_another_the_place_to_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     said = await answers(
         Toolbox([Moody()]), ToolCall("c1", "moody", '{"mood": "declared"}'), ToolCall("c2", "moody", '{"mood": "undeclared"}')
     )
     assert said == ["error: no such city; try Rome", "error: moody failed"]
-    assert "/home/secret" in caplog.text
+    assert "KeyError at" in caplog.text
+    assert f"{__file__}:" in caplog.text
+    assert "/home/secret" not in caplog.text
 
 
 @pytest.mark.parametrize("mood", ["leaving", "cancelling"])

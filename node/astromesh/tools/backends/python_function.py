@@ -48,7 +48,7 @@ class PythonFunction:
         for parameter, said in parameters_of(docstring).items():
             if parameter in parameters["properties"]:
                 parameters["properties"][parameter].setdefault("description", said)
-        self.schema = ToolSchema(name, description or description_of(docstring), parameters)
+        self.schema = ToolSchema(name, description or description_of(docstring) or f"Calls {name}.", parameters)
 
     async def call(self, arguments: Mapping[str, Any]) -> str:
         try:
