@@ -173,7 +173,7 @@ class AgentRuntime:
         agent = self.agents.get(name)
         if agent is not None:
             return any(target.provider is not None or self._models.ready(target.model) for target in agent.choice().targets)
-        return bool(self._roster.hosting(name))
+        return name not in self.paused and bool(self._roster.hosting(name))
 
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, gives the runs under way `grace_s` to end, then cancels them."""

@@ -36,7 +36,9 @@ models = st.builds(
     st.text(max_size=16),
     st.none() | st.floats(0.01, 1e5),
 )
-agents = st.builds(OfferedAgent, names, names, st.text(max_size=10))
+agents = st.builds(
+    OfferedAgent, names, names, st.text(max_size=10), st.sampled_from(["draft", "deployed", "paused"]), st.binary(max_size=6), st.booleans()
+)
 providers = st.builds(
     OfferedProvider,
     names,
@@ -110,6 +112,12 @@ def test_agents_that_keep_sessions_say_so_and_a_node_that_says_nothing_of_it_kee
     assert read(slots(Offer(agents=both))).agents == both
     (older,) = read({"agents/0": msgpack.packb([["desk", "default", "1.0.0", "paused", b"digest"]])}).agents
     assert (older.status, older.keeps) == ("paused", False)
+
+
+def test_what_is_said_of_an_agent_in_a_way_that_nobody_knows_lets_it_not_answer() -> None:
+    rows = [["desk", "default", "1.0.0", "retired"], ["till", "default", "1.0.0", 7], ["fine", "sales", "1.0.0", "", "no digest", "?", 1]]
+    (found,) = read({"agents/0": msgpack.packb(rows)}).agents
+    assert (found.key, found.status, found.digest) == ("sales/fine", "deployed", b"")
 
 
 def test_a_smaller_offer_withdraws_what_a_larger_one_had_written() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.rig.mesh_view import HERE, member, mesh_view
 
-from astromesh.fleet.offers import Health, OfferedModel, OfferedProvider
+from astromesh.fleet.offers import Health, OfferedAgent, OfferedModel, OfferedProvider
 from astromesh.fleet.roster import Roster
-from maia.view import MemberView, MeshView
+from maia.view import MemberView, MeshView, Status
 
 
 class Mesh:
@@ -121,3 +121,30 @@ def test_a_model_behind_servers_that_are_all_down_is_missed(providers: list[Offe
 def test_a_server_that_is_down_hides_no_model_of_the_node_itself() -> None:
     found = roster(member("b-000002", models=[("m", "loaded")], providers=[server("p", "down", "m")]))
     assert names(found.serving("m")) == ["b-000002"]
+
+
+def test_only_deployed_agents_answer_and_the_others_are_known() -> None:
+    found = roster(
+        member("b-000002", agents=[OfferedAgent("desk", status="paused")]),
+        member("c-000003", agents=[OfferedAgent("desk", status="draft"), "till"]),
+        member("d-000004", agents=["desk"]),
+    )
+    assert names(found.hosting("desk")) == ["d-000004"]
+    assert [(one.name, offered.status) for one, offered in found.holding("desk")] == [
+        ("b-000002", "paused"),
+        ("c-000003", "draft"),
+        ("d-000004", "deployed"),
+    ]
+
+
+def test_of_several_versions_the_highest_of_the_living_answers() -> None:
+    def having(version: str, status: Status = "alive") -> MemberView:
+        return member(f"b{version}-000002", agents=[OfferedAgent("desk", version=version)], status=status)
+
+    found = roster(having("1.9"), having("1.10"), having("2.0", "dead"), having("1.10-rc1"))
+    assert names(found.hosting("desk")) == ["b1.10-000002"]
+
+
+def test_agents_of_two_namespaces_are_two() -> None:
+    found = roster(member("b-000002", agents=[OfferedAgent("desk", "sales")]), member("c-000003", agents=["desk"]))
+    assert (names(found.hosting("sales/desk")), names(found.hosting("desk"))) == (["b-000002"], ["c-000003"])

@@ -52,6 +52,7 @@ async def test_an_agent_goes_from_draft_to_deployed_to_paused_and_back_and_is_re
     status, refused = await node.ask("desk")
     assert (status, refused["code"]) == (404, "agent_not_deployed")
     assert "agents deploy desk" in refused["hint"]
+    assert (await node.send("GET", "/v1/ready?agent=desk"))[0] == 503
 
     status, said = await node.send("POST", "/v1/agents/desk/deploy")
     assert (status, said["agent"], said["status"], said["nodes"]) == (200, "desk", "deployed", ["solo"])
@@ -62,6 +63,7 @@ async def test_an_agent_goes_from_draft_to_deployed_to_paused_and_back_and_is_re
     status, refused = await node.ask("desk")
     assert (status, refused["code"]) == (503, "agent_paused")
     assert "agents deploy desk" in refused["hint"]
+    assert (await node.send("GET", "/v1/ready?agent=desk"))[0] == 503
     assert "agent:desk" not in {row["id"] for row in (await node.get("/v1/models"))["data"]}
 
     assert (await node.send("POST", "/v1/agents/desk/deploy"))[0] == 200
