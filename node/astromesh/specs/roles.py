@@ -10,7 +10,8 @@ from astromesh.specs.findings import Caution
 from astromesh.specs.keys import Places
 
 if TYPE_CHECKING:
-    from astromesh.specs.agent import AgentSpec, Pattern
+    from astromesh.specs.agent import AgentSpec
+    from astromesh.specs.orchestration import Pattern
 
 # By pattern, as its script names them; besides them the names of workers and stages are roles.
 PLAYED: Mapping[Pattern, tuple[str, ...]] = {
