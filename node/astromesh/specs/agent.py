@@ -150,8 +150,9 @@ class ModelChoice(Section):
             remedy = "Add 'primary: {provider: local, model: smollm2}'."
             raise PydanticCustomError("no_model", "{expected}", {"expected": "no model is named", "remedy": remedy})
         if "default" in self.roles:
-            expected = {"expected": "roles.default: the default is no role of its own", "remedy": "Write these candidates at spec.model.default."}
-            raise PydanticCustomError("default_role", "{expected}", expected)
+            remedy = "Write these candidates at spec.model.default."
+            said = "roles.default: the default is no role of its own"
+            raise PydanticCustomError("default_role", "{expected}", {"expected": said, "remedy": remedy})
         return self
 
     @property
