@@ -27,6 +27,7 @@ from astromesh.dialogue import (
     ModelRequest,
     TextDelta,
     ToolCall,
+    ToolCallDelta,
     ToolSchema,
     Transcript,
     Usage,
@@ -68,6 +69,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
             stream=body.stream,
         )
         streams = _asked(house, [asked], body.n or 1)
+        if body.parallel_tool_calls is False:
+            streams = [_of_one_call(stream) for stream in streams]
     async with aclosing(merged(streams)) as pieces:
         return await answer(request, body, pieces, Chat(), in_a_header(idle))
 
@@ -117,6 +120,19 @@ def _asked(house: House, requests: Sequence[ModelRequest], count: int) -> list[S
             one = replace(request, sampling=replace(request.sampling, seed=seed))
             streams.append(house.models.complete(one, timeout_s=COMPLETION_TIMEOUT_S))
     return streams
+
+
+async def _of_one_call(stream: Stream) -> Stream:
+    """Without the calls of tools behind the first one: whoever makes them, no server and no template has to know of this wish."""
+    async with aclosing(stream):
+        async for piece in stream:
+            match piece:
+                case ToolCallDelta() if piece.index:
+                    continue
+                case ModelReply():
+                    yield replace(piece, tool_calls=piece.tool_calls[:1])
+                case _:
+                    yield piece
 
 
 async def _agent_stream(request: web.Request, body: ChatBody) -> Stream:

@@ -37,18 +37,18 @@ class Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class FunctionBody(BaseModel):
+class FunctionBody(Open):
     name: str
     arguments: str = "{}"
 
 
-class ToolCallBody(BaseModel):
+class ToolCallBody(Open):
     id: str
     type: Literal["function"] = "function"
     function: FunctionBody
 
 
-class TextPart(BaseModel):
+class TextPart(Open):
     type: str
     text: str | None = None
 
@@ -83,7 +83,7 @@ class SampledBody(Open):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=-1)  # -1 and 0: all tokens; clients differ in how they say that
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
@@ -102,6 +102,7 @@ class ChatBody(SampledBody):
     max_completion_tokens: int | None = Field(None, ge=1)
     tools: list[ToolBody] | None = Field(None, max_length=128)
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = Field(None, description="false: one call of a tool at most, the first that the model makes.")
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=LOGPROBS_MAX)
@@ -158,7 +159,12 @@ def ignored(body: SampledBody) -> list[str]:
     parts: list[tuple[str, Open]] = [("", body)]
     parts += [("stream_options.", body.stream_options)] if body.stream_options is not None else []
     if isinstance(body, ChatBody):
-        parts += [("messages.", message) for message in body.messages]
+        for message in body.messages:
+            parts.append(("messages.", message))
+            if isinstance(message.content, list):
+                parts += [("messages.content.", part) for part in message.content]
+            for call in message.tool_calls or ():
+                parts += [("messages.tool_calls.", call), ("messages.tool_calls.function.", call.function)]
         for tool in body.tools or ():
             parts += [("tools.", tool), ("tools.function.", tool.function)]
     return sorted({f"{where}{key}" for where, part in parts for key in _said(part)})

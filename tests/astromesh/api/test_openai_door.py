@@ -200,6 +200,46 @@ async def test_keys_inside_of_messages_and_tools_are_named_where_they_say_someth
     assert raw.headers["X-Astromesh-Ignored"] == "messages.name, tools.function.strict"
 
 
+async def test_keys_inside_of_parts_and_calls_are_named_where_they_say_something(rooms: Rooms, doors: Doors) -> None:
+    says(rooms, "Yes.")
+    part = {"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}, "annotations": []}
+    call = {"id": "c1", "type": "function", "index": 7, "function": {"name": "weather", "arguments": "{}", "strict": True}}
+    messages = [{"role": "user", "content": [part]}, {"role": "assistant", "tool_calls": [call]}]
+    async with doors.http.post("/v1/chat/completions", json={"model": "m", "messages": messages}) as response:
+        assert response.status == 200
+        named = response.headers["X-Astromesh-Ignored"]
+    assert named == "messages.content.cache_control, messages.tool_calls.function.strict, messages.tool_calls.index"
+
+
+async def test_how_much_to_think_and_to_say_is_a_wish_that_is_named_where_nobody_honours_it(
+    rooms: Rooms, client: openai.AsyncOpenAI
+) -> None:
+    says(rooms, "Yes.")
+    raw = await client.chat.completions.with_raw_response.create(model="m", messages=HELLO, reasoning_effort="low", verbosity="high")
+    assert raw.headers["X-Astromesh-Ignored"] == "reasoning_effort, verbosity"
+
+
+async def test_a_top_k_of_minus_one_means_all_of_them(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    model = says(rooms, "Yes.")
+    await client.chat.completions.create(model="m", messages=HELLO, extra_body={"top_k": -1})
+    assert [one.sampling.top_k for one in model.asked] == [-1]
+    with pytest.raises(openai.BadRequestError, match="top_k"):
+        await client.chat.completions.create(model="m", messages=HELLO, extra_body={"top_k": -2})
+
+
+async def test_who_wants_one_call_at_a_time_gets_one(rooms: Rooms, client: openai.AsyncOpenAI) -> None:
+    says(rooms, CALLS, CALLS, CALLS)
+    whole = await client.chat.completions.create(model="m", messages=HELLO, tools=[WEATHER], parallel_tool_calls=False)
+    assert [call.id for call in whole.choices[0].message.tool_calls or ()] == ["c1"]
+    assert whole.choices[0].finish_reason == "tool_calls"
+    stream = await client.chat.completions.create(model="m", messages=HELLO, tools=[WEATHER], parallel_tool_calls=False, stream=True)
+    deltas = [call for chunk in [one async for one in stream] for choice in chunk.choices for call in choice.delta.tool_calls or ()]
+    assert {delta.index for delta in deltas} == {0}
+    assert "".join((delta.function.arguments or "") for delta in deltas if delta.function) == '{"city": "Rome"}'
+    both = await client.chat.completions.create(model="m", messages=HELLO, tools=[WEATHER], parallel_tool_calls=True)
+    assert [call.id for call in both.choices[0].message.tool_calls or ()] == ["c1", "c2"]
+
+
 async def test_a_key_that_no_header_may_repeat_is_named_as_far_as_it_may(rooms: Rooms, doors: Doors) -> None:
     says(rooms, "Yes.", "Yes.")
     for body in ({"a\r\nX-Evil: 1": 1, "b\0": 2, "ü": 3}, {f"key-{number}" * 10: 1 for number in range(3000)}):
