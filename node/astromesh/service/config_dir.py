@@ -25,6 +25,7 @@ from astromesh.specs.parse import Parsed, parse
 from astromesh.specs.provider import Provider, ProviderConfig, ProviderResource, ProviderRouting, Unresolved, server_of
 from astromesh.specs.resource import Broken, Listed
 from astromesh.specs.runtime import Runtime
+from astromesh.tools.backends.python_function import FunctionUnusable, check_listed
 
 FILE_BYTES_MAX = 2**20
 FILES_MAX = 1000  # of one folder; a node with more agents than this needs another design, not a longer start
@@ -221,6 +222,9 @@ class _Reading:
             self._look_up_provider(key, agent)
         own_file_is_bad = len(self.runtimes) > 1 or any("RuntimeConfig" in (item.kind, _MEANT.get(item.source)) for item in self.broken)
         runtime = None if own_file_is_bad else _located(self.runtimes[0], found.folder) if self.runtimes else Runtime.unwritten()
+        if runtime is not None:
+            for key, agent in list(self.agents.items()):
+                self._look_up_functions(key, agent, runtime.spec.tools.modules)
         return Configuration(
             folder=found.folder,
             origin=found.origin,
@@ -257,6 +261,18 @@ class _Reading:
         if cautions:
             self.agents[key] = replace(agent, warnings=(*agent.warnings, *cautions))
             self.warnings += cautions
+
+    def _look_up_functions(self, key: tuple[str, str], agent: Agent, modules: tuple[str, ...]) -> None:
+        for number, tool in enumerate(agent.spec.tools):
+            if tool.type == "internal" and tool.function is not None:
+                try:
+                    check_listed(tool.function, modules=modules)
+                except FunctionUnusable as mistake:
+                    del self.agents[key]
+                    self._break(
+                        _broken(agent, f"spec.tools[{number}].function", mistake.message, f"{mistake.hint[:1].upper()}{mistake.hint[1:]}.")
+                    )
+                    return
 
 
 def _located(runtime: Runtime, folder: Path) -> Runtime:

@@ -304,3 +304,16 @@ def test_paths_of_models_are_relative_to_the_folder(tmp_path: Path) -> None:
     assert configuration.runtime is not None
     assert [model.path for model in configuration.runtime.models] == [str(tmp_path / "models" / "a.gguf"), "/srv/b.gguf", None]
     assert configuration.runtime.place("spec.inference.models[0].path") == "runtime.yaml:3"
+
+
+def test_a_function_of_a_module_that_the_node_does_not_list_breaks_its_agent_at_its_line(tmp_path: Path) -> None:
+    wanting = agent("desk") + "  tools:\n    - type: internal\n      function: Shop.tools:count\n"
+    put(tmp_path, {"runtime.yaml": RUNTIME, "agents/desk.agent.yaml": wanting})
+    configuration = read(tmp_path)
+    [mistake] = configuration.mistakes
+    assert (mistake.source, mistake.line, mistake.path) == ("agents/desk.agent.yaml", 9, "spec.tools[0].function")
+    assert mistake.remedy == "Add 'spec.tools.modules: [Shop.tools]' to the node's runtime.yaml."
+    assert (configuration.agents, [broken.name for broken in configuration.broken]) == ((), ["desk"])
+
+    put(tmp_path, {"runtime.yaml": RUNTIME.replace("spec: {", "spec: {tools: {modules: [Shop.tools]}, ")})
+    assert read(tmp_path).mistakes == ()

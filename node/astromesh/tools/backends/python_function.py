@@ -71,21 +71,26 @@ def find(function: str | None, name: str, *, modules: tuple[str, ...]) -> Callab
 
     Raises `FunctionUnusable`.
     """
-    offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if function is None:
+        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
         if name not in offered:
             raise FunctionUnusable(
                 f"no installed package offers a tool {name!r}",
                 hint="write 'function: package.module:function', and list the module under spec.tools.modules of the node",
             )
         return _loaded(offered[name])
+    check_listed(function, modules=modules)
+    return _loaded(EntryPoint(name, function, ENTRY_POINTS))
+
+
+def check_listed(function: str, *, modules: tuple[str, ...]) -> None:
+    """Raises `FunctionUnusable` where its module may not be imported. Imports nothing."""
     module = function.partition(":")[0]
-    if module not in modules and module not in {point.module for point in offered.values()}:
+    if module not in modules and module not in {point.module for point in entry_points(group=ENTRY_POINTS)}:
         raise FunctionUnusable(
             f"functions of {module} may not be called: the module is not listed",
             hint=f"add 'spec.tools.modules: [{module}]' to the node's runtime.yaml",
         )
-    return _loaded(EntryPoint(name, function, ENTRY_POINTS))
 
 
 def _loaded(point: EntryPoint) -> Callable[..., Any]:
