@@ -55,7 +55,7 @@ def list_models(*, node: Chosen, config: str | None, as_json: bool) -> None:
     if not rows:
         click.echo("no node of the mesh has a model; 'astromesh-node models pull smollm2' installs a small one")
         return
-    click.echo(table(("NAME", "STATE", "NODE", "SPEED", "SIZE"), (line for row in rows for line in _lines(row)), sys.stdout))
+    click.echo(table(("NAME", "STATE", "NODE", "CAN", "SPEED", "SIZE"), (line for row in rows for line in _lines(row)), sys.stdout))
     for row in rows:
         for holder in row["nodes"]:
             if holder.get("error"):
@@ -83,15 +83,18 @@ def show(*, model: str, node: Chosen, config: str | None, as_json: bool) -> None
     if as_json:
         print_json(row)
         return
-    click.echo(f"{row['id']}\n  identity  {row['identity'] or 'not known: it is behind a model server'}")
+    click.echo(f"{row['id']}\n  can       {_can(row)}\n  identity  {row['identity'] or 'not known: it is behind a model server'}")
     if row["nodes"]:
-        lines = [line[1:] for line in _lines(row)]
+        lines = [(state, node, *rest) for _, state, node, _, *rest in _lines(row)]
         click.echo("\n" + table(("STATE", "NODE", "SPEED", "SIZE"), lines, sys.stdout))
+        for holder in row["nodes"]:
+            if why := holder.get("error") or holder.get("refused"):
+                click.echo(f"\n{holder['name']}: {why}")
     if (here := row.get("here")) is not None:
         click.echo("\nOn this node")
         click.echo(f"  {here['problem']}" if "problem" in here else "\n".join(_details(here)[1:]))
         if (plan := here.get("plan")) is not None:
-            click.echo(f"  memory   {_needs(plan)}")
+            click.echo(f"  memory    {_needs(plan)}")
 
 
 @models.command(
@@ -308,9 +311,14 @@ def _lines(row: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         if holder.get("warm"):
             state += ", warm"
         if (progress := holder.get("progress")) is not None:
-            state = f"{holder.get('doing', state)} {progress:.0%}, about {duration(holder.get('eta_s', 0))} left"
+            left = f" {progress:.0%}, about {duration(holder.get('eta_s', 0))} left" if progress < 1 else ", its last checks"
+            state = holder.get("doing", state) + left
         speed = f"{holder['tok_s']:.0f} tok/s" if holder.get("tok_s") else ""
-        yield row["id"], state, holder["name"], speed, size(holder["size_bytes"]) if holder.get("size_bytes") else ""
+        yield row["id"], state, holder["name"], _can(row), speed, size(holder["size_bytes"]) if holder.get("size_bytes") else ""
+
+
+def _can(row: dict[str, Any]) -> str:
+    return ", ".join(row.get("capabilities", ()))
 
 
 def _details(model: dict[str, Any]) -> list[str]:
@@ -318,19 +326,20 @@ def _details(model: dict[str, Any]) -> list[str]:
     digest = next((words for beginning, words in kinds if model["source"].startswith(beginning)), "as read")
     lines = [
         f"{model['name']} is installed",
-        f"  size     {size(model['size_bytes'])}",
-        f"  sha256   {model['sha256']} ({digest})",
-        f"  source   {model['source']}",
-        f"  licence  {model['licence'] or 'not stated in the file'}",
-        f"  kind     {' '.join(word for word in (model['kind'], model['architecture'], model['quantisation']) if word)}",
-        f"  context  {model['context'] or 'not stated'}",
-        f"  template {model['template']}",
+        f"  size      {size(model['size_bytes'])}",
+        f"  sha256    {model['sha256']} ({digest})",
+        f"  source    {model['source']}",
+        f"  licence   {model['licence'] or 'not stated in the file'}",
+        f"  kind      {' '.join(word for word in (model['kind'], model['architecture'], model['quantisation']) if word)}",
+        f"  context   {model['context'] or 'not stated'}",
+        f"  template  {model['template']}",
     ]
-    return lines + [f"  {'path' if file['role'] == 'model' else file['role']:8} {file['path']}" for file in model["files"]]
+    return lines + [f"  {'path' if file['role'] == 'model' else file['role']:9} {file['path']}" for file in model["files"]]
 
 
 def _needs(plan: dict[str, Any]) -> str:
     fits = {True: "it fits", False: "it does not fit", None: "whether it fits is not known"}[plan["fits"]]
+    fits = "it is loaded" if plan["state"] == "loaded" else fits
     return f"{size(plan['needed_bytes'])} of {size(plan['budget_bytes'])} that models may take: {fits}"
 
 
@@ -346,8 +355,11 @@ def _plan(plan: dict[str, Any]) -> list[str]:
         lines += [f"  {part['id']:8} {part['layers']} layers, {size(part['needed_bytes'])}" for part in placement["devices"]]
     if plan["unloads"]:
         lines.append(f"  unloads  {', '.join(plan['unloads'])}")
-    speed = f"{plan['tok_s']:.0f} tok/s, as measured" if plan["tok_s"] else ""
-    if not speed and plan["tok_s_estimate"]:
-        speed = f"about {plan['tok_s_estimate']:.0f} tok/s, by its size"
-    lines.append(f"  speed    {speed or 'not measured yet'}; loaded in about {duration(max(1, plan['load_s']))}")
+    if placement is not None:  # of one that writes
+        speed = f"{plan['tok_s']:.0f} tok/s, as measured" if plan["tok_s"] else ""
+        if not speed and plan["tok_s_estimate"]:
+            speed = f"about {plan['tok_s_estimate']:.0f} tok/s, by its size"
+        lines.append(f"  speed    {speed or 'not measured yet'}")
+    if plan["state"] != "loaded":
+        lines.append(f"  time     loaded in about {duration(max(1, plan['load_s']))}")
     return lines + ([f"  note     {placement['note']}"] if placement is not None and placement["note"] else [])

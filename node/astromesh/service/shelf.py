@@ -20,6 +20,7 @@ from astromesh.inference.manifest import StoredModel
 from astromesh.inference.placement import Placement
 from astromesh.inference.residence import LOAD_BYTES_S, START_S
 from astromesh.runtime.local_models import FoundModel
+from astromesh.runtime.targets import pinned_name
 from astromesh.service.models import InstalledModels
 
 PULLS_AT_ONCE_MAX = 4  # each has a thread; more would only share the line
@@ -139,7 +140,7 @@ class Shelf:
             "placement": None if placement is None else placement.as_json(),
             "load_s": round(START_S + stored.size_bytes / LOAD_BYTES_S, 1),
             "tok_s": there.get("tok_s"),
-            "tok_s_estimate": self._estimated_tok_s(stored),
+            "tok_s_estimate": None if placement is None else self._estimated_tok_s(stored),
         }
 
     def _fits(self, name: str, found: FoundModel, placement: Placement | None) -> bool | None:
@@ -177,7 +178,7 @@ class Shelf:
                 raise ModelBusy(
                     f"model {one} is {state} on this node", hint=f"astromesh-node models unload {one} first, or rm it with --force"
                 )
-        await asyncio.to_thread(self._store.remove, stored)
+        await asyncio.to_thread(self._store.remove, pinned_name(stored, registry.parsed(name)[1]))
         for one in using:
             del self._installed.models.local[one]
             await self._local.forget(one)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.astromesh.cli.conftest import Cli, RunningNode
 from tests.astromesh.inference.gguf_files import a_gguf
+from tests.rig.small_encoders import small_encoder
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_a_file_of_ones_own_is_installed_where_it_is(cli: Cli, file: Path, tmp_p
     assert answer.exit_code == 0, answer.stderr
     assert answer.stdout.startswith("tiny is installed\n")
     assert hashlib.sha256(file.read_bytes()).hexdigest() in answer.stdout
-    assert "licence  apache-2.0" in answer.stdout
+    assert "licence   apache-2.0" in answer.stdout
     assert "reading and hashing" in answer.stderr
 
 
@@ -62,8 +63,8 @@ def test_what_is_installed_is_shown_and_removed_without_a_node(
     monkeypatch.setenv("ASTROMESH_MODELS_DIR", str(tmp_path / "store"))
     cli("models", "pull", str(file))
     shown = cli("models", "show", "tiny").stdout
-    assert f"path     {file}" in shown
-    assert "kind     gguf llama Q4_1" in shown
+    assert f"path      {file}" in shown
+    assert "kind      gguf llama Q4_1" in shown
     assert json.loads(cli("models", "show", "tiny", "--json").stdout)["here"]["name"] == "tiny"
     assert cli("models", "rm", "tiny").stdout == "tiny is removed\n"
     assert "no model 'tiny'" in cli("models", "show", "tiny").stderr
@@ -91,11 +92,28 @@ def test_a_node_pulls_plans_and_removes_its_own_models(cli: Cli, node: RunningNo
     assert "not measured yet" in plan
     shown = cli("models", "show", "mine", "--url", node.url).stdout
     assert "On this node" in shown
-    assert f"path     {file}" in shown
+    assert f"path      {file}" in shown
     assert cli("models", "unload", "mine", "--url", node.url).stdout == "mine is unloaded on solo\n"
     assert cli("models", "rm", "mine", "--url", node.url, "--json").exit_code == 0
     gone = cli("models", "rm", "mine", "--url", node.url)
     assert (gone.exit_code, "no model 'mine'" in gone.stderr) == (1, True)
+
+
+def test_what_an_encoder_can_is_listed_and_shown_and_it_is_planned_without_a_speed(cli: Cli, node: RunningNode, tmp_path: Path) -> None:
+    small_encoder(tmp_path / "compass", {"east": (1.0, 0.0)})
+    assert cli("models", "pull", str(tmp_path / "compass"), "--name", "compass", "--url", node.url).exit_code == 0
+    head, *lines = cli("models", "list", "--url", node.url).stdout.splitlines()
+    assert head.split() == ["NAME", "STATE", "NODE", "CAN", "SPEED", "SIZE"]
+    assert next(line.split()[:4] for line in lines if line.startswith("compass")) == ["compass", "on_disk", "solo", "embed"]
+    planned = cli("models", "load", "compass", "--dry-run", "--url", node.url).stdout
+    assert "tok/s" not in planned
+    assert "loaded in about" in planned
+    assert cli("models", "load", "compass", "--url", node.url).stdout == "compass is loaded on solo\n"
+    assert cli("models", "load", "compass", "--dry-run", "--url", node.url).stdout.endswith("that models may take: it is loaded\n")
+    shown = cli("models", "show", "compass", "--url", node.url).stdout
+    assert shown.startswith("compass\n  can       embed\n")
+    assert "tokenizer /" in shown
+    cli("models", "rm", "compass", "--force", "--url", node.url)
 
 
 def test_a_model_that_is_no_model_fails_to_load_with_the_engines_reason(cli: Cli, node: RunningNode, file: Path) -> None:
@@ -103,6 +121,8 @@ def test_a_model_that_is_no_model_fails_to_load_with_the_engines_reason(cli: Cli
     answer = cli("models", "load", "hollow", "--url", node.url)
     assert answer.exit_code == 1
     assert "model hollow is not loaded on solo: " in answer.stderr
+    why = answer.stderr.partition("not loaded on solo: ")[2].partition(". astromesh-node")[0].strip()
+    assert f"solo: {why[:40]}" in cli("models", "show", "hollow", "--url", node.url).stdout
     cli("models", "rm", "hollow", "--force", "--url", node.url)
 
 
