@@ -84,8 +84,7 @@ class ModelStore:
         found = self._load(wanted)
         if isinstance(found, str):
             raise StoreError(found, hint=f"pull it again: astromesh-node models pull {wanted}")
-        if not found.sha256.startswith(digest):
-            raise StoreError(f"model {wanted} here has sha256 {found.sha256}, not {digest}", hint="astromesh-node models list")
+        _must_begin(found, digest)
         return found
 
     def has(self, name: str) -> bool:
@@ -148,12 +147,17 @@ class ModelStore:
         )
 
     def remove(self, name: str) -> None:
-        """Forgets a name, usable or not, and its bytes unless another name means them too. A user's own file stays where it is."""
-        target, _ = registry.parsed(name)
+        """Forgets a name, usable or not, and its bytes unless another name means them too. A user's own file stays where it is.
+
+        Pinned, only if it means that file. Raises `StoreError`.
+        """
+        target, pinned = registry.parsed(name)
         if not self._known(target):
             raise StoreError(f"there is no model {target!r} in {self.root}", hint="astromesh-node models list")
         with self._lock(target, _silently, what=f"a pull of {target}"), self._lock(_FILES, _silently, what="another removal"):
             model = self._read(target)
+            if isinstance(model, StoredModel):
+                _must_begin(model, pinned)
             self._manifest(target).unlink(missing_ok=True)
             shutil.rmtree(self._incoming / target, ignore_errors=True)
             others = (self._read(other) for other in self._names())
@@ -381,6 +385,11 @@ class ModelStore:
                 progress(0, 0, f"waiting for {what}")  # again and again: whoever listens may want to stop it
                 time.sleep(LOCK_POLL_S)
             yield
+
+
+def _must_begin(model: StoredModel, pinned: str) -> None:
+    if not model.sha256.startswith(pinned):
+        raise StoreRefused(f"model {model.name} here has sha256 {model.sha256}, not {pinned}", hint="astromesh-node models list")
 
 
 def _hold_to(wanted: str, sha256: str, name: str) -> None:

@@ -312,8 +312,12 @@ def test_a_name_never_leads_out_of_the_store(models: ModelStore, own: Path, name
 
 def test_a_pin_to_another_digest_is_refused(models: ModelStore) -> None:
     models.pull("tiny")
-    with pytest.raises(StoreError, match="not 0000"):
-        models.resolve("tiny@sha256:0000")
+    for refused in (models.resolve, models.remove):
+        with pytest.raises(StoreError, match="not 0000"):
+            refused("tiny@sha256:0000")
+    assert models.resolve("tiny").sha256 == TINY.sha256
+    models.remove(f"tiny@sha256:{TINY.sha256[:8]}")
+    assert models.list() == ()
 
 
 def test_removing_a_name_keeps_bytes_that_another_name_means(models: ModelStore, own: Path) -> None:
