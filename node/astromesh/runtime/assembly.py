@@ -15,7 +15,7 @@ from astromesh.routing.breaker import BreakerRules
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
 from astromesh.runtime.choices import choices_of, in_vain
-from astromesh.runtime.endpoints import Endpoint, Endpoints
+from astromesh.runtime.endpoints import Endpoint, Endpoints, shown_url
 from astromesh.runtime.parts import part_of
 from astromesh.specs.agent import ModelTarget
 from astromesh.specs.provider import ProviderRouting, Server, server_of
@@ -36,6 +36,7 @@ class Providers:
         self.configured = configured
         self.routing = routing or ProviderRouting()
         self.endpoints = Endpoints()
+        self._rules: dict[str, BreakerRules] = {}
         self._open: dict[tuple[str, str | None, str | None], ModelProvider] = {}
 
     def renewed(self, configured: Mapping[str, Provider], routing: ProviderRouting | None = None) -> Providers:
@@ -64,7 +65,12 @@ class Providers:
             next((one.failure_threshold for one in said if one.failure_threshold is not None), usual.failure_threshold),
             next((one.recovery_timeout for one in said if one.recovery_timeout is not None), usual.recovery_timeout_s),
         )
+        self._rules[shown_url(server.url)] = rules
         return self.endpoints.of(server.name, server.url, rules=rules)
+
+    def settle(self) -> None:
+        """This is the configuration that counts from now on, also for servers that were known before."""
+        self.endpoints.rule(self._rules)
 
     def endpoint_of(self, provider: Provider) -> Endpoint | None:
         """That of a configured provider; None where this version does not call it, or nothing says where it is."""

@@ -135,10 +135,14 @@ class Endpoints:
         self._known: dict[str, Endpoint] = {}
 
     def of(self, name: str, url: str, *, rules: BreakerRules) -> Endpoint:
-        """The one at this address. Of two who name it with other rules, the last one's count."""
-        endpoint = self._known.setdefault(shown_url(url), Endpoint(name, url))
-        endpoint.breaker = replace(endpoint.breaker, rules=rules)
-        return endpoint
+        """The one at this address. One that is known keeps its rules: whoever asks may only be trying out another configuration."""
+        return self._known.setdefault(shown_url(url), Endpoint(name, url, rules=rules))
+
+    def rule(self, rules: Mapping[str, BreakerRules]) -> None:
+        """From now on, by address."""
+        for url, each in rules.items():
+            if (endpoint := self._known.get(url)) is not None:
+                endpoint.breaker = replace(endpoint.breaker, rules=each)
 
     def figures(self) -> Iterator[Metric]:
         names = ["provider", "endpoint"]

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 30.0  # of servers that others use through this node, where nobody says how often
 TIMEOUT_S = 5.0
 RECHECK_S = 0.5  # between two questions, however many calls fail meanwhile
+WANTED_LOOK_S = 5.0  # of a server that nobody wants to be asked: an agent that comes may want it
 DOWN_INTERVAL_S = 5.0  # a server that is down is missed: it is asked at least this often
 
 # A status, or why there is none.
@@ -107,7 +108,7 @@ class ProviderHealth:
         """Asks from now on; `client` gives what asks a server, or None where that cannot be had."""
         for name, watched in self._watched.items():
             asker = client(watched.provider) if name not in self._tasks else None
-            if asker is not None and watched.interval_s is not None:
+            if asker is not None:
                 self._tasks[name] = asyncio.create_task(self._keep_asking(watched, asker), name=f"health of {name}")
 
     def follow(self, providers: Iterable[Provider]) -> None:
@@ -129,10 +130,13 @@ class ProviderHealth:
         await asyncio.gather(*self._tasks.values(), *self._ending, return_exceptions=True)
 
     async def _keep_asking(self, watched: Watched, asker: Checkable) -> None:
-        while (interval_s := watched.interval_s) is not None:
+        while True:
+            if watched.interval_s is None:
+                await asyncio.sleep(WANTED_LOOK_S)
+                continue
             watched.doubted.clear()
             await self._ask(watched, asker)
-            interval_s = watched.interval_s or interval_s
+            interval_s = watched.interval_s or INTERVAL_S
             await asyncio.sleep(min(RECHECK_S, interval_s))
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, interval_s - RECHECK_S)):

@@ -225,6 +225,7 @@ class Node:
             self.house.tools = tools.builtin()
             self.health.follow(after.providers.values())
             self.health.meet(providers.endpoint_of)
+            providers.settle()
             self.health.watch(providers.asker)
             problems = self.installed.share(providers, self.health)
             self.lifecycle.adopt(after, assembly, built)

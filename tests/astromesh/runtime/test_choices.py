@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
 
 from astromesh.dialogue import Usage
-from astromesh.errors import AgentUnusable
+from astromesh.errors import AgentUnusable, ModelFailureCode
 from astromesh.routing.breaker import BreakerRules
 from astromesh.routing.eligible import Requirements
 from astromesh.routing.strategy import Merits
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.choices import choices_of, in_vain
 from astromesh.runtime.targets import Choice, Spending, Target
-from astromesh.specs.agent import Agent
+from astromesh.specs.agent import Agent, Strategy
 from astromesh.specs.parse import parse
 from astromesh.specs.provider import ProviderConfig
+from astromesh.specs.roles import PLAYED, SUMMARY
 
 PROVIDERS = """\
 apiVersion: astromesh/v1
@@ -140,6 +145,8 @@ def test_a_renewed_configuration_keeps_what_was_learned_and_takes_the_new_rules(
     after = providers(ROUTING)
     renewed = before.renewed(after.configured, after.routing)
     assert renewed.endpoint_of(after.configured["cloud"]) is cloud
+    assert (cloud.breaker.failures, cloud.breaker.rules) == (2, BreakerRules())  # it may yet be refused
+    renewed.settle()
     assert (cloud.breaker.failures, cloud.breaker.rules) == (2, BreakerRules(2, 9.0))
 
 
@@ -200,3 +207,14 @@ def test_what_was_spent_is_told_by_provider_model_and_role() -> None:
         {"provider": "box", "model": "big", "role": "default", "calls": 2, "tokens_in": 40, "tokens_out": 2, "cost": 0.2},
         {"provider": "box", "model": "big", "role": "planner", "calls": 1, "tokens_in": 20, "tokens_out": 1, "cost": 0.1},
     ]
+
+
+def test_the_documents_of_the_documentation_work_and_strategies_and_codes_have_their_rows() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "routing.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    parsed = [parse(example, source="routing.md", environment={}) for example in examples]
+    assert [(len(one.resources), one.mistakes, one.warnings) for one in parsed] == [(1, (), ())] * 2
+    rows = re.findall(r"(?m)^\| (`.*?) \|", text)
+    assert [name for name in (*get_args(Strategy), *get_args(ModelFailureCode)) if not any(f"`{name}`" in row for row in rows)] == []
+    roles = {role for roles in PLAYED.values() for role in roles} | {SUMMARY}
+    assert [role for role in sorted(roles) if f"`{role}`" not in text] == []

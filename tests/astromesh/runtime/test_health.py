@@ -12,6 +12,8 @@ from tests.rig.stub_openai import StubOpenAI
 
 from astromesh.fleet.offers import Health, OfferedProvider
 from astromesh.providers.backends.openai_compat import OpenAICompat
+from astromesh.runtime import health as health_of_servers
+from astromesh.runtime.endpoints import Endpoint
 from astromesh.runtime.health import INTERVAL_S, RECHECK_S, Answer, ProviderHealth, Watched, judged
 from astromesh.specs.provider import Provider, ProviderSpec
 
@@ -121,6 +123,42 @@ class Recorder:
     async def check(self, *, path: str | None, timeout_s: float) -> int:
         self.asked.set()
         return 200
+
+
+def test_an_agent_may_want_its_server_asked_more_often_and_not_less() -> None:
+    private, often = Watched(provider(share="none")), Watched(provider(health_check_interval=10))
+    for watched in (private, often):
+        watched.endpoint = Endpoint("p", "http://p")
+        watched.endpoint.checked_every_s = 20.0
+    assert (private.interval_s, often.interval_s) == (20.0, 10.0)
+
+
+async def test_a_server_that_an_agent_comes_to_want_is_asked_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_of_servers, "WANTED_LOOK_S", 0.01)
+    server, asked = Endpoint("p", "http://p"), Recorder()
+    health = ProviderHealth([provider(share="none")], changed=Told())
+    health.meet(lambda _: server)
+    health.watch(lambda _: asked)
+    await asyncio.sleep(0)
+    assert not asked.asked.is_set()
+    server.checked_every_s = 3600.0
+    async with asyncio.timeout(5):
+        await asked.asked.wait()
+    await health.close()
+
+
+async def test_what_calls_show_and_what_questions_show_know_of_each_other() -> None:
+    told = Told()
+    server = Endpoint("p", "http://p")
+    health = ProviderHealth([provider()], changed=told)
+    health.meet(lambda _: server)
+    watched = health.of("p")
+    assert (watched.offered().breaker, server.down()) == ("closed", False)
+    for _ in range(3):
+        server.enter().ended("failure")
+    assert (watched.offered().breaker, told.times, watched.doubted.is_set()) == ("open", 1, True)
+    watched.health = "down"
+    assert server.down()
 
 
 async def test_who_is_not_to_be_asked_is_left_alone() -> None:
