@@ -22,6 +22,7 @@ from astromesh.tools.terms import Terms
 log = logging.getLogger(__name__)
 
 CALLS_AT_ONCE_MAX = 16  # a model that wants more in one turn is confused; the rest is refused with a text that says so
+ARGUMENTS_CHARACTERS_MAX = 200_000  # longer than any answer of a model; parsing more would hold the interpreter for over 20 ms
 LAST_WORD_S = 1.0  # what a tool that is given up gets to put its things away
 FRAMES_SHOWN_MAX = 5  # of a failure that nobody declared: the last are the tool's own
 GIVEN_UP_MAX = 16  # calls that go on although they were given up: an agent whose tools do that gets no more of them
@@ -76,6 +77,8 @@ class Toolbox:
         return fitted(await self._bounded(tool, arguments, terms.timeout_s), terms.result_tokens_max)
 
     async def _one(self, call: ToolCall) -> str:
+        if len(call.arguments) > ARGUMENTS_CHARACTERS_MAX:
+            return f"error: not called, the arguments have {len(call.arguments)} characters, and {ARGUMENTS_CHARACTERS_MAX} are possible"
         try:
             arguments = orjson.loads(call.arguments or "{}")
         except ValueError as mistake:

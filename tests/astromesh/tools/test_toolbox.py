@@ -13,7 +13,7 @@ from astromesh.errors import PeerLost
 from astromesh.tools import toolbox as toolbox_module
 from astromesh.tools.port import BadArguments, ToolFailed
 from astromesh.tools.terms import CallRate, Terms
-from astromesh.tools.toolbox import CALLS_AT_ONCE_MAX, GIVEN_UP_MAX, Toolbox
+from astromesh.tools.toolbox import ARGUMENTS_CHARACTERS_MAX, CALLS_AT_ONCE_MAX, GIVEN_UP_MAX, Toolbox
 
 
 class Echo:
@@ -135,6 +135,14 @@ async def test_arguments_that_are_not_json_are_answered_with_an_error(arguments:
 @pytest.mark.parametrize("arguments", ["[]", "1", "null", '"say"'])
 async def test_arguments_must_be_an_object(arguments: str) -> None:
     assert await answers(Toolbox([Echo()]), ToolCall("c1", "echo", arguments)) == ["error: the arguments must be one JSON object"]
+
+
+async def test_arguments_beyond_the_limit_are_not_even_parsed() -> None:
+    (said,) = await answers(Toolbox([Echo()]), ToolCall("c1", "echo", "[" * (ARGUMENTS_CHARACTERS_MAX + 1)))
+    assert (
+        said
+        == f"error: not called, the arguments have {ARGUMENTS_CHARACTERS_MAX + 1} characters, and {ARGUMENTS_CHARACTERS_MAX} are possible"
+    )
 
 
 async def test_no_arguments_at_all_are_an_empty_object() -> None:
