@@ -24,9 +24,9 @@ def supervising(name: str, *workers: str, **how: Any) -> Agent:
     return replace(agent, part=replace(agent.part, pattern="supervisor", workers=tuple(Member(worker, agent=worker) for worker in workers)))
 
 
-def goes_to(agent: str, reason: str = "it knows") -> str:
+def goes_to(agent: str) -> str:
     """What the model of a swarm's agent says when it is asked who goes on."""
-    return json.dumps({"agent": agent, "reason": reason})
+    return json.dumps({"agent": agent})
 
 
 def gives(*tasks: tuple[str, str]) -> str:

@@ -26,6 +26,7 @@ from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime, Run
 from astromesh.runtime.events import RunEvent, RunRequest
 from astromesh.runtime.health import ProviderHealth
+from astromesh.runtime.histories import HISTORY
 from astromesh.runtime.models import LocalModel, Models
 from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
 from astromesh.runtime.run_calls import CANCEL, FIND, FOLLOW, RunCallServing
@@ -179,6 +180,7 @@ class Rooms:
             handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
             about_runs = RunCallServing(self.runtime.recent, self.metrics)
             handlers |= {FIND: about_runs.find, FOLLOW: about_runs.follow, CANCEL: about_runs.cancel}
+            handlers |= {HISTORY: self.runtime.histories.serve}
             board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers))
             port = await board.serve("127.0.0.1", port)
             self.peers.board = board

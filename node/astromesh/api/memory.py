@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import time
 from typing import Any, Literal
 
 from aiohttp import web
@@ -11,8 +10,8 @@ from pydantic import BaseModel, Field
 from astromesh.api.agent_names import asked_key
 from astromesh.api.house import HOUSE
 from astromesh.api.replies import reply
-from astromesh.errors import InvalidRequest, NothingRemembered, UnknownAgent
-from astromesh.memory.port import TURNS_KEPT_MAX, Conversation, ConversationMemory
+from astromesh.errors import InvalidRequest
+from astromesh.memory.port import TURNS_KEPT_MAX
 from astromesh.memory.stored import as_json
 
 
@@ -34,36 +33,24 @@ class HistoryCleared(BaseModel):
 
 
 async def show(request: web.Request) -> web.Response:
-    memory, conversation = _conversation(request)
+    """By the session's home, whichever node is asked."""
+    agent, session_id = asked_key(request, variable="agent"), request.match_info["session"]
     limit = _limit(request.query.get("limit"))
-    kept = await memory.recall(conversation, now=time(), turns_max=limit)
+    kept = await request.app[HOUSE].runtime.histories.recall(agent, session_id, turns_max=limit)
     history = [{**as_json(message), "ts": turn.at, "turn": turn.id} for turn in kept.turns for message in turn.said]
     summary = kept.summary.text if kept.summary is not None else None
-    named = {"agent": conversation.agent, "session_id": conversation.session_id}
-    return reply({**named, "history": history, "limit": limit, "summary": summary})
+    return reply({**_named(request), "history": history, "limit": limit, "summary": summary})
 
 
 async def clear(request: web.Request) -> web.Response:
     """A run that is under way in the session keeps its turn when it ends."""
-    memory, conversation = _conversation(request)
-    turns = await memory.forget(conversation)
-    return reply({"agent": conversation.agent, "session_id": conversation.session_id, "status": "cleared", "turns": turns})
+    agent, session_id = asked_key(request, variable="agent"), request.match_info["session"]
+    turns = await request.app[HOUSE].runtime.histories.forget(agent, session_id)
+    return reply({**_named(request), "status": "cleared", "turns": turns})
 
 
-def _conversation(request: web.Request) -> tuple[ConversationMemory, Conversation]:
-    house, name = request.app[HOUSE], asked_key(request, variable="agent")
-    agent = house.runtime.agents.get(name) or house.runtime.paused.get(name)
-    if agent is None:
-        if hosts := house.roster.hosting(name):
-            where = ", ".join(house.roster.label(member.name) for member in hosts)
-            raise UnknownAgent(
-                f"agent {name} is not on {house.node}, but on {where}",
-                hint="a history is on the node that conducted the session: ask there",
-            )
-        raise UnknownAgent(f"no node of this mesh has an agent named {name!r}", hint="astromesh-node agents list shows what there is")
-    if agent.memory is None:
-        raise NothingRemembered(f"agent {name} remembers nothing", hint="give its document spec.memory.conversational")
-    return agent.memory, Conversation(agent.name, request.match_info["session"], agent.namespace)
+def _named(request: web.Request) -> dict[str, str]:
+    return {"agent": request.match_info["agent"], "session_id": request.match_info["session"]}
 
 
 def _limit(said: str | None) -> int:

@@ -34,6 +34,7 @@ from astromesh.dialogue import (
     Vectors,
 )
 from astromesh.errors import AstromeshError, MalformedBody, ModelFailureCode
+from astromesh.memory.port import TURNS_KEPT_MAX, History, Summary, Turn
 from astromesh.runtime.agent import AgentChange, Changed, ChangeVerb
 from astromesh.runtime.events import RunEvent, RunRequest
 
@@ -110,6 +111,30 @@ def from_run_event(event: RunEvent) -> dict[str, Any]:
 def to_run_event(body: Body) -> RunEvent:
     with _Reading("an event of a run"):
         return RunEvent(_number(body["position"]), _text(body["kind"]), _object(body["data"]))
+
+
+def to_history_request(body: Body) -> tuple[str, str, int, bool]:
+    """The agent's key, the session, how many turns at most, and whether all of them are to be forgotten."""
+    with _Reading("a question about a history"):
+        turns_max = min(_number(body.get("turns_max", TURNS_KEPT_MAX)), TURNS_KEPT_MAX)
+        return _text(body["agent"]), _text(body["session_id"]), turns_max, bool(body.get("forget", False))
+
+
+def from_history(history: History) -> Iterator[dict[str, Any]]:
+    """Turn by turn: all together may be larger than one body."""
+    for turn in history.turns:
+        yield {"id": turn.id, "at": turn.at, "said": [_from_message(message) for message in turn.said]}
+    yield {"summary": None if history.summary is None else [history.summary.text, history.summary.through]}
+
+
+def to_history(bodies: Sequence[Body]) -> History:
+    with _Reading("a history"):
+        *turns, last = bodies
+        summary = last["summary"]
+        return History(
+            tuple(Turn(_text(turn["id"]), float(turn["at"]), tuple(_to_message(said) for said in turn["said"])) for turn in turns),
+            None if summary is None else Summary(*map(_text, summary)),
+        )
 
 
 def from_agent_change(change: AgentChange) -> dict[str, Any]:

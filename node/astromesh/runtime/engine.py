@@ -40,6 +40,7 @@ from astromesh.runtime.course import Course
 from astromesh.runtime.events import RunEvent, RunEvents, RunRequest
 from astromesh.runtime.folding import Folding
 from astromesh.runtime.guarding import Guarding
+from astromesh.runtime.histories import Histories
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls, Unreachable
 from astromesh.runtime.recent_runs import RecentRuns
@@ -116,6 +117,14 @@ class AgentRuntime:
             label=roster.label,
             peers=peers,
             services=self._services,
+        )
+        self.histories = Histories(
+            node=node,
+            here=lambda key: self.agents.get(key) or self.paused.get(key),
+            homes=self._homes,
+            roster=roster,
+            peers=peers,
+            metrics=metrics,
         )
         self.served = ServedActs(node=node, services=self._services)
         self.recent = RecentRuns()

@@ -121,16 +121,31 @@ class PeerCalls:
         self, member: MemberView, request: Mapping[str, Any], *, timeout_s: float, unreachable: type[Unreachable] = AgentUnavailable
     ) -> AsyncGenerator[RunEvent, None]:
         """A run of an agent that this member hosts: its events as they happen there."""
-        async with aclosing(self._call(member, RUN, request, timeout_s=timeout_s, unreachable=unreachable)) as bodies:
-            async for body in bodies:
-                yield self._read(to_run_event, body, member)
+        told = self.ask_each(member, RUN, request, to_run_event, timeout_s=timeout_s, unreachable=unreachable)
+        async with aclosing(told) as events:
+            async for event in events:
+                yield event
+
+    async def ask_each(
+        self,
+        member: MemberView,
+        kind: str,
+        body: Mapping[str, Any],
+        to_value: Callable[[Mapping[str, Any]], V],
+        *,
+        timeout_s: float,
+        unreachable: type[Unreachable] = AgentUnavailable,
+    ) -> AsyncGenerator[V, None]:
+        """A call about an agent, answer by answer."""
+        async with aclosing(self._call(member, kind, body, timeout_s=timeout_s, unreachable=unreachable)) as told:
+            async for reply in told:
+                yield self._read(to_value, reply, member)
 
     async def act_on(self, member: MemberView, request: ActRequest, *, timeout_s: float) -> AsyncGenerator[ActFrame, None]:
         """An act of an agent that this member hosts, for a run of ours."""
-        calls = self._call(member, ACT, from_act_request(request), timeout_s=timeout_s, unreachable=AgentUnavailable)
-        async with aclosing(calls) as bodies:
-            async for body in bodies:
-                yield self._read(to_act_frame, body, member)
+        async with aclosing(self.ask_each(member, ACT, from_act_request(request), to_act_frame, timeout_s=timeout_s)) as frames:
+            async for frame in frames:
+                yield frame
 
     async def reply_to(self, member: MemberView, reply: ActReply, *, timeout_s: float) -> None:
         """What came of what an act there has asked for."""

@@ -26,6 +26,7 @@ from astromesh.runtime.assembly import Assembly, Providers
 from astromesh.runtime.encodings import Encoder
 from astromesh.runtime.engine import AgentRuntime
 from astromesh.runtime.health import ProviderHealth
+from astromesh.runtime.histories import HISTORY
 from astromesh.runtime.local_models import LocalModels
 from astromesh.runtime.models import Models
 from astromesh.runtime.peers import ACT, COMPLETE, ENCODE, REPLY, RUN, PeerCalls, PeerServing
@@ -171,7 +172,7 @@ class Node:
         )
         handlers = {COMPLETE: serving.complete, ENCODE: serving.encode, RUN: serving.run, ACT: serving.act, REPLY: serving.reply}
         about_agents = AgentCallServing(self.lifecycle, self.house.metrics)
-        handlers |= {CHANGE: about_agents.change, SHOW: about_agents.show}
+        handlers |= {CHANGE: about_agents.change, SHOW: about_agents.show, HISTORY: self.runtime.histories.serve}
         about_runs = RunCallServing(self.runtime.recent, self.house.metrics)
         handlers |= {FIND: about_runs.find, FOLLOW: about_runs.follow, CANCEL: about_runs.cancel}
         switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)

@@ -130,14 +130,17 @@ async def test_the_turn_is_kept_at_home_and_nowhere_else() -> None:
         assert (await nodes.b.memory.recall(Conversation("billing", done["session_id"]), now=0.0, turns_max=9)).turns == ()
 
 
-async def test_an_agent_there_hands_back_and_the_home_goes_on() -> None:
+async def test_an_agent_there_hands_on_and_the_home_sees_to_it() -> None:
     async with three() as nodes:
-        nodes.a.hosts(in_a_swarm("desk", "billing", provider=Scripted([goes_to("billing"), goes_to("desk"), "From the desk."])))
-        nodes.b.hosts(in_a_swarm("billing", "desk", provider=Scripted([goes_to("desk", "not mine")])))
+        nodes.a.hosts(
+            in_a_swarm("desk", "billing", provider=Scripted([goes_to("billing")])), an_agent("cash", provider=Scripted(["From the till."]))
+        )
+        nodes.b.hosts(in_a_swarm("billing", "cash", provider=Scripted([goes_to("cash")])))
         nodes.meet()
+        nodes.b.sees()  # b itself knows nobody
         done = await nodes.a.ask()
-        assert done["answer"] == "From the desk."
-        assert [(one["from"], one["to"], one["node"]) for one in done["handoffs"]] == [("desk", "billing", "b"), ("billing", "desk", "a")]
+        assert done["answer"] == "From the till."
+        assert [(one["from"], one["to"], one["node"]) for one in done["handoffs"]] == [("desk", "billing", "b"), ("billing", "cash", "a")]
 
 
 async def test_a_block_there_is_the_runs_and_warnings_come_along() -> None:
@@ -318,7 +321,7 @@ async def test_a_limit_of_the_agent_there_is_told_as_its_own_with_the_steps_of_b
         nodes.a.hosts(in_a_swarm("desk", "boss", provider=Scripted([goes_to("boss")])))
         boss = HeldModel(goes_to("boss"))
         boss.let_all()
-        nodes.b.hosts(in_a_swarm("boss", "desk", provider=boss, timeout_s=0.3))
+        nodes.b.hosts(in_a_swarm("boss", "cash", provider=boss, timeout_s=0.3))
         nodes.meet()
         failure = await failure_of(nodes.a.start())
         assert isinstance(failure, DeadlineExceeded)

@@ -6,17 +6,20 @@ from collections.abc import Callable
 
 import pytest
 from tests.rig.guarded import guarded
-from tests.rig.held_model import HeldModel
+from tests.rig.held_model import AMPLE_S, HeldModel
 from tests.rig.mesh_view import member
 from tests.rig.ports import free_port
 from tests.rig.rooms import Rooms, an_agent, drained
 from tests.rig.three import Three, three
 
-from astromesh.errors import AstromeshError, SessionHomeUnreachable
+from astromesh.dialogue import Message, ToolCall
+from astromesh.errors import AgentUnavailable, AstromeshError, NothingRemembered, SessionHomeUnreachable, UnknownAgent
 from astromesh.fleet.offers import OfferedAgent
+from astromesh.memory.port import Conversation, History, Summary, Turn
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.engine import Run
+from astromesh.runtime.histories import HISTORY
 from maia.config import Address
 
 
@@ -165,3 +168,67 @@ async def test_a_node_alone_goes_on_with_every_session() -> None:
     await rooms.ask("Who am I?", session_id=first["session_id"])
     await rooms.ask("Who am I?", session_id="0" * 32 + "-b-000000")
     assert [len(asked.transcript) for asked in model.asked] == [1, 3, 1]
+
+
+# Histories.
+
+
+async def test_a_history_is_shown_and_forgotten_by_its_home_whoever_is_asked() -> None:
+    async with three() as nodes:
+        everywhere(nodes, remembering)
+        session = (await nodes.b.ask("I am Ada."))["session_id"]
+        await nodes.a.ask("Who am I?", session_id=session)
+        for rooms in (nodes.a, nodes.b, nodes.c):
+            shown = await rooms.runtime.histories.recall("desk", session)
+            assert [[message.content for message in turn.said] for turn in shown.turns] == [
+                ["I am Ada.", "From b."],
+                ["Who am I?", "From b."],
+            ]
+            assert len((await rooms.runtime.histories.recall("desk", session, turns_max=1)).turns) == 1
+        assert await nodes.c.runtime.histories.forget("desk", session) == 2
+        assert (await nodes.b.runtime.histories.recall("desk", session)).turns == ()
+
+
+async def test_a_history_with_its_summary_and_its_calls_of_tools_crosses_whole() -> None:
+    async with three() as nodes:
+        everywhere(nodes, remembering)
+        session = "0" * 32 + "-b-000000"
+        conversation = Conversation("desk", session)
+        calls = (ToolCall("c1", "look", '{"at": "it"}'),)
+        said = (
+            Message("user", "Look."),
+            Message("assistant", "", calls),
+            Message("tool", "red", tool_call_id="c1"),
+            Message("assistant", "Red."),
+        )
+        await nodes.b.memory.remember(conversation, Turn("t1", 12.5, said))
+        await nodes.b.memory.summarise(conversation, Summary("It is red.", through="t1"))
+        assert await nodes.a.runtime.histories.recall("desk", session) == History((Turn("t1", 12.5, said),), Summary("It is red.", "t1"))
+
+
+async def test_a_history_whose_home_is_gone_is_refused_and_one_of_an_agent_without_memory_says_so() -> None:
+    async with three() as nodes:
+        everywhere(nodes, remembering)
+        nodes.meet(dead="b")
+        with pytest.raises(SessionHomeUnreachable, match="kept by b"):
+            await nodes.a.runtime.histories.recall("desk", "0" * 32 + "-b-000000")
+        nodes.meet()
+        await nodes.closing["b"].aclose()
+        with pytest.raises(SessionHomeUnreachable, match="b cannot be reached"):
+            await nodes.a.runtime.histories.forget("desk", "0" * 32 + "-b-000000")
+        nodes.a.hosts(an_agent("mute"))
+        with pytest.raises(NothingRemembered):
+            await nodes.a.runtime.histories.recall("mute", "0" * 32 + "-b-000000")
+        with pytest.raises(UnknownAgent):
+            await nodes.a.runtime.histories.recall("nobody", "s")
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"agent": "desk"}, {"agent": 7, "session_id": "s"}, {"agent": "desk", "session_id": "s", "turns_max": "x"}]
+)
+async def test_a_question_about_a_history_that_is_none_is_answered(body: dict[str, object]) -> None:
+    async with three() as nodes:
+        everywhere(nodes, remembering)
+        (peer,) = (one for one in nodes.a.roster.hosting("desk") if one.name == "b-000000")
+        with pytest.raises(AgentUnavailable, match="b does not understand"):
+            await nodes.a.peers.ask_once(peer, HISTORY, body, dict, timeout_s=AMPLE_S)
