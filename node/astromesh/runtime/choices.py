@@ -49,7 +49,11 @@ def in_vain(document: AgentResource, providers: Providers) -> Iterator[str]:
             where = document.place(f"{placed.path}.requires")
             yield f"{where}: is checked for models of this mesh alone, and {target.served_by} is a model server"
         found = server_of(target, providers.configured)
-        if checked and not isinstance(found, Unresolved) and found.name not in providers.configured:
+        if isinstance(found, Unresolved):
+            # Of a file this was said when the folder was read; a document that came over the API was not in it.
+            if not any(warning.path.startswith(f"{placed.path}.provider") for warning in document.warnings):
+                yield f"{document.place(placed.path)}: {found.message}, so this model is left out. {found.remedy}"
+        elif checked and found.name not in providers.configured:
             unwatched[found.name] = None
     if unwatched:
         where = document.place("spec.model.routing.health_check_interval")

@@ -185,7 +185,8 @@ class Models:
                             raise
                         left_s = ends_at - perf_counter()
                         wait_s = retry_after_s(failure, retries=retries, left_s=left_s, others=others is not None, random=self._random)
-                        if began or wait_s is None or one.endpoint.state == "open":
+                        # Nor is a trial repeated, nor a call while others have opened the breaker.
+                        if began or wait_s is None or one.endpoint.state != "closed":
                             call.ended(ending_of(failure))
                             raise call.explained(failure) from failure.__cause__
                     retries += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,7 @@ from astromesh.runtime.assembly import Providers
 from astromesh.runtime.choices import choices_of, in_vain
 from astromesh.runtime.targets import Choice, Spending, Target
 from astromesh.specs.agent import Agent, Strategy
+from astromesh.specs.findings import Caution
 from astromesh.specs.parse import parse
 from astromesh.specs.provider import ProviderConfig
 from astromesh.specs.roles import PLAYED, SUMMARY
@@ -152,8 +154,13 @@ def test_a_renewed_configuration_keeps_what_was_learned_and_takes_the_new_rules(
 
 def test_what_is_not_called_yet_is_left_out_where_something_else_is_left() -> None:
     model = "    primary: {provider: anthropic, model: claude}\n    fallback: {provider: local, model: smollm2}\n"
-    default = choices_of(document(model), providers())["default"]
+    agent = document(model)
+    default = choices_of(agent, providers())["default"]
     assert [target.model for target in default.targets] == ["smollm2"]
+    [said] = in_vain(agent, providers())
+    assert said.startswith("desk.yaml:6: this version does not call servers of type 'anthropic', so this model is left out")
+    told = replace(agent, warnings=(Caution("desk.yaml", 6, 1, "spec.model.primary.provider", "left out"),))
+    assert list(in_vain(told, providers())) == []  # it was said already
     with pytest.raises(AgentUnusable) as raised:
         choices_of(document("    primary: {provider: anthropic, model: claude}\n"), providers())
     assert "does not call servers of type 'anthropic'" in raised.value.message

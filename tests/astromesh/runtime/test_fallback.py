@@ -305,6 +305,16 @@ async def test_of_many_at_once_exactly_one_tries_a_server_again(servers: Servers
     assert (only.asked, only.endpoint.state) == (4, "closed")
 
 
+async def test_a_trial_is_one_call(servers: Servers) -> None:
+    only = await servers.open(saying(b"{}", status=503))
+    for _ in range(3):
+        await servers.ask(only.target())
+    assert only.asked == 9
+    servers.clock.now += 60
+    await servers.ask(only.target())
+    assert (only.asked, only.endpoint.state) == (10, "open")
+
+
 async def test_a_trial_that_nobody_waits_for_any_more_leaves_the_next_one_to_try(servers: Servers) -> None:
     only = await servers.open(saying(b"{}", status=500))
     for _ in range(3):
