@@ -59,7 +59,7 @@ class AskModel(Effect[ModelReply]):
 
     `role`: which of the agent's models is asked. `shape`: a JSON Schema that the reply's text has to fit (a local model is held to it by a
     grammar, a server by its own means, so whoever reads the reply checks it). `aside`: the text is no part of the answer, nobody sees it.
-    `max_tokens`: at most so many, and no more than the document allows.
+    `max_tokens`: at most so many, instead of what the document says of answers.
     """
 
     transcript: Transcript

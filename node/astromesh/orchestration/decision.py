@@ -59,7 +59,7 @@ def decided(
         transcript = (*transcript, Message("assistant", wrote), Message("user", again))
     raise UnusableReply(
         f"the model of agent {part.agent} was asked twice for {what}, and what it wrote cannot be used: {mistake}",
-        hint=f"give spec.model.roles.{role} a more capable model or more max_tokens, or make the question simpler",
+        hint=f"give spec.model.roles.{role} a more capable model, or make the question simpler",
     )
 
 

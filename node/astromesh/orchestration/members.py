@@ -13,7 +13,7 @@ from astromesh.orchestration.plan import Member, Part
 Reply = ModelReply | Answer | AstromeshError
 """What `Together` has in the place of an act."""
 
-TASK_CHARACTERS_MAX = 600  # as a model may write it: a long sentence takes 200
+TASK_CHARACTERS_MAX = 400  # as a model that is held to a schema may write it: a long sentence takes 200
 AT_ONCE_MAX = 8  # acts side by side: what a small model server answers together, and a node's memory holds
 
 

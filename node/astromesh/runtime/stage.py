@@ -45,6 +45,7 @@ from astromesh.runtime.course import Course, Used
 from astromesh.runtime.guarding import Guarding, fed
 from astromesh.runtime.models import Models, Routed
 from astromesh.runtime.session_costs import SessionCosts
+from astromesh.runtime.targets import Choice
 from astromesh.telemetry.traces import Span
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ class Stage:
             raise DeadlineExceeded(f"agent {agent.name} ran out of time", hint="raise spec.orchestration.timeout_seconds")
         if (spent := self._allowance.spent(attributes)) is not None:
             return await self._instead(spent.message, shown=shown)
-        choice = agent.choice(effect.role).at_most(effect.max_tokens).at_most(self._allowance.left())
+        choice = _of_length(agent.choice(effect.role), effect).at_most(self._allowance.left())
         target = choice.first
         watched = course.events.watched and shown
         request = ModelRequest(target.model, effect.transcript, effect.tools, response_format=_format(effect), stream=watched)
@@ -311,6 +312,13 @@ class Stage:
 
     def _at(self, span: Span) -> Place:
         return replace(self._place, span=span, within=self._allowance)
+
+
+def _of_length(choice: Choice, effect: AskModel) -> Choice:
+    """What ends answers, a word or a length, would end a decision in the middle of its JSON."""
+    if effect.max_tokens is None:
+        return choice
+    return choice.aside(effect.max_tokens) if effect.shape is not None else choice.of_length(effect.max_tokens)
 
 
 def _format(effect: AskModel) -> Mapping[str, Any] | None:

@@ -66,6 +66,10 @@ class Choice:
             return self
         return self._each(lambda sampling: replace(sampling, max_tokens=min(max_tokens, sampling.max_tokens or max_tokens)))
 
+    def of_length(self, max_tokens: int) -> Choice:
+        """Of this length, whatever the document says of answers."""
+        return self._each(lambda sampling: replace(sampling, max_tokens=max_tokens))
+
     def aside(self, max_tokens: int) -> Choice:
         """For a text that is no answer: of this length, and not ended by what ends answers."""
         return self._each(lambda sampling: replace(sampling, max_tokens=max_tokens, stop=()))

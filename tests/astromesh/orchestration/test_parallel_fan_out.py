@@ -105,7 +105,7 @@ def test_without_workers_the_model_splits_the_question() -> None:
     assert (talk.effect.role, talk.effect.aside, talk.effect.max_tokens) == ("planner", True, 2048)
     assert talk.effect.shape == {
         "type": "object",
-        "properties": {"tasks": {"type": "array", "items": bounded(600), "minItems": 1, "maxItems": 8}},
+        "properties": {"tasks": {"type": "array", "items": bounded(400), "minItems": 1, "maxItems": 8}},
         "required": ["tasks"],
         "additionalProperties": False,
     }

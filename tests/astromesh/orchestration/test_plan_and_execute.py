@@ -23,7 +23,7 @@ You do not answer yet. Make a plan: at most 4 steps that together bring what the
 with "id" (a short name), "task" (what to do, complete in itself), and "after" (the ids of the steps whose results it needs, often none)."""
 STEP = {
     "type": "object",
-    "properties": {"id": bounded(40), "task": bounded(600), "after": {"type": "array", "items": bounded(40), "maxItems": 4}},
+    "properties": {"id": bounded(40), "task": bounded(400), "after": {"type": "array", "items": bounded(40), "maxItems": 4}},
     "required": ["id", "task", "after"],
     "additionalProperties": False,
 }

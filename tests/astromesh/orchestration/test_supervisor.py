@@ -27,7 +27,7 @@ Write JSON. "judgement": what the work so far is worth, in one sentence. "next":
 up to 4 tasks that do not need each other; a worker knows nothing but its task, so say in it all that matters."""
 DELEGATION = {
     "type": "object",
-    "properties": {"worker": {"type": "string", "enum": ["facts", "sums"]}, "task": bounded(600)},
+    "properties": {"worker": {"type": "string", "enum": ["facts", "sums"]}, "task": bounded(400)},
     "required": ["worker", "task"],
     "additionalProperties": False,
 }

@@ -31,7 +31,7 @@ Pick those who are needed, in the order in which they work; each sees in short w
 at most 2 tasks, each with "member" and "task". It may be empty."""
 TASK = {
     "type": "object",
-    "properties": {"member": {"type": "string", "enum": ["researcher", "coder"]}, "task": bounded(600)},
+    "properties": {"member": {"type": "string", "enum": ["researcher", "coder"]}, "task": bounded(400)},
     "required": ["member", "task"],
     "additionalProperties": False,
 }
@@ -82,6 +82,15 @@ def test_exactly_600_characters_are_passed_on_whole() -> None:
     [act] = talk.effect.acts
     assert isinstance(act, Work)
     assert act.opening[-1].content.endswith(":\n" + "x" * 600)
+
+
+def test_one_character_more_is_not() -> None:
+    talk = talk_of()
+    talk >> wrote(plan(("researcher", "a"), ("coder", "b"))) >> None >> (said("x" * 601),) >> None
+    assert isinstance(talk.effect, Together)
+    [act] = talk.effect.acts
+    assert isinstance(act, Work)
+    assert act.opening[-1].content.endswith(":\n" + "x" * 599 + "…")
 
 
 def test_the_writer_writes_even_where_nobody_else_is_needed() -> None:

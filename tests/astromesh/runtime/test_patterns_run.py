@@ -12,10 +12,11 @@ from tests.rig.guarded import guarded
 from tests.rig.parts import other, own
 from tests.rig.rooms import Rooms, all_events, an_agent
 
-from astromesh.dialogue import ModelReply, Usage
+from astromesh.dialogue import ModelReply, Sampling, Usage
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.events import RunEvent
+from astromesh.runtime.targets import Choice, Target
 from astromesh.specs.schemas import Schema
 
 MAIL = "john@example.com"
@@ -101,6 +102,18 @@ async def test_a_team_streams_its_writer() -> None:
     assert streamed(events) == done["answer"] == "The answer."
     assert model.asked[-1].transcript[0].content == "You write."
     assert model.asked[-1].sampling.max_tokens == 7
+
+
+async def test_what_ends_answers_ends_no_decision_and_a_member_has_its_own_length() -> None:
+    plan = json.dumps({"plan": [{"member": "coder", "task": "Code."}]})
+    model = Scripted([plan, "print()", "The answer."])
+    choice = Choice((Target("m", provider=model, sampling=Sampling(max_tokens=9, stop=("}",))),))
+    agent = an_agent(choices={"default": choice})
+    workers = (own("coder", "You code.", max_tokens=4096),)
+    rooms = Rooms()
+    rooms.hosts(replace(agent, part=replace(agent.part, pattern="team", workers=workers)))
+    await rooms.ask()
+    assert [(asked.sampling.max_tokens, asked.sampling.stop) for asked in model.asked] == [(2048, ()), (4096, ("}",)), (9, ("}",))]
 
 
 async def test_an_answer_under_a_schema_streams_whole_and_its_data_is_in_the_result() -> None:
