@@ -65,7 +65,7 @@ TALKS = web.AppKey("talks", Talks)
 
 async def talk(request: web.Request) -> web.StreamResponse:
     house, talks = request.app[HOUSE], request.app[TALKS]
-    session_id = request.query.get("session_id")
+    agent, session_id = asked_key(request), request.query.get("session_id")
     if session_id is not None and not 0 < len(session_id) <= SESSION_ID_CHARACTERS_MAX:
         raise InvalidRequest(
             f"session_id must have 1 to {SESSION_ID_CHARACTERS_MAX} characters", hint="leave it out for a fresh one", param="session_id"
@@ -77,7 +77,7 @@ async def talk(request: web.Request) -> web.StreamResponse:
     talks.admit(socket)
     try:
         await socket.prepare(request)
-        talking = Talking(house, socket, agent=asked_key(request), session_id=session_id, request_id=request[REQUEST_ID])
+        talking = Talking(house, socket, agent=agent, session_id=session_id, request_id=request[REQUEST_ID])
         try:
             async for message in socket:
                 if message.type is WSMsgType.ERROR:

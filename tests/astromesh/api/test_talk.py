@@ -312,6 +312,13 @@ async def test_a_session_that_cannot_be_is_refused_before_the_connection(doors: 
     assert refused.value.status == 422
 
 
+@pytest.mark.parametrize(("path", "status"), [("/v1/ws/agent/a%20b", 404), (f"{PATH}?namespace=a%20b", 422)])
+async def test_an_agent_that_cannot_be_is_refused_before_the_connection(doors: Doors, path: str, status: int) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await doors.http.ws_connect(path)
+    assert refused.value.status == status
+
+
 async def test_whoever_asks_without_an_upgrade_is_told_so(doors: Doors) -> None:
     status, problem = await doors.get(PATH)
     assert (status, problem["code"]) == (426, "upgrade_required")
