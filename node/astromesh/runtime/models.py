@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from random import Random
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Literal, Protocol
 
 from astromesh.dialogue import ModelEvent, ModelReply, ModelRequest
@@ -26,14 +26,12 @@ from astromesh.inference.engines import HOW_TO_GET_ONE
 from astromesh.providers.port import ModelProvider
 from astromesh.routing.breaker import ending_of
 from astromesh.routing.eligible import Means, lack
-from astromesh.routing.latency import NEVER, Latency
 from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.routing.retry import Chance, retry_after_s
-from astromesh.routing.strategy import Option, Skill, preferred
 from astromesh.runtime import engines
-from astromesh.runtime.counting import prompt_tokens
 from astromesh.runtime.endpoints import Call, Endpoint
 from astromesh.runtime.peers import PeerCalls
+from astromesh.runtime.preferences import Preferences
 from astromesh.runtime.targets import Choice, Target, pinned_name, plain
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
@@ -41,8 +39,6 @@ from maia.view import MemberView
 RETRY_AFTER_S = 5  # a node that comes back is usable again about this long after its process starts
 
 DRAIN_LOOK_S = 0.02
-CHOICES_MAX = 4096  # of which it is known whose turn it is
-MODELS_MEASURED_MAX = 1024  # of the mesh
 
 # Of the time that is left, what a model may take to its first word while another model could be asked and the document gives it no
 # `timeout`: who falls silent must leave the next one time enough to answer. Another node with the same model would take as long.
@@ -114,8 +110,7 @@ class Models:
         self._metrics = metrics
         self._random = random or Random()  # noqa: S311  it spreads calls over nodes; whoever guesses it gains nothing
         self._in_flight: Counter[str] = Counter()
-        self._turns: OrderedDict[str, int] = OrderedDict()
-        self._latencies: dict[str, Latency] = {}  # of models of the mesh, whoever makes the tokens
+        self._preferences = Preferences(self._tokenizer)
         self.local: dict[str, LocalModel] = {}
         self.devices: Callable[[], Devices | None] = lambda: None  # what this node computes with
 
@@ -130,7 +125,7 @@ class Models:
         """
         choice = self._by_name(choice or plain(request))
         ends_at = perf_counter() + timeout_s
-        order, refusals = await self._order(choice, request)
+        order, refusals = await self._preferences.order(choice, request)
         attempt = 0
         for place, target in enumerate(order, start=1):
             asked = replace(request, model=target.model, sampling=target.sampling)
@@ -217,7 +212,8 @@ class Models:
                         outcome = "ok"
                         self._metrics.tokens.labels(request.model, "in").inc(event.usage.tokens_in)
                         self._metrics.tokens.labels(request.model, "out").inc(event.usage.tokens_out)
-                        self._measure(one, target, first_token_s if request.stream else None, perf_counter() - asked_at)
+                        first_s, total_s = first_token_s if request.stream else None, perf_counter() - asked_at
+                        self._preferences.measured(target, one.endpoint, first_token_s=first_s, total_s=total_s)
                     yield event
                     event = await anext(stream, None)
             if outcome != "ok":
@@ -238,69 +234,10 @@ class Models:
         finally:
             self._metrics.model_requests.labels(request.model, one.kind, outcome).inc()
 
-    def _measure(self, one: _Asked, target: Target, first_token_s: float | None, total_s: float) -> None:
-        if one.endpoint is not None:
-            one.endpoint.measured(target.model, first_token_s=first_token_s, total_s=total_s)
-        if target.provider is None and (target.model in self._latencies or len(self._latencies) < MODELS_MEASURED_MAX):
-            before = self._latencies.get(target.model, NEVER)
-            self._latencies[target.model] = before.measured(first_token_s=first_token_s, total_s=total_s, now=monotonic())
-
-    async def _order(self, choice: Choice, request: ModelRequest) -> tuple[list[Target], list[AstromeshError]]:
-        """Who is tried, and why the others are not."""
-        refusals: list[AstromeshError] = []
-        fitting: list[Target] = []
-        for target in choice.targets:
-            if (too_large := await self._too_large(target, request)) is None:
-                fitting.append(target)
-            else:
-                refusals.append(too_large)
-        needs: tuple[Skill, ...] = ("tools",) if request.tools else ()
-        options = [
-            Option(target.merits, self.latency(target), down=target.endpoint is not None and target.endpoint.down()) for target in fitting
-        ]
-        places = preferred(options, choice.strategy, turn=self._turn(choice), watched=request.stream, needs=needs)
-        refusals += [
-            ModelFailed(
-                f"model {target.model} of {target.source} is said to lack {' and '.join(needs)}, which this request needs",
-                code="model_no_eligible_provider",
-                hint="correct models[].capabilities of the provider, or add a model that has them to spec.model.fallback",
-                definite=True,
-            )
-            for place, target in enumerate(fitting)
-            if place not in places
-        ]
-        return [fitting[place] for place in places[: None if choice.falls_back else 1]], refusals
-
-    async def _too_large(self, target: Target, request: ModelRequest) -> ModelFailed | None:
-        """Why the request does not fit into the window of the model that its document gives it."""
-        if target.context_window is None:
-            return None
+    def _tokenizer(self, target: Target) -> object:
+        """What may be able to count for that model: the model itself, where it is loaded on this node."""
         here = self.local.get(target.model) if target.provider is None else None
-        tokenizer = here.provider if here is not None and here.ready() else None
-        prompt, answer = await prompt_tokens(request, tokenizer), target.sampling.max_tokens or 1
-        if prompt + answer <= target.context_window:
-            return None
-        return ModelFailed(
-            f"the request has about {prompt} tokens and asks for {answer} more, and model {target.model} of {target.source} "
-            f"holds {target.context_window}",
-            code="model_no_eligible_provider",
-            hint=f"raise {target.place}.context_window if the model holds more, lower its max_tokens, or add a model that holds more",
-            definite=True,
-        )
-
-    def latency(self, target: Target) -> Latency:
-        """As it was measured here."""
-        if target.endpoint is not None:
-            return target.endpoint.latency(target.model)
-        return self._latencies.get(target.model, NEVER) if target.provider is None else NEVER
-
-    def _turn(self, choice: Choice) -> int:
-        """How many requests of this choice were there before."""
-        turn = self._turns.pop(choice.name, 0)
-        self._turns[choice.name] = turn + 1
-        if len(self._turns) > CHOICES_MAX:
-            self._turns.popitem(last=False)
-        return turn
+        return here.provider if here is not None and here.ready() else None
 
     async def drain(self, grace_s: float) -> None:
         """Waits until no completion is under way, asked for here or by a peer, for `grace_s` at most."""

@@ -516,3 +516,13 @@ async def test_a_server_that_is_shared_with_the_mesh_has_its_breaker_there_too(s
         assert failure is not None
     assert (server.asked, server.endpoint.state) == (3, "open")
     assert failure.definite  # so whoever forwarded it asks another node
+
+
+async def test_a_server_of_this_node_that_is_left_alone_leaves_its_model_to_the_peers(servers: Servers) -> None:
+    server = await servers.open(saying(b"{}", status=500))
+    servers.rooms.models.local[MODEL] = LocalModel(server.client, lambda: True, endpoint=server.endpoint)
+    servers.rooms.sees(member("b-000002", models=[MODEL]))
+    servers.rooms.neighbours.models = {"b-000002": Scripted(["Yes."] * 5)}
+    routes = [(await servers.ask(Target(MODEL)))[0][0] for _ in range(5)]
+    assert routes == [Routed("b", "peer", 2)] * 3 + [Routed("b", "peer", 1)] * 2
+    assert server.asked == 3
