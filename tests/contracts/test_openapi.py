@@ -66,6 +66,8 @@ def url() -> Iterator[str]:
         rooms.view = mesh_view(member("b-000001", agents=["1"], status="dead"), me=me, version=7)
         async with AsyncExitStack() as stack:
             doors = await stack.enter_async_context(open_doors(rooms, mesh=Membership()))
+            # Names that come up often: there are then a run and a trace of that id, as there is an agent.
+            await doors.run({"query": "Hello"}, agent="0", headers={"X-Request-Id": "0"})
             opened.set_result(doors.url)
             await asyncio.to_thread(over.wait)
 

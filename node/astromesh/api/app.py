@@ -46,7 +46,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v1/health", system.health, "Is the process alive? Never tied to the mesh."),
+    Route("GET", "/v1/health", system.health, "Is the process alive? Never tied to the mesh.", answer=system.Health),
     Route(
         "GET",
         "/v1/ready",
@@ -139,6 +139,7 @@ ROUTES: tuple[Route, ...] = (
         codes=(200, 400, 403, 404, 413, 415, 422, 429, 502, 503, 504),
         media=(JSON, EVENTS),
         query=(NAMESPACE_QUERY,),
+        headers=((runs.RESUMABLE, "true: the run waits for whoever lost its stream"),),
     ),
     Route(
         "GET",
@@ -156,6 +157,7 @@ ROUTES: tuple[Route, ...] = (
         "What a run tells, as an event stream, from behind the event that Last-Event-ID names; 204 where nothing more will come.",
         codes=(200, 204, 404, 410, 422, 429),
         media=(EVENTS,),
+        headers=(("Last-Event-ID", "the id of the last event that was seen"),),
     ),
     Route(
         "DELETE",
@@ -219,6 +221,7 @@ ROUTES: tuple[Route, ...] = (
         body=ChatBody,
         codes=(200, 400, 403, 404, 413, 415, 429, 502, 503, 504),
         media=(JSON, EVENTS),
+        headers=((openai.SESSION, "of an agent: the conversation to go on with"),),
     ),
     Route(
         "POST",
@@ -335,10 +338,11 @@ ROUTES: tuple[Route, ...] = (
         "/v1/traces",
         system.traces,
         "The course of recent runs.",
+        answer=system.TraceList,
         codes=(200, 422),
         query=(("agent", "an agent's name"), ("limit", "1 to 256")),
     ),
-    Route("GET", "/v1/traces/{id}", system.trace, "The course of one run.", codes=(200, 404)),
+    Route("GET", "/v1/traces/{id}", system.trace, "The course of one run.", answer=system.TraceShown, codes=(200, 404)),
     Route("GET", "/metrics", system.metrics, "Figures for Prometheus.", media=("text/plain",)),
 )
 

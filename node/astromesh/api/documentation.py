@@ -100,6 +100,7 @@ def _operation(route: Route, references: dict[Any, Any]) -> dict[str, Any]:
     in_path = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path]
     parameters += [{"name": name, "in": "query", "description": text, "schema": {"type": "string"}} for name, text in route.query]
+    parameters += [{"name": name, "in": "header", "description": text, "schema": {"type": "string"}} for name, text in route.headers]
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:

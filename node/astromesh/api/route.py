@@ -23,6 +23,7 @@ class Route(NamedTuple):
     answer: type[BaseModel] | None = None
     codes: tuple[int, ...] = (200,)
     query: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()  # of the request
     media: tuple[str, ...] = (JSON,)  # of an answer that is fine
     own_shape: tuple[int, ...] = ()  # codes above 400 whose body is the route's own answer, and no problem
 

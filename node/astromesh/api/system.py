@@ -5,14 +5,48 @@ from __future__ import annotations
 import os
 import re
 from time import time
+from typing import Any, Literal
 
 from aiohttp import web
+from pydantic import BaseModel, Field
 
 from astromesh.api.house import HOUSE, House
 from astromesh.api.replies import reply
 from astromesh.errors import InvalidRequest, UnknownTrace
 
 TRACES_SHOWN_MAX = 256
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+    version: str
+
+
+class SpanShown(BaseModel):
+    """An act of a run. Times in milliseconds from the start of the run."""
+
+    name: str
+    start_ms: float
+    duration_ms: float | None = Field(description="None while it lasts.")
+    attributes: dict[str, Any]
+    id: str = Field("", description="Its own within the trace.")
+    parent: str = Field("", description="The span that it was a part of.")
+    node: str = Field("", description="Where it was performed.")
+
+
+class TraceShown(BaseModel):
+    trace_id: str
+    agent: str
+    node: str = Field(description="The node that conducted the run.")
+    started_at: float = Field(description="Seconds since the epoch.")
+    status: str = Field(description="running, ok, blocked, cancelled, or the code of the error.")
+    duration_ms: float
+    spans: list[SpanShown]
+    spans_dropped: int
+
+
+class TraceList(BaseModel):
+    traces: list[TraceShown]
 
 
 async def health(request: web.Request) -> web.Response:

@@ -379,7 +379,7 @@ async def test_the_description_has_every_code_body_and_parameter_of_its_route(do
         assert {str(code) for code in route.codes} <= set(operation["responses"]) <= {str(code) for code in route.codes} | passed_through
         assert ("requestBody" in operation) == (route.body is not None)
         named = {parameter["name"] for parameter in operation.get("parameters", ())}
-        assert named == {*re.findall(r"\{(\w+)\}", route.path), *(name for name, _ in route.query)}
+        assert named == {*re.findall(r"\{(\w+)\}", route.path), *(name for name, _ in (*route.query, *route.headers))}
 
 
 async def test_the_page_for_people_names_every_route(doors: Doors) -> None:
