@@ -10,21 +10,9 @@ from astromesh.effects import Delegate, TakeOver
 from astromesh.errors import AstromeshError
 from astromesh.guardrails.budget import Budget, Direction
 from astromesh.runtime.acts import ActAsks, ActBegan, ActEnded, ActFrame, ActReply, ActRequest, Asked
-from astromesh.runtime.bodies import (
-    Body,
-    _from_message,
-    _number,
-    _object,
-    _one_of,
-    _Reading,
-    _text,
-    _to_message,
-    _wrong,
-    from_error,
-    to_error,
-    to_run_event,
-)
+from astromesh.runtime.bodies import Body, from_error, from_message, to_error, to_message, to_run_event
 from astromesh.runtime.course import Used
+from astromesh.runtime.reading import Reading, a_number, a_text, an_object, one_of, wrong
 from astromesh.telemetry.traces import Span
 
 
@@ -42,17 +30,17 @@ def from_act_request(request: ActRequest) -> dict[str, Any]:
 
 
 def to_act_request(body: Body) -> ActRequest:
-    with _Reading("an act"):
+    with Reading("an act"):
         return ActRequest(
             act=_to_asked(body["act"]),
-            act_id=_text(body["act_id"]),
-            run_id=_text(body["run_id"]),
-            home=_text(body["home"]),
-            session_id=_text(body["session_id"]),
+            act_id=a_text(body["act_id"]),
+            run_id=a_text(body["run_id"]),
+            home=a_text(body["home"]),
+            session_id=a_text(body["session_id"]),
             path=_texts(body["path"]),
             watched=bool(body.get("watched", True)),
             budgets=tuple(
-                Budget(cast("Direction", _one_of(get_args(Direction), direction)), True, _text(message), _number(left), None)
+                Budget(cast("Direction", one_of(get_args(Direction), direction)), True, a_text(message), a_number(left), None)
                 for direction, message, left in body.get("budgets", ())
             ),
         )
@@ -63,7 +51,7 @@ def _from_asked(asked: Asked) -> dict[str, Any]:
         return {"agent": asked.agent, "task": asked.task}
     return {
         "agent": asked.agent,
-        "transcript": [_from_message(message) for message in asked.transcript],
+        "transcript": [from_message(message) for message in asked.transcript],
         "by": asked.by,
         "reason": asked.reason,
         "context": dict(asked.context),
@@ -73,13 +61,13 @@ def _from_asked(asked: Asked) -> dict[str, Any]:
 
 def _to_asked(body: Body) -> Asked:
     if (task := body.get("task")) is not None:
-        return Delegate(_text(body["agent"]), _text(task))
+        return Delegate(a_text(body["agent"]), a_text(task))
     return TakeOver(
-        _text(body["agent"]),
-        tuple(_to_message(message) for message in body["transcript"]),
-        by=_text(body.get("by", "")),
-        reason=_text(body.get("reason", "")),
-        context=_object(body.get("context", {})),
+        a_text(body["agent"]),
+        tuple(to_message(message) for message in body["transcript"]),
+        by=a_text(body.get("by", "")),
+        reason=a_text(body.get("reason", "")),
+        context=an_object(body.get("context", {})),
         last=bool(body.get("last", False)),
     )
 
@@ -115,25 +103,25 @@ def from_act_ended(ended: ActEnded) -> Told:
 
 def to_act_frame(body: Body) -> ActFrame:
     event = to_run_event(body)
-    with _Reading("what an act tells"):
+    with Reading("what an act tells"):
         data = event.data
         match event.kind:
             case "act.began":
-                return ActBegan(_number(data["pid"]))
+                return ActBegan(a_number(data["pid"]))
             case "act.used":
                 tokens_in, tokens_out, cached, *_ = data["usage"]
-                usage = Usage(_number(tokens_in), _number(tokens_out), _number(cached))
-                return Used(_text(data["source"]), _text(data["model"]), _text(data["role"]), usage, float(data.get("cost", 0.0)))
+                usage = Usage(a_number(tokens_in), a_number(tokens_out), a_number(cached))
+                return Used(a_text(data["source"]), a_text(data["model"]), a_text(data["role"]), usage, float(data.get("cost", 0.0)))
             case "act.asks":
-                return ActAsks(_number(data["number"]), Delegate(_text(data["agent"]), _text(data["task"])))
+                return ActAsks(a_number(data["number"]), Delegate(a_text(data["agent"]), a_text(data["task"])))
             case "act.ended":
                 return ActEnded(
                     outcome=_to_outcome(data),
                     spans=tuple(_to_span(row) for row in data.get("spans", ())),
-                    spans_dropped=_number(data.get("spans_dropped", 0)),
+                    spans_dropped=a_number(data.get("spans_dropped", 0)),
                     block=None if data.get("block") is None else _found(data["block"]),
                     warnings=tuple(_found(warning) for warning in data.get("warnings", ())),
-                    finish_reason=cast("FinishReason", _one_of(get_args(FinishReason), data.get("finish_reason", "stop"))),
+                    finish_reason=cast("FinishReason", one_of(get_args(FinishReason), data.get("finish_reason", "stop"))),
                 )
             case _:
                 return event
@@ -142,10 +130,10 @@ def to_act_frame(body: Body) -> ActFrame:
 def _from_outcome(outcome: Outcome | AstromeshError) -> dict[str, Any]:
     match outcome:
         case Answer():
-            work = [_from_message(message) for message in outcome.work]
+            work = [from_message(message) for message in outcome.work]
             return {"answer": {"text": outcome.text, "by": outcome.by, "work": work, "data": outcome.data}}
         case HandOff():
-            work = [_from_message(message) for message in outcome.work]
+            work = [from_message(message) for message in outcome.work]
             return {"hand_off": {"to": outcome.to, "by": outcome.by, "reason": outcome.reason, "work": work}}
         case AstromeshError():
             return {"error": from_error(outcome)}
@@ -153,23 +141,23 @@ def _from_outcome(outcome: Outcome | AstromeshError) -> dict[str, Any]:
 
 def _to_outcome(body: Body) -> Outcome | AstromeshError:
     if (error := body.get("error")) is not None:
-        return to_error(_object(error))
+        return to_error(an_object(error))
     if (told := body.get("hand_off")) is not None:
-        return HandOff(_text(told["to"]), _text(told["by"]), _text(told.get("reason", "")), _to_messages(told.get("work", ())))
+        return HandOff(a_text(told["to"]), a_text(told["by"]), a_text(told.get("reason", "")), _to_messages(told.get("work", ())))
     told = body["answer"]
-    return Answer(_text(told["text"]), _text(told["by"]), _to_messages(told.get("work", ())), told.get("data"))
+    return Answer(a_text(told["text"]), a_text(told["by"]), _to_messages(told.get("work", ())), told.get("data"))
 
 
 def _to_span(row: Sequence[Any]) -> Span:
     number, parent, name, node, start_ms, duration_ms, attributes, *_ = row
     return Span(
-        _text(name),
+        a_text(name),
         float(start_ms),
         None if duration_ms is None else float(duration_ms),
-        _object(attributes),
-        _text(number),
-        _text(parent),
-        _text(node),
+        an_object(attributes),
+        a_text(number),
+        a_text(parent),
+        a_text(node),
     )
 
 
@@ -178,18 +166,18 @@ def from_act_reply(reply: ActReply) -> dict[str, Any]:
 
 
 def to_act_reply(body: Body) -> ActReply:
-    with _Reading("a reply to an act"):
-        return ActReply(_text(body["act_id"]), _number(body["number"]), _to_outcome(body), _number(body.get("tokens", 0)))
+    with Reading("a reply to an act"):
+        return ActReply(a_text(body["act_id"]), a_number(body["number"]), _to_outcome(body), a_number(body.get("tokens", 0)))
 
 
 def _to_messages(bodies: Any) -> Transcript:
-    return tuple(_to_message(body) for body in bodies)
+    return tuple(to_message(body) for body in bodies)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(_text, value)) if isinstance(value, list) else _wrong("no list of texts")
+    return tuple(map(a_text, value)) if isinstance(value, list) else wrong("no list of texts")
 
 
 def _found(value: Any) -> dict[str, str]:
     """What a guardrail found: names of rules, never text that was said."""
-    return {_text(key): _text(said) for key, said in _object(value).items()}
+    return {a_text(key): a_text(said) for key, said in an_object(value).items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, cast, get_args
 
 from astromesh import errors
 from astromesh.dialogue import (
@@ -33,10 +33,11 @@ from astromesh.dialogue import (
     Usage,
     Vectors,
 )
-from astromesh.errors import AstromeshError, MalformedBody, ModelFailureCode
+from astromesh.errors import AstromeshError, ModelFailureCode
 from astromesh.memory.port import TURNS_KEPT_MAX, History, Summary, Turn
 from astromesh.runtime.agent import AgentChange, Changed, ChangeVerb
 from astromesh.runtime.events import RunEvent, RunRequest
+from astromesh.runtime.reading import Reading, a_number, a_text, an_object, one_of, some_bytes, some_numbers, text_or_none, wrong
 
 Body = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ Body = Mapping[str, Any]
 def from_request(request: ModelRequest) -> dict[str, Any]:
     return {
         "model": request.model,
-        "transcript": [_from_message(message) for message in request.transcript],
+        "transcript": [from_message(message) for message in request.transcript],
         "tools": [{"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)} for tool in request.tools],
         "tool_choice": request.tool_choice,
         "sampling": {key: value for key, value in asdict(request.sampling).items() if value not in (None, ())},
@@ -56,20 +57,21 @@ def from_request(request: ModelRequest) -> dict[str, Any]:
 
 
 def to_request(body: Body) -> ModelRequest:
-    with _Reading("a model request"):
+    with Reading("a model request"):
         tool_choice, response_format = body.get("tool_choice"), body.get("response_format")
         return ModelRequest(
-            model=_text(body["model"]),
-            transcript=tuple(_to_message(message) for message in body["transcript"]),
+            model=a_text(body["model"]),
+            transcript=tuple(to_message(message) for message in body["transcript"]),
             tools=tuple(
-                ToolSchema(_text(tool["name"]), _text(tool["description"]), _object(tool["parameters"])) for tool in body.get("tools", ())
+                ToolSchema(a_text(tool["name"]), a_text(tool["description"]), an_object(tool["parameters"]))
+                for tool in body.get("tools", ())
             ),
-            tool_choice=tool_choice if tool_choice is None or isinstance(tool_choice, str) else _object(tool_choice),
+            tool_choice=tool_choice if tool_choice is None or isinstance(tool_choice, str) else an_object(tool_choice),
             sampling=_to_sampling(body.get("sampling", {})),
-            response_format=None if response_format is None else _object(response_format),
+            response_format=None if response_format is None else an_object(response_format),
             stream=bool(body.get("stream", True)),
             resume=_to_resume(body.get("resume")),
-            prompt=_text_or_none(body.get("prompt")),
+            prompt=text_or_none(body.get("prompt")),
         )
 
 
@@ -77,7 +79,7 @@ def _to_resume(value: Any) -> Resume | None:
     if value is None:
         return None
     identity, tokens, borders, *_ = value
-    return Resume(_text(identity), _numbers(tokens), _numbers(borders))
+    return Resume(a_text(identity), some_numbers(tokens), some_numbers(borders))
 
 
 def from_run_request(request: RunRequest) -> dict[str, Any]:
@@ -87,20 +89,20 @@ def from_run_request(request: RunRequest) -> dict[str, Any]:
         "session_id": request.session_id,
         "context": dict(request.context),
         "watched": request.watched,
-        "history": None if request.history is None else [_from_message(message) for message in request.history],
+        "history": None if request.history is None else [from_message(message) for message in request.history],
     }
 
 
 def to_run_request(body: Body) -> RunRequest:
-    with _Reading("a run"):
+    with Reading("a run"):
         history = body.get("history")
         return RunRequest(
-            agent=_text(body["agent"]),
-            query=_text(body["query"]),
-            session_id=_text_or_none(body.get("session_id")),
-            context=_object(body.get("context", {})),
+            agent=a_text(body["agent"]),
+            query=a_text(body["query"]),
+            session_id=text_or_none(body.get("session_id")),
+            context=an_object(body.get("context", {})),
             watched=bool(body.get("watched", True)),
-            history=None if history is None else tuple(_to_message(message) for message in history),
+            history=None if history is None else tuple(to_message(message) for message in history),
         )
 
 
@@ -109,31 +111,31 @@ def from_run_event(event: RunEvent) -> dict[str, Any]:
 
 
 def to_run_event(body: Body) -> RunEvent:
-    with _Reading("an event of a run"):
-        return RunEvent(_number(body["position"]), _text(body["kind"]), _object(body["data"]))
+    with Reading("an event of a run"):
+        return RunEvent(a_number(body["position"]), a_text(body["kind"]), an_object(body["data"]))
 
 
 def to_history_request(body: Body) -> tuple[str, str, int, bool]:
     """The agent's key, the session, how many turns at most, and whether all of them are to be forgotten."""
-    with _Reading("a question about a history"):
-        turns_max = min(_number(body.get("turns_max", TURNS_KEPT_MAX)), TURNS_KEPT_MAX)
-        return _text(body["agent"]), _text(body["session_id"]), turns_max, bool(body.get("forget", False))
+    with Reading("a question about a history"):
+        turns_max = min(a_number(body.get("turns_max", TURNS_KEPT_MAX)), TURNS_KEPT_MAX)
+        return a_text(body["agent"]), a_text(body["session_id"]), turns_max, bool(body.get("forget", False))
 
 
 def from_history(history: History) -> Iterator[dict[str, Any]]:
     """Turn by turn: all together may be larger than one body."""
     for turn in history.turns:
-        yield {"id": turn.id, "at": turn.at, "said": [_from_message(message) for message in turn.said]}
+        yield {"id": turn.id, "at": turn.at, "said": [from_message(message) for message in turn.said]}
     yield {"summary": None if history.summary is None else [history.summary.text, history.summary.through]}
 
 
 def to_history(bodies: Sequence[Body]) -> History:
-    with _Reading("a history"):
+    with Reading("a history"):
         *turns, last = bodies
         summary = last["summary"]
         return History(
-            tuple(Turn(_text(turn["id"]), float(turn["at"]), tuple(_to_message(said) for said in turn["said"])) for turn in turns),
-            None if summary is None else Summary(*map(_text, summary)),
+            tuple(Turn(a_text(turn["id"]), float(turn["at"]), tuple(to_message(said) for said in turn["said"])) for turn in turns),
+            None if summary is None else Summary(*map(a_text, summary)),
         )
 
 
@@ -143,13 +145,13 @@ def from_agent_change(change: AgentChange) -> dict[str, Any]:
 
 
 def to_agent_change(body: Body) -> AgentChange:
-    with _Reading("a change of an agent"):
+    with Reading("a change of an agent"):
         document = body.get("document")
         return AgentChange(
-            verb=cast("ChangeVerb", _one_of(get_args(ChangeVerb), body["verb"])),
-            name=_text(body["name"]),
-            namespace=_text(body["namespace"]),
-            document=None if document is None else _object(document),
+            verb=cast("ChangeVerb", one_of(get_args(ChangeVerb), body["verb"])),
+            name=a_text(body["name"]),
+            namespace=a_text(body["namespace"]),
+            document=None if document is None else an_object(document),
             trial=bool(body.get("trial", False)),
         )
 
@@ -159,13 +161,13 @@ def from_changed(changed: Changed) -> dict[str, Any]:
 
 
 def to_changed(body: Body) -> Changed:
-    with _Reading("what became of an agent"):
-        return Changed(_text(body["status"]), tuple(map(_text, body.get("warnings", ()))))
+    with Reading("what became of an agent"):
+        return Changed(a_text(body["status"]), tuple(map(a_text, body.get("warnings", ()))))
 
 
 def to_document(body: Body) -> dict[str, Any]:
-    with _Reading("a document"):
-        return _object(body["document"])
+    with Reading("a document"):
+        return an_object(body["document"])
 
 
 def from_event(event: ModelEvent) -> dict[str, Any]:
@@ -191,24 +193,24 @@ def from_event(event: ModelEvent) -> dict[str, Any]:
 
 
 def to_event(body: Body) -> ModelEvent:
-    with _Reading("a piece of a completion"):
+    with Reading("a piece of a completion"):
         if (text := body.get("t")) is not None:
-            return TextDelta(_text(text), _numbers(body.get("ids", [])), _to_logprobs(body.get("lp", [])))
+            return TextDelta(a_text(text), some_numbers(body.get("ids", [])), _to_logprobs(body.get("lp", [])))
         if (began := body.get("began")) is not None:
             identity, kernel, borders, seed, *_ = began
-            return AnswerBegan(_text(identity), _text(kernel), _numbers(borders), _number(seed))
+            return AnswerBegan(a_text(identity), a_text(kernel), some_numbers(borders), a_number(seed))
         if (call := body.get("call")) is not None:
             index, id, name, arguments = call  # noqa: A001
-            return ToolCallDelta(_number(index), _text(id), _text(name), _text(arguments), _numbers(body.get("ids", [])))
+            return ToolCallDelta(a_number(index), a_text(id), a_text(name), a_text(arguments), some_numbers(body.get("ids", [])))
         reply = body["reply"]
         tokens_in, tokens_out, cached, *_ = reply["usage"]
         return ModelReply(
-            text=_text(reply["text"]),
+            text=a_text(reply["text"]),
             tool_calls=_to_calls(reply["tool_calls"]),
-            finish_reason=cast("FinishReason", _one_of(get_args(FinishReason), reply["finish_reason"])),
-            usage=Usage(_number(tokens_in), _number(tokens_out), _number(cached)),
-            model=_text(reply["model"]),
-            timings={_text(key): float(value) for key, value in _object(reply.get("timings", {})).items()},
+            finish_reason=cast("FinishReason", one_of(get_args(FinishReason), reply["finish_reason"])),
+            usage=Usage(a_number(tokens_in), a_number(tokens_out), a_number(cached)),
+            model=a_text(reply["model"]),
+            timings={a_text(key): float(value) for key, value in an_object(reply.get("timings", {})).items()},
             logprobs=_to_logprobs(reply.get("lp", [])),
         )
 
@@ -223,7 +225,7 @@ def _from_logprobs(logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any]:
 
 def _to_logprobs(rows: Any) -> tuple[TokenLogprob, ...]:
     return tuple(
-        TokenLogprob(_bytes(piece), float(logprob), tuple(TokenLogprob(_bytes(other), float(chance)) for other, chance in top))
+        TokenLogprob(some_bytes(piece), float(logprob), tuple(TokenLogprob(some_bytes(other), float(chance)) for other, chance in top))
         for piece, logprob, top in rows
     )
 
@@ -243,15 +245,15 @@ def from_encoding_request(request: EncodingRequest) -> dict[str, Any]:
 
 
 def to_encoding_request(body: Body) -> EncodingRequest:
-    with _Reading("a request for encodings"):
+    with Reading("a request for encodings"):
         dimensions = body.get("dimensions")
-        texts = tuple(map(_text, body["texts"])) if isinstance(body["texts"], list) else _wrong("no list of texts")
+        texts = tuple(map(a_text, body["texts"])) if isinstance(body["texts"], list) else wrong("no list of texts")
         return EncodingRequest(
-            _text(body["model"]),
+            a_text(body["model"]),
             texts,
-            None if dimensions is None else _number(dimensions),
-            cast("EncodingTask", _one_of(get_args(EncodingTask), body["task"])),
-            _text_or_none(body.get("query")),
+            None if dimensions is None else a_number(dimensions),
+            cast("EncodingTask", one_of(get_args(EncodingTask), body["task"])),
+            text_or_none(body.get("query")),
         )
 
 
@@ -271,17 +273,17 @@ def from_encodings(made: Encodings) -> Iterator[dict[str, Any]]:
 
 def to_encodings(bodies: Sequence[Body], *, request: EncodingRequest) -> Encodings:
     """What was asked for: another number of rows, or of numbers in each, is no answer."""
-    with _Reading("encodings"):
+    with Reading("encodings"):
         *parts, what = bodies
         tokens_in, tokens_out, cached, *_ = what["usage"]
-        vectors = Vectors(_number(what["dimensions"]), b"".join(_bytes(part["rows"]) for part in parts))
-        labels = tuple(map(_text, what.get("labels", ())))
+        vectors = Vectors(a_number(what["dimensions"]), b"".join(some_bytes(part["rows"]) for part in parts))
+        labels = tuple(map(a_text, what.get("labels", ())))
         if len(vectors) != len(request.texts):
-            _wrong(f"{len(vectors)} rows for {len(request.texts)} texts")
+            wrong(f"{len(vectors)} rows for {len(request.texts)} texts")
         if vectors.dimensions != {"classify": len(labels), "rerank": 1}.get(request.task, vectors.dimensions):
-            _wrong(f"{vectors.dimensions} numbers in a row")
-        usage = Usage(_number(tokens_in), _number(tokens_out), _number(cached))
-        return Encodings(vectors, usage, _text(what["model"]), _numbers(what.get("truncated", [])), labels)
+            wrong(f"{vectors.dimensions} numbers in a row")
+        usage = Usage(a_number(tokens_in), a_number(tokens_out), a_number(cached))
+        return Encodings(vectors, usage, a_text(what["model"]), some_numbers(what.get("truncated", [])), labels)
 
 
 def from_error(error: AstromeshError) -> dict[str, Any]:
@@ -323,7 +325,7 @@ _KINDS: Mapping[str, Callable[..., AstromeshError]] = {
 }
 
 
-def _from_message(message: Message) -> dict[str, Any]:
+def from_message(message: Message) -> dict[str, Any]:
     body: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         body["tool_calls"] = [[call.id, call.name, call.arguments] for call in message.tool_calls]
@@ -332,72 +334,24 @@ def _from_message(message: Message) -> dict[str, Any]:
     return body
 
 
-def _to_message(body: Body) -> Message:
+def to_message(body: Body) -> Message:
     return Message(
-        role=cast("Role", _one_of(get_args(Role), body["role"])),
-        content=_text(body["content"]),
+        role=cast("Role", one_of(get_args(Role), body["role"])),
+        content=a_text(body["content"]),
         tool_calls=_to_calls(body.get("tool_calls", ())),
-        tool_call_id=_text_or_none(body.get("tool_call_id")),
+        tool_call_id=text_or_none(body.get("tool_call_id")),
     )
 
 
 def _to_calls(rows: Any) -> tuple[ToolCall, ...]:
-    return tuple(ToolCall(_text(id), _text(name), _text(arguments)) for id, name, arguments in rows)  # noqa: A001
+    return tuple(ToolCall(a_text(id), a_text(name), a_text(arguments)) for id, name, arguments in rows)  # noqa: A001
 
 
 def _to_sampling(body: Body) -> Sampling:
     known: dict[str, Any] = {key: value for key, value in body.items() if key in Sampling.__dataclass_fields__ and value is not None}
-    stop = tuple(_text(one) for one in known.pop("stop", ()))
-    logit_bias = tuple((_number(token), float(bias)) for token, bias in known.pop("logit_bias", ()))
+    stop = tuple(a_text(one) for one in known.pop("stop", ()))
+    logit_bias = tuple((a_number(token), float(bias)) for token, bias in known.pop("logit_bias", ()))
     for key, value in known.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            _wrong(f"{key} is no number")
+            wrong(f"{key} is no number")
     return Sampling(**known, stop=stop, logit_bias=logit_bias)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else _wrong("no text")
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else _wrong("no bytes")
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _number(value: Any) -> int:
-    return value if type(value) is int else _wrong("no whole number")
-
-
-def _numbers(value: Any) -> tuple[int, ...]:
-    return tuple(map(_number, value)) if isinstance(value, list) else _wrong("no list of numbers")
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else _wrong("no object")
-
-
-def _one_of(known: tuple[str, ...], value: Any) -> str:
-    return value if isinstance(value, str) and value in known else _wrong(f"none of {', '.join(known)}")
-
-
-def _wrong(what: str) -> NoReturn:
-    raise TypeError(what)
-
-
-class _Reading:
-    """Turns whatever a malformed body makes Python raise into one error that says what was expected."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, mistake: BaseException | None, trace: object) -> None:
-        if isinstance(mistake, (KeyError, TypeError, ValueError, AttributeError)):
-            raise MalformedBody(
-                f"the other node sent something that is not {self._what}", hint="do both nodes run the same version?"
-            ) from mistake

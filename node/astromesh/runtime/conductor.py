@@ -62,8 +62,7 @@ class Conductor:
     async def take_over(self, effect: TakeOver, place: Place, guarding: Guarding) -> Outcome:
         """Who handed over waits for nothing any more, so the path begins anew."""
         outcome, found = await self._act(effect, replace(place, path=(effect.agent,)))
-        guarding.block = guarding.block or found.block
-        guarding.warnings.extend(warning for warning in found.warnings if warning not in guarding.warnings)
+        guarding.join(found)
         return outcome
 
     async def begins(self, asked: Asked, place: Place, *, node: str) -> None:

@@ -60,6 +60,11 @@ class Guarding:
         if release.block is not None:
             self.blocked(direction, release.block, attributes)
 
+    def join(self, other: Guarding) -> None:
+        """What was found in the words of one who spoke for this agent."""
+        self.warnings.extend(warning for warning in other.warnings if warning not in self.warnings)
+        self.block = self.block or other.block
+
     def blocked(self, direction: Direction, block: Block, attributes: dict[str, Any]) -> None:
         self.block = self.block or {"direction": direction, "rule": block.rule, "reason": block.reason}
         attributes["blocked"] = block.rule

@@ -117,7 +117,6 @@ class _Home:
         self._numbers = count()
 
     async def delegate(self, effect: Delegate, place: Place) -> Answer:
-        refuse_circles(place.path, effect.agent)
         number = next(self._numbers)
         reply = await self._acts.ask(_Key(self._caller, self._request.act_id, number), ActAsks(number, effect), self._events)
         if place.within is not None:

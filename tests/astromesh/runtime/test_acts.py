@@ -211,10 +211,11 @@ async def test_no_more_agents_wait_for_each_other_than_the_limit() -> None:
 
 async def test_a_hand_off_ends_who_handed_off_so_the_next_may_ask_it() -> None:
     rooms = Rooms()
-    desk = Scripted([goes_to("left"), goes_to("desk"), "From the desk."])
+    desk = Scripted([goes_to("left"), "From the desk."])
     left = Scripted([gives(("desk", "You know it.")), gives(), "The desk says so."])
     rooms.hosts(in_a_swarm("desk", "left", provider=desk), supervising("left", "desk", provider=left))
     assert (await rooms.ask())["answer"] == "The desk says so."
+    assert "From the desk." in left.asked[1].transcript[-1].content
 
 
 # What is left.
@@ -248,6 +249,19 @@ async def test_a_limit_of_the_one_who_is_asked_is_of_its_own_part_alone() -> Non
     rooms.hosts(supervising("boss", "left", provider=boss), guarded(an_agent("left", provider=left), output=limit))
     done = await rooms.ask(agent="boss")
     assert (left.asked[0].sampling.max_tokens, done["answer"], "blocked" in done) == (6, "Done.", False)
+
+
+async def test_a_limit_for_sessions_counts_what_the_agent_did_in_them_for_others() -> None:
+    rooms = Rooms()
+    limit = [{"type": "cost_limit", "max_tokens_per_session": 4, "message": "Enough of me."}]
+    left = spending("One.", "Never said.")
+    boss = spending(*[gives(("left", "Go.")), gives(), "Done."] * 2)
+    rooms.hosts(supervising("boss", "left", provider=boss), guarded(an_agent("left", provider=left), output=limit))
+    for _ in range(2):
+        await rooms.ask(agent="boss", session_id="s1")
+    assert "One." in boss.asked[1].transcript[-1].content
+    assert "Enough of me." in boss.asked[4].transcript[-1].content
+    assert len(left.asked) == 1
 
 
 async def test_a_part_that_takes_too_long_says_whose_limit_it_was_and_what_was_done_by_then() -> None:

@@ -25,6 +25,7 @@ from astromesh.errors import (
     Overloaded,
     PeerLost,
     RunCancelled,
+    UnknownRun,
 )
 from astromesh.memory.port import Conversation
 from astromesh.providers.backends.scripted import Scripted
@@ -81,6 +82,8 @@ async def test_a_conversation_is_handed_to_another_node_whose_model_is_on_a_thir
         assert (route["node"], route["home"], route["agent"]) == ("c", "a", "billing")
         assert (done["node"], done["home"], done["route"]) == ("c", "a", "peer")
         assert model.asked[0].transcript[0].content == "You are billing, for Ada."
+        with pytest.raises(UnknownRun):
+            nodes.b.runtime.recent.find("r1")  # it is no run of b's
         await until_idle(nodes.a, nodes.b)
 
 
@@ -252,7 +255,7 @@ async def test_a_callers_limit_of_tokens_goes_along() -> None:
 
 async def test_a_callers_limit_that_is_used_up_there_ends_the_act_with_the_callers_message() -> None:
     async with three() as nodes:
-        boss = Scripted([gives(("left", "Go.")), ModelReply("More.", usage=Usage(5, 5), model=MODEL)])
+        boss = Scripted([ModelReply(gives(("left", "Go.")), usage=Usage(2, 2), model=MODEL), "More."])
         swarm = Scripted([ModelReply(goes_to("boss"), usage=Usage(2, 2), model=MODEL)])
         left = Scripted([ModelReply("Much.", usage=Usage(30, 30), model=MODEL)])
         limit = [{"type": "cost_limit", "max_tokens_per_turn": 60, "message": "Enough."}]
