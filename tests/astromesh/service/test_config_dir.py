@@ -12,6 +12,7 @@ import astromesh
 from astromesh.errors import ConfigurationError
 from astromesh.service import config_dir
 from astromesh.service.config_dir import FILE_BYTES_MAX, Configuration, Found, find, load, shipped_folder
+from astromesh.specs.members import peers_of, workers_of
 from astromesh.specs.runtime import Runtime
 
 AGENT = (
@@ -93,9 +94,29 @@ def test_the_shipped_folder_works_alone_without_a_warning() -> None:
     assert configuration.runtime is not None
     assert configuration.runtime.models == ()
     assert configuration.providers == {}
-    [hello] = configuration.agents
+    agents = {agent.name: agent for agent in configuration.agents}
+    hello = agents["hello"]
     assert (hello.name, hello.model.model, hello.model.is_local, hello.sampling.max_tokens) == ("hello", "smollm2", True, 128)
     assert hello.remembering
+
+
+def test_the_shipped_agents_are_of_every_kind_and_work_with_nobody_who_is_not_shipped() -> None:
+    agents = {agent.name: agent for agent in read(shipped_folder()).agents}
+    patterns = {name: agent.limits().pattern for name, agent in agents.items()}
+    assert patterns == {
+        "hello": "react",
+        "report-editor": "supervisor",
+        "report-researcher": "react",
+        "studio": "team",
+        "support-agent": "react",
+        "support-billing": "swarm",
+        "support-desk": "swarm",
+    }
+    members = [member for agent in agents.values() for member in (*workers_of(agent.spec), *peers_of(agent.spec))]
+    named = [member.agent_named for member in members if member.agent_named is not None]
+    assert sorted(named) == ["report-researcher", "support-billing", "support-desk"]
+    assert len(agents["studio"].spec.orchestration.workers) == 4  # and the orchestrator, the agent itself
+    assert all(agent.model.is_local for agent in agents.values())
 
 
 def test_a_node_without_any_file_has_defaults(tmp_path: Path) -> None:
