@@ -1,4 +1,4 @@
-"""What a run is asked, and what happens in it: numbered events, each told once and kept for a while.
+"""What a run is asked, and what happens in it: numbered events, each told once and, where somebody may ask for them, kept for a while.
 
 Every door (JSON, event stream, WebSocket, OpenAI) reads the same events. One reader sets the pace: when it is slow, so is the run, down to
 the model that makes the tokens. Others may look on from any event that is still kept; who falls behind that is told so and holds up nobody.
@@ -53,6 +53,7 @@ class RunEvents:
         self.failure: AstromeshError | None = None
         self.over = False
         self.kept_bytes = 0
+        self.kept_bytes_max = 0  # of what was read; `keep` says that somebody may read it again
         self.grew: Callable[[int], None] = lambda _bytes: None  # called with every change of `kept_bytes`
         self._kept: deque[tuple[RunEvent, int]] = deque()  # with the bytes of each
         self._told = 0
@@ -80,7 +81,7 @@ class RunEvents:
         self._kept.append((RunEvent(self._told, kind, data), size))
         self._told += 1
         self._count(size)
-        self._trim(EVENTS_KEPT_BYTES_MAX)
+        self._trim(self.kept_bytes_max)
         self._news.set()
 
     def end(self, failure: AstromeshError | None) -> None:
@@ -90,6 +91,10 @@ class RunEvents:
         """
         self.over, self.failure = True, failure
         self._news.set()
+
+    def keep(self) -> None:
+        """What was read stays for others, within limits."""
+        self.kept_bytes_max = EVENTS_KEPT_BYTES_MAX
 
     def shrink(self) -> None:
         """Keeps only what the reader that sets the pace has yet to read."""
@@ -119,7 +124,7 @@ class RunEvents:
                 if self._pacing is me:
                     self._read = position
                     self._room.set()
-                    self._trim(EVENTS_KEPT_BYTES_MAX)
+                    self._trim(self.kept_bytes_max)
                 yield event
             if self.over:
                 break

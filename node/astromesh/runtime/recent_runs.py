@@ -52,6 +52,7 @@ class RecentRuns:
             self._ended_s.pop(run.id, None)
         self._gone.pop(run.id, None)
         self._runs[run.id] = run
+        run.told.keep()
         run.told.grew = lambda change: self._grew(run, change)
         self._kept_bytes += run.told.kept_bytes
 

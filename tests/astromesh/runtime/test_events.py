@@ -78,6 +78,7 @@ async def test_a_reader_that_waits_is_woken_by_the_end() -> None:
 async def test_only_the_last_reader_that_came_to_set_the_pace_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime_events, "EVENTS_WAITING_MAX", 4)
     events = RunEvents(watched=True)
+    events.keep()
     for _ in range(4):
         await events.tell("token", {})
     first, last = events.read(paces=True), events.read(paces=True)
@@ -92,3 +93,14 @@ async def test_only_the_last_reader_that_came_to_set_the_pace_sets_it(monkeypatc
     assert not telling.done()
     await anext(last)
     await telling
+
+
+async def test_what_was_read_is_kept_only_where_somebody_may_ask_for_it_again() -> None:
+    kept, passed_on = RunEvents(watched=True), RunEvents(watched=True)
+    kept.keep()
+    for events in (kept, passed_on):
+        reading = aiter(events)
+        for _ in range(10):
+            await events.tell("token", {})
+            await anext(reading)
+    assert (kept.first, passed_on.first, passed_on.kept_bytes) == (0, 10, 0)
