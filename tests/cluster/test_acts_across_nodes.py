@@ -211,6 +211,8 @@ async def test_a_session_goes_on_at_its_home_and_is_refused_when_that_is_gone(st
             "You said: I am Ada.",
             "Who am I?",
         ]
+        shown = await b.get(f"/v1/memory/desk/history/{session}")
+        assert [row["content"] for row in shown["history"]] == ["I am Ada.", "You said: I am Ada.", "Who am I?", "You said: Who am I?"]
         await a.kill()
 
         async def refused() -> bool:
