@@ -80,7 +80,7 @@ async def until_gone(node: Node) -> None:
 
 
 @pytest.mark.parametrize("call", ["put", "deploy", "pause", "remove", "create"])
-@pytest.mark.parametrize("moment", ["fsync:signal=SIGKILL:when=1", "fsync:signal=SIGKILL:when=2", "rename:signal=SIGKILL:when=1"])
+@pytest.mark.parametrize("moment", ["write when=1", "fsync when=1", "rename when=1", "fsync when=2"])
 async def test_a_node_that_is_killed_in_the_middle_of_a_change_has_made_all_of_it_or_none(
     node: Node, tmp_path: Path, call: str, moment: str
 ) -> None:
@@ -94,8 +94,11 @@ async def test_a_node_that_is_killed_in_the_middle_of_a_change_has_made_all_of_i
         "remove": ("DELETE", "/v1/agents/desk", None),
         "create": ("POST", "/v1/agents", document("till")),
     }[call]
-    pattern = "/rename" if moment.startswith("rename") else "/fsync"
-    async with watched(node.pid, [pattern], log=tmp_path / "calls", inject=moment.replace(moment.split(":")[0], pattern, 1)):
+    kept = node.directory / "data" / "agents"
+    files = [kept / f"default.{name}.json{part}" for name in ("desk", "till") for part in ("", ".part")]
+    system_call, when = moment.split()
+    inject = f"/^{system_call}:signal=SIGKILL:{when}"  # a pattern: the call has several names
+    async with watched(node.pid, [f"/^{system_call}"], log=tmp_path / "calls", inject=inject, paths=[kept, *files]):
         answer: Any = None
         with contextlib.suppress(aiohttp.ClientError):
             answer = await send(node, *asked)

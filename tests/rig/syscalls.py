@@ -23,9 +23,17 @@ class Watch:
 
 
 @contextlib.asynccontextmanager
-async def watched(pid: int, calls: Sequence[str], *, log: Path, inject: str = "") -> AsyncIterator[Watch]:
-    """Watches all threads of a process. `inject` is strace's own expression: what happens instead of a call, or with it."""
-    expressions = ["-e", f"trace={','.join(calls)}", *(("-e", f"inject={inject}") if inject else ())]
+async def watched(pid: int, calls: Sequence[str], *, log: Path, inject: str = "", paths: Sequence[Path] = ()) -> AsyncIterator[Watch]:
+    """Watches all threads of a process. `inject` is strace's own expression: what happens instead of a call, or with it.
+
+    `paths`: only calls that touch one of these.
+    """
+    expressions = [
+        *(word for path in paths for word in ("-P", str(path))),
+        "-e",
+        f"trace={','.join(calls)}",
+        *(("-e", f"inject={inject}") if inject else ()),
+    ]
     command = ["strace", "-f", "-y", "-s", "64", "-o", str(log), *expressions, "-p", str(pid)]
     tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert tracer.stderr is not None
