@@ -73,9 +73,9 @@ def test_what_the_node_refuses_is_said_in_its_words_and_exits_1(cli: Cli, node: 
 def test_models_list_shows_each_model_with_its_state_and_leaves_agents_out(cli: Cli, node: RunningNode) -> None:
     lines = cli("models", "list", "--url", node.url).stdout.splitlines()
     assert [columns(line) for line in lines] == [
-        ["NAME", "STATE", "NODE", "SPEED", "SIZE"],
-        ["slow", "remote", "solo", "-", "-"],
-        ["stub", "remote", "solo", "-", "-"],
+        ["NAME", "STATE", "NODE", "CAN", "SPEED", "SIZE"],
+        ["slow", "remote", "solo", "complete", "-", "-"],
+        ["stub", "remote", "solo", "complete", "-", "-"],
     ]
     document = json.loads(cli("models", "list", "--json", "--url", node.url).stdout)
     assert [model["id"] for model in document["models"]] == ["slow", "stub"]
