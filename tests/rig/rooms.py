@@ -181,7 +181,7 @@ class Rooms:
             about_runs = RunCallServing(self.runtime.recent, self.metrics)
             handlers |= {FIND: about_runs.find, FOLLOW: about_runs.follow, CANCEL: about_runs.cancel}
             handlers |= {HISTORY: self.runtime.histories.serve}
-            board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers))
+            board = await stack.enter_async_context(Switchboard(me=me, handlers=handlers, finishing=(REPLY,)))
             port = await board.serve("127.0.0.1", port)
             self.peers.board = board
             yield Address("127.0.0.1", port)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType, TracebackType
@@ -102,8 +102,11 @@ class Switchboard:
         limits: BoardLimits | None = None,
         load: Callable[[], bytes] = bytes,
         heard: Callable[[str], None] = lambda name: None,
+        finishing: Collection[str] = (),
     ) -> None:
-        """`load` says at any time how busy this node is; whoever calls it is told with the end of the call.
+        """`finishing`: kinds that are served while this node drains, because calls under way may wait for them.
+
+        `load` says at any time how busy this node is; whoever calls it is told with the end of the call.
 
         `heard` is told the name of whoever has just answered a call of ours.
         """
@@ -112,6 +115,7 @@ class Switchboard:
         self._heard = heard
         self._loads: dict[str, LoadSeen] = {}
         self._handlers = MappingProxyType(dict(handlers))
+        self._finishing = frozenset(finishing)
         self._limits = limits or BoardLimits()
         self._tally = Tally()
         self._lines: dict[str, _Line] = {}
@@ -319,7 +323,9 @@ class Switchboard:
         if self._closed or len(self._serving) >= self._limits.links_in_max:
             return web.Response(status=503, text=f"{len(self._serving)} links are open here, {self._limits.links_in_max} are the limit\n")
         await web_socket.prepare(request)
-        conversation = ServingSide(self._me, self._limits.link, kinds=self._handlers, now=self._loop.time(), load=self._load)
+        conversation = ServingSide(
+            self._me, self._limits.link, kinds=self._handlers, now=self._loop.time(), load=self._load, finishing=self._finishing
+        )
         link = ServingLink(conversation, web_socket, handlers=self._handlers, tally=self._tally)
         if self._draining:
             link.drain()

@@ -46,11 +46,14 @@ class ServingSide(Conversation):
         now: float,
         versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
         load: Callable[[], bytes] = bytes,
+        finishing: Collection[str] = (),
     ) -> None:
-        """`load` is asked with every last word how busy this node is."""
+        """`load` is asked with every last word how busy this node is. `finishing`: kinds that what is under way may need to end at all,
+        so they are served on the way out, too."""
         super().__init__(me, limits, now=now, versions=versions)
         self._load = load
         self._kinds = frozenset(kinds)
+        self._finishing = frozenset(finishing)
         self._calls: dict[int, _Served] = {}
         self._highest_id = 0
         self._held = 0
@@ -148,7 +151,7 @@ class ServingSide(Conversation):
 
     def _refusal(self, kind: str, *, total: int, whole: bool) -> tuple[RefusalReason, str] | None:
         limits = self.limits
-        if self.draining:
+        if self.draining and kind not in self._finishing:
             return "draining", "it is on its way out and takes nothing new"
         if kind not in self._kinds:
             return "unknown_kind", f"it serves no {kind[:KIND_CHARACTERS_MAX]!r}"

@@ -56,7 +56,7 @@ class Screen:
             case "token":
                 self._shown = event.data["content"] or self._shown
                 click.echo(on_screen(event.data["content"]), nl=False)
-            case "tool_call":
+            case "tool_call" | "handoff":
                 self.close()
 
     def answer(self, answer: str) -> None:

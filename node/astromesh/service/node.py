@@ -175,7 +175,9 @@ class Node:
         handlers |= {CHANGE: about_agents.change, SHOW: about_agents.show, HISTORY: self.runtime.histories.serve}
         about_runs = RunCallServing(self.runtime.recent, self.house.metrics)
         handlers |= {FIND: about_runs.find, FOLLOW: about_runs.follow, CANCEL: about_runs.cancel}
-        switchboard = Switchboard(me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard)
+        switchboard = Switchboard(
+            me=membership.greeting, handlers=handlers, load=self.meter.encoded, heard=membership.heard, finishing=(REPLY,)
+        )
         board = await stack.enter_async_context(switchboard)
         try:
             await board.serve(*self.settings.link)

@@ -417,6 +417,23 @@ async def test_a_node_that_shuts_down_ends_its_acts_aloud() -> None:
         await stopping
 
 
+async def test_a_node_on_its_way_out_still_hears_what_its_acts_wait_for() -> None:
+    async with three() as nodes:
+        right = HeldModel("Heavy.")
+        boss = Scripted([gives(("right", "Weigh.")), gives(), "It is heavy."])
+        nodes.a.hosts(in_a_swarm("desk", "boss", provider=Scripted([goes_to("boss")])), an_agent("right", provider=right))
+        nodes.b.hosts(supervising("boss", "right", provider=boss))
+        nodes.meet()
+        run = nodes.a.start()
+        await right.was_begun()
+        assert nodes.b.peers.board is not None
+        stopping = [asyncio.create_task(nodes.b.runtime.drain(AMPLE_S)), asyncio.create_task(nodes.b.peers.board.drain(AMPLE_S))]
+        await asyncio.sleep(0)
+        right.let_all()
+        assert (await all_events(run))[-1].data["answer"] == "It is heavy."
+        await asyncio.gather(*stopping)
+
+
 async def test_a_worker_whose_node_went_away_is_a_failure_that_the_others_outlive() -> None:
     async with three() as nodes:
         left, right = HeldModel("never"), HeldModel("Heavy.")

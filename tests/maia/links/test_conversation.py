@@ -551,6 +551,17 @@ def test_unknown_kinds_and_a_node_on_its_way_out_are_refused() -> None:
     assert pair.heard == []
 
 
+def test_a_node_on_its_way_out_takes_what_its_calls_under_way_wait_for() -> None:
+    pair = Pair()
+    pair.server = ServingSide(Greeting("server", "id-server"), LIMITS, kinds=KINDS, now=0.0, finishing=("stream",))
+    pair.asker = asking()
+    pair.talk()
+    pair.server.draining = True
+    awaited = pair.call("stream")
+    pair.talk()
+    assert pair.heard[-1] == CallArrived(awaited, "stream", {}, 30.0)
+
+
 def test_a_reply_that_cannot_be_sent_is_a_misuse_and_the_call_goes_on() -> None:
     pair = Pair()
     call = pair.call()
