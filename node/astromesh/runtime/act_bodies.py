@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from astromesh.dialogue import Answer, FinishReason, HandOff, Outcome, Transcript, Usage
@@ -123,6 +124,9 @@ def to_act_frame(body: Body) -> ActFrame:
                     warnings=tuple(_found(warning) for warning in data.get("warnings", ())),
                     finish_reason=cast("FinishReason", one_of(get_args(FinishReason), data.get("finish_reason", "stop"))),
                 )
+            case "route":
+                known = {"node": a_text(data["node"]), "route": a_text(data["route"]), "attempts": a_number(data["attempts"])}
+                return replace(event, data={**data, **known})
             case _:
                 return event
 

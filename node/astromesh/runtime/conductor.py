@@ -27,6 +27,7 @@ from astromesh.runtime.performing import perform_act
 from astromesh.runtime.stage import LAST_WORD_S, Place, Services
 from maia.view import MemberView
 
+ASKS_MAX = 64  # of one act at once: four times what its agent may call side by side
 REPLY_S = 10.0  # for a small body over an open link; who does not take it in that time has other troubles
 
 
@@ -56,7 +57,8 @@ class Conductor:
     async def delegate(self, effect: Delegate, place: Place) -> Answer:
         refuse_circles(place.path, effect.agent)
         outcome, _ = await self._act(effect, replace(place, path=(*place.path, effect.agent)))
-        assert isinstance(outcome, Answer), "nothing hands off that may not"
+        if not isinstance(outcome, Answer):
+            raise PeerLost(f"agent {effect.agent} handed on a task that it had to answer", hint="do both nodes run the same version?")
         return outcome
 
     async def take_over(self, effect: TakeOver, place: Place, guarding: Guarding) -> Outcome:
@@ -107,6 +109,7 @@ class _Elsewhere:
         self._act_id = uuid4().hex
         self._guarding = Guarding(Rails())
         self._allowance = Allowance(self._guarding, within=place.within)
+        self._asks = 0  # that are not replied to
         self._ended: ActEnded | None = None
 
     async def perform(self) -> tuple[Outcome, Guarding]:
@@ -153,6 +156,9 @@ class _Elsewhere:
                 self._allowance.use(frame.usage.tokens_in + frame.usage.tokens_out)
                 await course.used(frame)
             case ActAsks():
+                if self._asks >= ASKS_MAX:
+                    raise PeerLost(f"{label} asks for more than {ASKS_MAX} agents at once", hint="do both nodes run the same version?")
+                self._asks += 1
                 asked_for.create_task(self._reply(frame, at), name=f"what {self._asked.agent} on {label} asks of {frame.asked.agent}")
             case ActEnded():
                 self._end(frame, at)
@@ -166,7 +172,7 @@ class _Elsewhere:
         course, seen = self._place.course, isinstance(self._asked, TakeOver)
         match event.kind:
             case "token":
-                await course.show(str(event.data.get("content", "")))
+                await course.show(str(event.data.get("content", "")) if seen else "")
                 return
             case "route":
                 course.tally.routed(event.data, seen=seen)
@@ -194,6 +200,7 @@ class _Elsewhere:
                 span.attributes["error"] = failure.code
                 outcome = failure
         await self._conductor.peers.reply_to(self._host, ActReply(self._act_id, asks.number, outcome, own.tokens), timeout_s=REPLY_S)
+        self._asks -= 1
 
 
 def _first(several: BaseExceptionGroup[Any]) -> BaseException:

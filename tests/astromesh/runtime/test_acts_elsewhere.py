@@ -496,6 +496,11 @@ async def test_a_reply_that_nobody_waits_for_and_one_from_the_wrong_node_change_
         [{"position": 0, "kind": "act.began", "data": {}}],
         [{"position": 0, "kind": "act.began", "data": {"pid": 1}}, {"position": 1, "kind": "act.ended", "data": {"answer": 7}}],
         [{"position": 0, "kind": "act.ended", "data": {"answer": {"text": "x", "by": "y"}, "spans": [[1]]}}],
+        [{"position": 0, "kind": "act.began", "data": {"pid": 1}}, {"position": 1, "kind": "route", "data": {"node": 7}}],
+        [
+            {"position": 0, "kind": "act.began", "data": {"pid": 1}},
+            *({"position": n, "kind": "act.asks", "data": {"number": n, "agent": "desk", "task": "Go."}} for n in range(99)),
+        ],
         [{"nonsense": True}],
     ],
 )
@@ -511,6 +516,22 @@ async def test_a_node_that_speaks_nonsense_of_an_act_is_itself_to_blame(said_the
         failure = await failure_of(a.start())
     assert isinstance(failure, PeerLost)
     assert "b " in failure.message
+
+
+async def test_a_node_that_hands_on_what_was_to_be_answered_or_speaks_out_of_turn_is_not_believed() -> None:
+    async def odd(_: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        yield {"position": 0, "kind": "act.began", "data": {"pid": 1}}
+        yield {"position": 1, "kind": "token", "data": {"content": "Out of turn.", "index": 0}}
+        yield {"position": 2, "kind": "act.ended", "data": {"hand_off": {"to": "desk", "by": "left"}}}
+
+    a = Rooms("a", linked=True)
+    boss = Scripted([gives(("left", "Go.")), gives(), "Nobody did."])
+    async with a.open_door(), Switchboard(me=Greeting("b-000000", "id-b"), handlers={ACT: odd}) as board:
+        a.hosts(supervising("boss", "left", provider=boss))
+        a.sees(member("b-000000", agents=["left"], link=Address("127.0.0.1", await board.serve("127.0.0.1", 0))))
+        events = await all_events(a.start(agent="boss"))
+    assert said(events) == "Nobody did."
+    assert "handed on a task" in boss.asked[1].transcript[-1].content
 
 
 async def test_a_node_of_another_version_that_knows_no_acts_is_passed_over() -> None:
