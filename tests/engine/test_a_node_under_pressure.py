@@ -6,16 +6,19 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 import pytest
 from tests.rig.documents import runtime
 from tests.rig.eventually import eventually
 from tests.rig.nodes import Node, node_process
+from tests.rig.ports import LOOPBACK
 
 from astromesh.inference.store import StoredModel
 
@@ -23,6 +26,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.processes, pytest.mark.timeout(300
 
 LOADED_S = 30.0
 IDLE_S = 1.0
+STORY_S = 20.0  # 200 tokens, and what they are told with
+WRITTEN_AHEAD_BYTES = 64 * 1024  # asyncio's own, before whoever writes has to wait
 FLOOD = 200
 
 
@@ -112,11 +117,42 @@ async def test_a_reader_that_leaves_frees_the_worker_and_one_that_stalls_holds_n
     await leaver.content.readline()
     leaver.close()
     await eventually(lambda: idle(node), IDLE_S, what="the worker has stopped for whoever left")
-    timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=1024) as slow:
-        url = f"{node.api}/v1/chat/completions"
-        async with slow.post(url, json=body("Tell a long story.", max_tokens=200, stream=True)) as stalled:
-            await stalled.content.readline()
-            async with node.http.post("/v1/chat/completions", json=body("Name a colour.", max_tokens=4)) as response:
-                assert response.status == 200
-            assert "data: [DONE]" in (await stalled.content.read()).decode()
+    with narrow_socket() as stalled:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(stalled, (LOOPBACK, int(node.api.rpartition(":")[2])))
+        # Each token with its twenty nearest: some 400 KB, twice of what lies between the node and who does not read.
+        await loop.sock_sendall(stalled, post(body("Tell a long story.", max_tokens=200, stream=True, logprobs=True, top_logprobs=20)))
+        read = await loop.sock_recv(stalled, 16)
+        async with node.http.post("/v1/chat/completions", json=body("Name a colour.", max_tokens=4)) as response:
+            assert response.status == 200
+        await eventually(lambda: idle(node), STORY_S, what="the worker has done its part, read or not")
+        on_its_way = unread_bytes(stalled) + WRITTEN_AHEAD_BYTES
+        while not read.endswith(b"0\r\n\r\n"):  # the last chunk
+            read += await asyncio.wait_for(loop.sock_recv(stalled, 65536), 60)
+        assert b"data: [DONE]" in read[-64:], read[-500:]
+    assert len(read) > on_its_way, "what was not read had room on its way: nobody was held up by that reader"
+
+
+@contextmanager
+def narrow_socket() -> Iterator[socket.socket]:
+    """Its other side may send next to nothing ahead: the kernel lets a sender have room for some segments, and these are small."""
+    with socket.socket() as narrow:
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        narrow.setblocking(False)
+        yield narrow
+
+
+def post(asked: dict[str, Any]) -> bytes:
+    content = json.dumps(asked).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Length: {len(content)}\r\n"
+    return f"{head}Content-Type: application/json\r\n\r\n".encode() + content
+
+
+def unread_bytes(ours: socket.socket) -> int:
+    """Of a connection on this machine what lies in the kernel, on both sides of it."""
+    ports = {ours.getsockname()[1], ours.getpeername()[1]}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [row[4] for row in rows if {int(address.rpartition(":")[2], 16) for address in row[1:3]} == ports]
+    assert len(queues) == 2, queues
+    return sum(int(size, 16) for queue in queues for size in queue.split(":"))
