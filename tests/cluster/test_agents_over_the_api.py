@@ -228,12 +228,13 @@ async def test_a_change_reaches_every_node_that_holds_the_agent_from_whichever_i
         status, refused = await ask(each)
         assert (status, refused["code"]) == (503, "agent_paused"), each.name
     assert (await send(b, "DELETE", "/v1/agents/desk"))[0] == 200
-    assert await row(a, "desk") == {}
+    for each in three:
+        assert (await each.get("/v1/agents?scope=local"))["agents"] == []
 
     async def forgotten() -> bool:
-        return await row(c) == {}
+        return all([await row(each) == {} for each in three])
 
-    await eventually(forgotten, NEWS_GOAL_S, what="c has forgotten it")
+    await eventually(forgotten, NEWS_GOAL_S, what="nobody knows it any more")
     assert (await ask(c))[0] == 404
 
 
