@@ -10,8 +10,8 @@ from astromesh.runtime.builtins import lookup
 Wish = Literal["auto", "llama_cpp", "xllamacpp"]
 EngineName = Literal["llama_cpp", "xllamacpp", "onnx_runtime"]
 
-# For GGUF models, the best first: the compiled one is made for this machine's processor, goes on with answers that broke off, and hands
-# conversations over.
+# For GGUF models, the best first: the compiled one is made for this machine's processor, holds calls of tools to their schemas, and makes
+# vectors. It can also go on with answers that broke off and hand conversations over, which the mesh does not ask of it yet.
 BY_PREFERENCE: tuple[EngineName, ...] = ("llama_cpp", "xllamacpp")
 
 
