@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.astromesh.inference.gguf_files import a_gguf
 from tests.rig.doors import Doors, SentEvent, open_doors, sent_events
 from tests.rig.eventually import eventually
@@ -20,10 +21,12 @@ from tests.rig.rooms import Rooms
 from tests.rig.sleepy_engine import SleepyEngine
 
 from astromesh.api.house import PullProgress
+from astromesh.cli.program import program
 from astromesh.dialogue import Message, ModelRequest
 from astromesh.inference import registry
 from astromesh.inference.devices import Inventory
 from astromesh.inference.registry import Packaged, RegisteredFile, RegisteredModel
+from astromesh.runtime import local_models
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.local_models import FoundModel, LocalModels
 from astromesh.service.models import InstalledModels
@@ -32,12 +35,14 @@ from astromesh.service.shelf import Shelf
 from astromesh.specs.runtime import Runtime, RuntimeSpec
 
 CONTENT = a_gguf(context=2048)
+HI = [{"role": "user", "content": "Hi"}]
 
 
 class Installed(InstalledModels):
     """Its engines answer at once, or when they are told to."""
 
     answers = True
+    loads = True
 
     def __init__(self, root: Path, *, local: LocalModels, rooms: Rooms) -> None:
         plenty = Inventory(memory_total_bytes=10**12, memory_free_bytes=10**12)
@@ -45,7 +50,7 @@ class Installed(InstalledModels):
         self.engines: list[SleepyEngine] = []
 
     def _engine(self, found: FoundModel) -> SleepyEngine:
-        self.engines.append(SleepyEngine(found.specification, on_change=self.local.changed, answers=self.answers))
+        self.engines.append(SleepyEngine(found.specification, on_change=self.local.changed, answers=self.answers, loads=self.loads))
         return self.engines[-1]
 
 
@@ -113,6 +118,46 @@ async def test_a_pulled_model_is_there_at_once_and_loaded_when_asked_for(house: 
         assert (status, answer["choices"][0]["message"]["content"]) == (200, "Yes")
         _, row = await doors.get("/v1/models/tiny")
         assert (row["nodes"][0]["state"], row["nodes"][0]["tok_s"]) == ("loaded", 50.0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_asks_for_a_model_that_is_loading_is_told_when_to_come_back(
+    house: House, file: Path, monkeypatch: pytest.MonkeyPatch, *, stream: bool
+) -> None:
+    monkeypatch.setattr(local_models, "LOADING_PATIENCE_S", 0.01)
+    house.installed.loads = False
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        asked = {"model": "tiny", "messages": HI, "stream": stream}
+        async with doors.http.post("/v1/chat/completions", json=asked) as response:
+            body = await response.json(content_type=None)
+            assert (response.status, body["error"]["code"]) == (503, "model_unavailable"), body
+            assert int(response.headers["Retry-After"]) >= 1
+        assert (await doors.get("/v1/ready?model=tiny"))[0] == 503
+        house.installed.engines[0].let()
+
+        async def answered() -> bool:
+            return (await post(doors, "/v1/chat/completions", {"model": "tiny", "messages": HI}))[0] == 200
+
+        await eventually(answered, 1.0)
+
+
+async def test_what_a_model_has_read_of_conversations_shows_as_warm(house: House, file: Path) -> None:
+    async with house.doors() as doors:
+        await pulled(doors, file)
+        await post(doors, "/v1/chat/completions", {"model": "tiny", "messages": HI})
+        (row,) = (await doors.get("/v1/models"))[1]["data"]
+        assert row["nodes"][0]["warm"] is False
+        house.installed.engines[0].warmth = b"salt and digests"
+        (row,) = (await doors.get("/v1/models"))[1]["data"]
+        assert row["nodes"][0]["warm"] is True
+        listed = await asyncio.to_thread(CliRunner().invoke, program, ["models", "list", "--url", doors.url])
+        assert listed.exit_code == 0, listed.stderr
+        assert [column.strip() for column in listed.stdout.splitlines()[1].split("  ") if column.strip()][:3] == [
+            "tiny",
+            "loaded, warm",
+            "here",
+        ]
 
 
 async def test_a_dry_run_says_what_it_takes_and_loads_nothing(house: House, file: Path) -> None:
@@ -260,7 +305,6 @@ ENTRY = RegisteredModel(
     about="",
 )
 PINNED = f"tiny@sha256:{ENTRY.sha256[:12]}"
-HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.fixture
