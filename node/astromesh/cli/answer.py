@@ -35,9 +35,11 @@ class Stopwatch:
 
 
 def summary(done: dict[str, Any], watch: Stopwatch) -> str:
-    """`served by c · home a · 37 tokens · 92 tok/s · first token 0.31 s`."""
+    """`served by c · home a · desk → billing on b · 37 tokens · 92 tok/s · first token 0.31 s`."""
     tokens = done["usage"]["tokens_out"]
-    parts = [f"served by {printable(done['node'])}", f"home {printable(done['home'])}", f"{tokens} tokens"]
+    parts = [f"served by {printable(done['node'])}", f"home {printable(done['home'])}"]
+    parts += [printable(f"{one['from']} → {one['to']} on {one['node']}") for one in done.get("handoffs", ())]
+    parts.append(f"{tokens} tokens")
     if (speed := watch.tokens_per_s(tokens)) is not None:
         parts.append(f"{speed:.0f} tok/s")
     if watch.first_token_s is not None:

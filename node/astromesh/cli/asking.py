@@ -12,6 +12,7 @@ import click
 
 from astromesh.cli import surroundings
 from astromesh.cli.answer import Screen, Stopwatch, summary
+from astromesh.cli.aside import Aside, show
 from astromesh.cli.client import Event
 from astromesh.cli.failures import NodeUnreachable, in_words
 from astromesh.cli.options import Chosen, config_option, examples, json_option, print_json, print_json_line, url_option
@@ -107,7 +108,7 @@ def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, st
     if as_json:
         _ask_as_json(events, stream=stream)
         return
-    watch, screen = Stopwatch(), Screen()
+    watch, screen, aside = Stopwatch(), Screen(), Aside()
     done: dict[str, Any] = {}
     with closing(events), closing(screen):
         for event in events:
@@ -117,6 +118,9 @@ def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, st
                 screen.answer(str(done["answer"]))
             elif stream:
                 screen.event(event)
+                if (line := aside.line(event)) is not None:
+                    screen.close()
+                    show(line)
     if verbose or is_terminal(sys.stderr):
         click.echo(dim(summary(done, watch), sys.stderr), err=True)
 

@@ -71,11 +71,13 @@ class Conductor:
         """It is known who performs it, and nothing of it was told yet."""
         assert place.span is not None, "an effect has a span"
         place.span.attributes["node"] = node
-        if isinstance(asked, TakeOver):
-            handoff = {"from": asked.by, "to": asked.agent, "node": node}
-            place.span.attributes.update(handoff)
-            place.course.tally.handoffs.append(handoff)
-            await place.course.events.tell("handoff", handoff)
+        if isinstance(asked, Delegate):
+            await place.course.events.tell("status", {"state": "delegated", "agent": asked.agent, "node": node})
+            return
+        handoff = {"from": asked.by, "to": asked.agent, "node": node}
+        place.span.attributes.update(handoff)
+        place.course.tally.handoffs.append(handoff)
+        await place.course.events.tell("handoff", handoff)
 
     async def _act(self, asked: Asked, place: Place) -> tuple[Outcome, Guarding]:
         assert place.span is not None, "an effect has a span"

@@ -66,6 +66,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
                     **agent("desk", **REMEMBERS),
                     **agent("forgetful"),
                     **agent("slow", model="slow"),
+                    **agent("lead", orchestration={"pattern": "supervisor", "workers": ["forgetful"]}),
                     "agents/broken.agent.yaml": "apiVersion: astromesh/v1\nkind: Agent\nmetadata: {name: broken}\nspec: {}\n",
                 },
             )

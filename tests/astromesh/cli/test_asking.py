@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.astromesh.cli.conftest import REMEMBERS, Cli, RunningNode
 from tests.astromesh.inference.gguf_files import a_gguf
+from tests.rig.company import gives
 from tests.rig.documents import agent, provider, runtime, write_documents
 
 from astromesh.inference.engines import HOW_TO_GET_ONE
@@ -81,6 +84,42 @@ def test_a_failure_in_the_middle_of_a_stream_ends_the_line_and_exits_1(cli: Cli,
     assert answer.exit_code == 1
     assert answer.stdout == "You said: one\n"
     assert answer.stderr.startswith("provider stub broke off")
+
+
+def on_a_terminal(*words: str, stdin: str = "") -> tuple[str, str]:
+    """stdout as it is piped on, and what a terminal shows of stderr."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": ""}
+    command = [sys.executable, "-m", "astromesh.cli", *words]
+    with os.fdopen(ours, "rb") as screen:
+        try:
+            out = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, input=stdin.encode(), env=environment, timeout=PATIENCE_S)
+        finally:
+            os.close(theirs)
+        shown = b""
+        # A terminal that nobody holds open any more ends with an error.
+        with suppress(OSError):
+            while piece := screen.read1():
+                shown += piece
+    return out.stdout.decode(), shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("words", [("run", "lead", "How many?", "--stream"), ("chat", "lead")])
+def test_a_terminal_shows_what_an_agent_does_aside_and_whoever_pipes_gets_the_answer_alone(
+    node: RunningNode, words: tuple[str, ...]
+) -> None:
+    node.stub.say("stub", gives(("forgetful", "Count.")), "Two.", gives(), "There are two.")
+    out, shown = on_a_terminal(*words, "--url", node.url, stdin="How many?\n")
+    assert out == "There are two.\n"
+    *aside, footer = [line.removeprefix("\x1b[2m").removesuffix("\x1b[0m") for line in shown.splitlines() if line.startswith("\x1b[2m")]
+    assert aside == ["→ forgetful on solo", "· delegate: forgetful, Count. → Two.", "· conclude"]
+    assert footer.startswith("served by solo · home solo · ")
+
+
+def test_a_program_that_reads_stderr_is_told_nothing_of_what_is_done_aside(cli: Cli, node: RunningNode) -> None:
+    for words in ((), ("--json",)):
+        node.stub.say("stub", gives(("forgetful", "Count.")), "Two.", gives(), "There are two.")
+        assert cli("run", "lead", "How many?", "--stream", *words, "--url", node.url).stderr == ""
 
 
 def test_chat_goes_on_with_one_conversation_until_exit(cli: Cli, node: RunningNode) -> None:

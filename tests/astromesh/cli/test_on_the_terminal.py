@@ -7,6 +7,7 @@ import io
 import pytest
 
 from astromesh.cli.answer import Screen, Stopwatch, summary
+from astromesh.cli.aside import Aside, line_of
 from astromesh.cli.client import Event
 from astromesh.cli.failures import BAD_CONFIGURATION, FAILED, UNREACHABLE, NodeRefused, NodeUnreachable, exit_code, in_words, refusal
 from astromesh.cli.terminal import ProgressLine, dim, duration, printable, size, table
@@ -91,6 +92,52 @@ def test_an_answer_that_did_not_stream_is_shown_at_its_end(capsys: pytest.Captur
 def test_a_summary_without_tokens_gives_no_speed() -> None:
     done = {"node": "c", "home": "a", "usage": {"tokens_out": 0}}
     assert summary(done, Stopwatch()) == "served by c · home a · 0 tokens"
+
+
+def test_a_summary_names_who_handed_to_whom_and_where() -> None:
+    done = {"node": "c", "home": "a", "usage": {"tokens_out": 0}, "handoffs": [{"from": "desk", "to": "billing", "node": "b"}]}
+    assert summary(done, Stopwatch()) == "served by c · home a · desk → billing on b · 0 tokens"
+
+
+PLAN = '{"steps": [{"id": "bees", "task": "Look.", "after": []}, {"id": "honey", "task": "Ask.", "after": ["bees"]}]}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "line"),
+    [
+        ("status", {"state": "delegated", "agent": "researcher", "node": "b"}, "→ researcher on b"),
+        ("status", {"state": "loading", "model": "smollm2"}, "· waits for the model smollm2 to load"),
+        ("status", {"state": "queued"}, None),
+        ("handoff", {"from": "desk", "to": "billing", "node": "b"}, "→ billing on b goes on, handed over by desk"),
+        ("tool_call", {"id": "1", "name": "clock", "arguments": '{"zone": "UTC"}'}, "· calls clock UTC"),
+        ("tool_call", {"id": "1", "name": "clock", "arguments": "{", "label": "sums"}, "· sums: calls clock {"),
+        ("step", {"thought": None, "action": "plan", "action_input": PLAN, "observation": None}, "· plan: bees, honey"),
+        (
+            "step",
+            {"action": "delegate", "action_input": '{"worker": "facts", "task": "Look."}', "observation": "A\n fact."},
+            "· delegate: facts, Look. → A fact.",
+        ),
+        ("step", {"action": "conclude", "action_input": None, "observation": None, "agent": "facts"}, "· facts: conclude"),
+        ("step", {"thought": None, "action": None, "result": "the answer"}, None),
+        ("handoff", {"from": "x", "to": "\x1b[2Jb", "node": "b\r"}, "→ \ufffd[2Jb on b goes on, handed over by x"),
+        ("route", {"node": "c"}, None),
+    ],
+)
+def test_what_an_agent_does_aside_is_one_line_that_commands_no_terminal(kind: str, data: dict[str, object], line: str | None) -> None:
+    assert line_of(Event(kind, data)) == line
+
+
+def test_a_line_is_no_wider_than_the_terminal_and_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Event("step", {"action": "look", "action_input": '{"task": "' + "word " * 50 + '"}', "observation": "found " * 50})
+    assert Aside().line(step) is None
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    line = Aside().line(step)
+    assert line is not None
+    assert line.startswith("· look: word word")
+    assert "→ found found" in line
+    assert (len(line), line[-1]) == (99, "…")
 
 
 @pytest.mark.parametrize(

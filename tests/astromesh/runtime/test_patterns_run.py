@@ -59,6 +59,7 @@ async def test_a_supervisor_asks_an_agent_of_the_node_and_streams_its_conclusion
     facts, worker = desk("A fact.", name="facts")
     events, done = await run(Rooms(), lead, facts)
     assert streamed(events) == done["answer"] == "The answer."
+    assert [event.data for event in events if event.kind == "status"] == [{"state": "delegated", "agent": "facts", "node": "here"}]
     assert [message.content for message in worker.asked[0].transcript] == ["You are facts.", "Look."]
     assert (asked.asked[0].response_format or {})["json_schema"]["schema"]["required"] == ["judgement", "next", "delegations"]
     assert "A fact." in asked.asked[1].transcript[-1].content
