@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from astromesh.fleet.offers import Offer, OfferedAgent, OfferedModel, read
 from astromesh.fleet.versions import order
 from maia.view import MemberView, MeshView
+
+NOTHING = Offer()  # of a node that starts or goes: every other one says what it computes with
+HAD_MAX = 512  # models and agents of one member that are remembered: more than it can offer at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Roster:
         self._index: Index | None = None
         # Offers by the bytes they came in: a view changes often, what a member offers seldom.
         self._known: dict[str, tuple[Mapping[str, bytes], Offer]] = {}
+        # Who goes of its own accord takes its offers back first, slot by slot. What it had is missed all the same.
+        self._had: dict[str, _Had] = {}
 
     def view(self) -> MeshView | None:
         """The mesh as it is seen now; None while it is off."""
@@ -118,23 +123,28 @@ class Roster:
             seen = self._known.get(name)
             known[name] = seen if seen is not None and seen[0] is member.offers else (member.offers, read(member.offers))
         self._known = known
+        self._had = {name: self._had.get(name) or _Had() for name in view.members}
         models: dict[str, list[MemberView]] = {}
         answering: dict[str, list[tuple[MemberView, str]]] = {}
         models_waking: dict[str, list[MemberView]] = {}
         models_missed: dict[str, list[MemberView]] = {}
         agents_missed: dict[str, list[MemberView]] = {}
         for member in view.peers:
-            offer = known[member.name][1]
+            offer, had = known[member.name][1], self._had[member.name]
+            there = member.usable and offer != NOTHING
+            had.remember(offer)
+            if not there:
+                for name in had.models:
+                    models_missed.setdefault(name, []).append(member)
+                for key in had.agents:
+                    agents_missed.setdefault(key, []).append(member)
+                continue
             for model in offer.models:
                 kind = models if offer.answers(model) else models_waking if offer.wakes(model) else models_missed
-                (kind if member.usable else models_missed).setdefault(model.name, []).append(member)
+                kind.setdefault(model.name, []).append(member)
             for agent in offer.agents:
-                if agent.status != "deployed":
-                    continue
-                if member.usable:
+                if agent.status == "deployed":
                     answering.setdefault(agent.key, []).append((member, agent.version))
-                else:
-                    agents_missed.setdefault(agent.key, []).append(member)
         return Index(
             view,
             {name: offer for name, (_, offer) in known.items()},
@@ -145,6 +155,26 @@ class Roster:
             {name: tuple(members) for name, members in agents_missed.items()},
             Counter(member.title for member in view.members.values()),
         )
+
+
+class _Had:
+    """What a member offered, by name, the latest last."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, None] = {}
+        self.agents: dict[str, None] = {}
+
+    def remember(self, offer: Offer) -> None:
+        _renew(self.models, [model.name for model in offer.models])
+        _renew(self.agents, [agent.key for agent in offer.agents if agent.status == "deployed"])
+
+
+def _renew(known: dict[str, None], names: Iterable[str]) -> None:
+    for name in names:
+        known.pop(name, None)
+        known[name] = None
+    while len(known) > HAD_MAX:
+        del known[next(iter(known))]
 
 
 def _highest(hosts: list[tuple[MemberView, str]]) -> tuple[MemberView, ...]:

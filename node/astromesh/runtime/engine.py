@@ -377,7 +377,9 @@ class AgentRuntime:
             member, offered = min(resting, key=lambda each: (each[1].status != "paused", each[0].name))
             return (_paused if offered.status == "paused" else _draft)(name, self._roster.label(member.name))
         if missed := self._roster.missed_for_agent(name):
-            there = " and ".join(f"{self._roster.label(member.name)}, which is {member.status}" for member in missed)
+            there = " and ".join(
+                f"{self._roster.label(member.name)}, which is {'on its way out' if member.usable else member.status}" for member in missed
+            )
             return AgentUnavailable(f"agent {name} was hosted by {there}", hint="start that node again", retry_after_s=RETRY_AFTER_S)
         return UnknownAgent(f"no node of this mesh has an agent named {name!r}", hint="astromesh-node agents list shows what there is")
 

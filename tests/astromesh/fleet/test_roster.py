@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.rig.mesh_view import HERE, member, mesh_view
 
+from astromesh.fleet.devices import Devices
 from astromesh.fleet.offers import Health, OfferedAgent, OfferedModel, OfferedProvider
 from astromesh.fleet.roster import Roster
 from maia.view import MemberView, MeshView, Status
@@ -41,6 +42,24 @@ def test_who_is_gone_serves_nothing_and_is_missed(status: str) -> None:
     found = roster(member("b-000002", models=["m"], agents=["desk"], status=status))  # type: ignore[arg-type]
     assert (found.serving("m"), found.hosting("desk")) == ((), ())
     assert names(found.missed_for_model("m")) == names(found.missed_for_agent("desk")) == ["b-000002"]
+
+
+@pytest.mark.parametrize("status", ["alive", "left", "dead"])
+def test_who_took_its_offers_back_before_it_went_is_missed_as_if_it_had_not(status: Status) -> None:
+    mesh = Mesh(mesh_view(member("b-000002", models=["m"], agents=["desk"], devices=Devices())))
+    found = Roster(lambda: mesh.view)
+    assert names(found.serving("m")) == names(found.hosting("desk")) == ["b-000002"]
+    mesh.view = mesh_view(member("b-000002", status=status), version=2)
+    assert (found.serving("m"), found.hosting("desk")) == ((), ())
+    assert names(found.missed_for_model("m")) == names(found.missed_for_agent("desk")) == ["b-000002"]
+
+
+def test_what_a_node_that_lives_does_not_offer_any_more_is_not_missed() -> None:
+    mesh = Mesh(mesh_view(member("b-000002", models=["m"], devices=Devices())))
+    found = Roster(lambda: mesh.view)
+    assert names(found.serving("m")) == ["b-000002"]
+    mesh.view = mesh_view(member("b-000002", devices=Devices()), version=2)
+    assert (found.serving("m"), found.missed_for_model("m")) == ((), ())
 
 
 def test_who_has_not_loaded_it_would_have_to_and_a_model_behind_a_server_is_served() -> None:
