@@ -1,0 +1,193 @@
+"""Which test shows which item: the one table. What stands here and was not seen by its test fails that test.
+
+An item that ends in `*` means all that begin like this and are not missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from tests.contracts import files, surface
+
+SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "test_what_a_node_tells": {
+        "test_a_node_is_alive_and_ready_and_says_for_whom": ("GET /v1/health *", "GET /v1/ready *"),
+        "test_two_nodes_tell_of_each_other": (
+            "GET /v1/system/status *", "GET /v1/mesh/state 200", "GET /v1/mesh/state {*", "POST /v1/mesh/join 200",
+            "POST /v1/mesh/join asked *",
+            "POST /v1/mesh/leave 200", "GET /v1/nodes *", "GET /v1/models *", "GET /v1/agents 200", "GET /v1/agents ?*", "route peer",
+            *(f"GET /v1/agents {{agents[].{key}}}" for key in ("name", "version", "namespace", "status", "nodes", "warnings")),
+        ),
+        "test_a_node_whose_mesh_is_off_says_so": (
+            "GET /v1/mesh/state 503", "POST /v1/mesh/join 503", "POST /v1/mesh/leave 503", "failure 503 mesh_off",
+        ),
+        "test_servers_are_listed_with_their_health": ("GET /v1/providers *",),
+        "test_runs_are_found_again_as_traces": (
+            "GET /v1/traces *", "GET /v1/traces/{id} *", "GET /metrics *", "header X-Request-Id", "asked header X-Request-Id",
+            "span agent.run",
+            "span llm.complete",
+        ),
+        "test_builtin_tools_and_those_of_agents_are_listed_and_called": (
+            "GET /v1/tools *", "GET /v1/tools/builtin *", "POST /v1/tools/execute *",
+        ),
+        "test_a_history_is_shown_and_deleted": (
+            "GET /v1/memory/{agent}/history/{session} *", "DELETE /v1/memory/{agent}/history/{session} *", "span memory_build",
+            "span memory_persist",
+        ),
+        "test_the_description_names_every_route_that_answers": ("GET /openapi.json *", "GET /docs *"),
+        "test_every_route_answers_with_and_without_a_trailing_slash": (
+            "behaviour: every route answers with and without a trailing slash",
+        ),
+        "test_a_refused_request_is_a_problem[host]": ("problem {*", "failure 403 foreign_origin"),
+        "test_a_refused_request_is_a_problem[origin]": ("behaviour: a page of another origin drives nothing",),
+        "test_a_refused_request_is_a_problem[type]": ("failure 415 unsupported_media_type",),
+        "test_a_refused_request_is_a_problem[syntax]": ("failure 400 malformed_body",),
+        "test_a_refused_request_is_a_problem[bytes]": ("failure 413 body_too_large",),
+        "test_a_refused_request_is_a_problem[values]": ("failure 413 too_many_values",),
+        "test_a_refused_request_is_a_problem[key]": ("failure 422 invalid_request",),
+        "test_an_unknown_key_is_answered_with_those_that_there_are": (),
+        "test_files_are_read_again_all_of_them_or_none": ("POST /v1/system/reload *",),
+        "test_a_bad_file_is_named_with_its_line_and_the_others_run": (
+            "GET /v1/agents {agents[].error}", "behaviour: one bad file never stops the node",
+        ),
+    },
+    "test_what_becomes_of_agents": {
+        "test_an_agent_is_a_draft_then_deployed_then_paused_then_removed": (
+            "POST /v1/agents 201", "POST /v1/agents {*", "POST /v1/agents asked *", "POST /v1/agents ?*", "PUT /v1/agents/{name} 200",
+            "PUT /v1/agents/{name} {*", "PUT /v1/agents/{name} asked *", "PUT /v1/agents/{name} ?*", "DELETE /v1/agents/{name} 200",
+            "DELETE /v1/agents/{name} {*", "DELETE /v1/agents/{name} ?*", "POST /v1/agents/{name}/deploy 200",
+            "POST /v1/agents/{name}/deploy {*",
+            "POST /v1/agents/{name}/deploy ?*", "POST /v1/agents/{name}/pause 200", "POST /v1/agents/{name}/pause {*",
+            "POST /v1/agents/{name}/pause ?*", "failure 404 agent_not_deployed", "failure 503 agent_paused", f"{surface.RUN} 503",
+        ),
+        "test_a_document_is_shown_with_its_secrets_masked": ("GET /v1/agents/{name} *",),
+        "test_what_cannot_be_stored_or_run_is_refused_and_changes_nothing": (
+            "POST /v1/agents 409", "POST /v1/agents 422", "POST /v1/agents/{name}/deploy 400", "POST /v1/agents/{name}/pause 400",
+            "failure 422 invalid_document",
+        ),
+        "test_what_nobody_has_is_404_on_every_route": (
+            "PUT /v1/agents/{name} 404", "DELETE /v1/agents/{name} 404", "POST /v1/agents/{name}/deploy 404",
+            "POST /v1/agents/{name}/pause 404",
+            "failure 404 agent_not_found",
+        ),
+        "test_agents_of_two_namespaces_share_a_name_and_nothing_else": (f"{surface.RUN} ?namespace", f"{surface.RUN} 404"),
+    },
+    "test_what_a_run_tells": {
+        "test_a_conversation_that_another_node_takes_over_is_in_one_trace": ("span peer.call",),
+        "test_an_answer_has_every_key_and_its_headers_say_who_made_it": (
+            f"{surface.RUN} 200", f"{surface.RUN} asked *", "header X-Astromesh-Node", "header X-Astromesh-Home",
+            "header X-Astromesh-Route",
+            "header X-Astromesh-Attempts", "route local", "span tool.call", "span handoff",
+            *(f"{surface.RUN} {{{key}}}" for key in surface.RESULT.split() if not key.startswith(("blocked", "guardrail"))),
+        ),
+        "test_a_stream_tells_what_happens_as_it_happens": (
+            "asked header Accept", *(f"stream event {kind} {{*" for kind in surface.EVENTS if kind not in ("status", "error",
+            "failover")),
+        ),
+        "test_a_turn_that_waits_for_another_of_its_session_says_so": ("stream event status *",),
+        "test_an_error_after_the_first_token_is_the_last_event": ("stream event error *",),
+        "test_a_websocket_tells_the_same_and_outlives_bad_json_and_a_cancel": (f"{surface.SOCKET} *", "socket event *"),
+        "test_a_run_is_cancelled_over_its_websocket_and_by_its_id": ("DELETE /v1/runs/{id} *",),
+        "test_a_run_is_read_again_from_behind_an_event": ("GET /v1/runs/{id}/events *", "asked header Last-Event-ID"),
+        "test_a_client_that_goes_away_cancels_its_run": ("behaviour: a client that goes away cancels its run",),
+        "test_personal_data_is_redacted_on_its_way_in_and_out": (
+            "behaviour: personal data is redacted as [REDACTED_EMAIL], [REDACTED_PHONE], [REDACTED_SSN], [REDACTED_CC]",
+        ),
+        "test_a_guardrail_that_blocks_is_an_outcome": (
+            *(f"{surface.RUN} {{{key}}}" for key in surface.RESULT.split() if key.startswith(("blocked", "guardrail"))),
+        ),
+        "test_a_run_that_cannot_be_meant_is_422": (f"{surface.RUN} 422",),
+        "test_a_run_that_takes_too_long_is_504_with_what_was_done": (f"{surface.RUN} 504", "problem 504 *"),
+        "test_too_many_runs_are_429": (f"{surface.RUN} 429",),
+        "test_a_session_whose_home_is_gone_is_503": ("failure 503 session_home_unreachable", "header Retry-After"),
+        "test_every_way_in_which_no_model_answers_has_its_code_and_a_hint_that_names_the_knob": (
+            f"{surface.RUN} 502", "failure 502 *", "problem 502 *",
+        ),
+        "test_a_breaker_opens_after_three_failures_of_an_endpoint_and_not_for_the_callers_mistakes": (
+            "behaviour: a breaker opens after three failures of an endpoint, and not for mistakes of the caller's",
+        ),
+    },
+    "test_what_openai_clients_see": {
+        "test_their_client_asks_and_streams_a_model_and_hands_it_tools": (
+            f"{surface.CHAT} 200", f"{surface.CHAT} {{*", f"{surface.CHAT} asked *", "header X-Astromesh-Ignored",
+            "behaviour: the OpenAI client asks a model", "behaviour: the OpenAI client streams a model",
+            "behaviour: the OpenAI client hands tools to a model",
+        ),
+        "test_their_client_asks_and_streams_an_agent_and_may_name_a_session_of_ours": (
+            "asked header X-Astromesh-Session", "behaviour: the OpenAI client asks an agent",
+            "behaviour: the OpenAI client streams an agent",
+        ),
+        "test_their_client_raises_its_own_errors": (
+            *(f"{surface.CHAT} {code}" for code in (400, 404, 429, 502, 504)), "failure 404 model_not_found",
+            "behaviour: the OpenAI client raises its own errors",
+        ),
+        "test_a_model_that_was_offered_and_is_gone_is_503_and_says_when_to_come_back": (
+            f"{surface.CHAT} 503", "failure 503 model_unavailable",
+        ),
+        "test_their_client_embeds_texts_and_goes_on_with_prompts": (
+            f"{surface.EMBEDDINGS} *", f"{surface.COMPLETIONS} 400", f"{surface.COMPLETIONS} 404", f"{surface.COMPLETIONS} asked *",
+        ),
+    },
+    "test_who_remembers_what": {
+        "test_two_clients_without_a_session_id_share_nothing": ("behaviour: clients without a session_id share nothing",),
+        "test_two_agents_given_the_same_session_id_share_nothing": (
+            "behaviour: agents given the same session_id share nothing",
+        ),
+        "test_an_agent_without_memory_remembers_nothing": ("behaviour: an agent without memory remembers nothing",),
+        **{
+            f"test_a_later_turn_sees_the_earlier_ones[{strategy}]": (
+                f"behaviour: a later turn sees the earlier ones under {strategy}",
+                f"Agent spec.memory.conversational.strategy: {strategy}",
+            )
+            for strategy in ("sliding_window", "token_budget", "summary")
+        },
+        "test_a_conversation_kept_in_sqlite_outlives_the_node_and_one_in_memory_does_not": (
+            "Agent spec.memory.conversational.backend", "Agent spec.memory.conversational.backend: sqlite",
+            "Agent spec.memory.conversational.backend: in_memory",
+        ),
+        "test_what_falls_out_of_a_window_of_tokens_or_turns_is_not_sent": (
+            "Agent spec.memory.conversational.max_turns", "Agent spec.memory.conversational.max_tokens",
+            "Agent spec.memory.conversational.strategy",
+        ),
+        "test_turns_that_leave_the_window_are_summed_up": (),
+        "test_a_history_is_forgotten_after_its_time": ("Agent spec.memory.conversational.ttl",),
+    },
+}  # fmt: skip
+
+# By tests of other folders, where more than the doors of a node is needed.
+SHOWN_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "tests/astromesh/api/test_choices.py::test_a_prompt_is_gone_on_with_as_it_stands": (
+        f"{surface.COMPLETIONS} 200", f"{surface.COMPLETIONS} {{*",
+    ),
+}  # fmt: skip
+
+
+@cache
+def items() -> tuple[str, ...]:
+    """Everything that is promised, each once."""
+    return tuple(dict.fromkeys((*surface.doors(), *files.keys())))
+
+
+@cache
+def claims(file: str, test: str) -> tuple[str, ...]:
+    """What a test of this folder is said to show."""
+    said = SHOWN.get(file, {}).get(test, ())
+    return tuple(item for claim in said for item in _meant(claim))
+
+
+def shown() -> Mapping[str, str]:
+    """Each item that a test shows, and the first one that does."""
+    found: dict[str, str] = {}
+    here = {f"{file}::{test}": said for file, tests in SHOWN.items() for test, said in tests.items()}
+    for test, said in (*here.items(), *SHOWN_ELSEWHERE.items()):
+        for claim in said:
+            for item in _meant(claim):
+                found.setdefault(item, test)
+    return found
+
+
+def _meant(claim: str) -> tuple[str, ...]:
+    if not claim.endswith("*"):
+        return (claim,)
+    return tuple(item for item in items() if item.startswith(claim[:-1]) and not surface.missing(item))
