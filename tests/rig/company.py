@@ -32,4 +32,4 @@ def goes_to(agent: str) -> str:
 def gives(*tasks: tuple[str, str]) -> str:
     """What a supervisor's model says: these workers, with these tasks; none: it concludes."""
     delegations = [{"worker": worker, "task": task} for worker, task in tasks]
-    return json.dumps({"judgement": "so far", "next": "delegate" if tasks else "conclude", "delegations": delegations})
+    return json.dumps({"judgement": "so far", "delegations": delegations})

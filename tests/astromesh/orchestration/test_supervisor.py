@@ -23,8 +23,8 @@ REQUEST = """Who is taller?
 You do not answer yet. You give tasks to workers, read what they bring, and conclude when it is enough:
 - facts: finds facts
 - sums
-Write JSON. "judgement": what the work so far is worth, in one sentence. "next": "delegate" or "conclude". "delegations": with "delegate", \
-up to 4 tasks that do not need each other; a worker knows nothing but its task, so say in it all that matters."""
+Write JSON. "judgement": what the work so far is worth, in one sentence. "delegations": up to 4 tasks that do not need each other, \
+or none to conclude; a worker knows nothing but its task, so say in it all that matters."""
 DELEGATION = {
     "type": "object",
     "properties": {"worker": {"type": "string", "enum": ["facts", "sums"]}, "task": bounded(400)},
@@ -35,13 +35,12 @@ SHAPE = {
     "type": "object",
     "properties": {
         "judgement": bounded(200),
-        "next": {"type": "string", "enum": ["delegate", "conclude"]},
         "delegations": {"type": "array", "items": DELEGATION, "maxItems": 4},
     },
-    "required": ["judgement", "next", "delegations"],
+    "required": ["judgement", "delegations"],
     "additionalProperties": False,
 }
-CONCLUDE = wrote({"judgement": "Enough.", "next": "conclude", "delegations": []})
+CONCLUDE = wrote({"judgement": "Enough.", "delegations": []})
 
 
 def desk(**keys: Any) -> Part:
@@ -58,7 +57,7 @@ def deciding(transcript: Transcript) -> AskModel:
 
 def delegate(*orders: tuple[str, str], judgement: str = "Nothing yet.") -> ModelReply:
     delegations = [{"worker": worker, "task": task} for worker, task in orders]
-    return wrote({"judgement": judgement, "next": "delegate", "delegations": delegations})
+    return wrote({"judgement": judgement, "delegations": delegations})
 
 
 def test_independent_tasks_go_out_side_by_side_and_their_answers_come_back_for_judgement() -> None:
@@ -75,14 +74,16 @@ def test_independent_tasks_go_out_side_by_side_and_their_answers_come_back_for_j
     talk << step("Nothing yet.", action="delegate", given={"worker": "facts", "task": "How tall is Ada?"}, seen="1.70 m") >> None
     talk << step("Nothing yet.", action="delegate", given={"worker": "sums", "task": "1 + 1"}, seen="2") >> None
     brought = "facts, asked: How tall is Ada?\n1.70 m\n\nsums, asked: 1 + 1\n2"
-    talk << deciding((system(), user(REQUEST), assistant(both.text), user(f"{brought}\n---\nDecide again: delegate, or conclude?")))
+    talk << deciding(
+        (system(), user(REQUEST), assistant(both.text), user(f"{brought}\n---\nDecide again: more tasks, or none to conclude?"))
+    )
     talk >> CONCLUDE << step("Enough.", action="conclude") >> None
     last = user("---\nNow write the answer for the user, as text.")
     final = (
         system(),
         user(REQUEST),
         assistant(both.text),
-        user(f"{brought}\n---\nDecide again: delegate, or conclude?"),
+        user(f"{brought}\n---\nDecide again: more tasks, or none to conclude?"),
         assistant(CONCLUDE.text),
         last,
     )
@@ -92,16 +93,30 @@ def test_independent_tasks_go_out_side_by_side_and_their_answers_come_back_for_j
 
 def test_a_supervisor_that_never_concludes_is_made_to_with_what_it_has() -> None:
     talk = talk_of(turns=2)
-    for _ in range(2):
+    for more in ("", "!"):
         assert isinstance(talk.effect, AskModel)
         assert talk.effect.aside
-        talk >> delegate(("facts", "Again!")) >> (Answer("1.70 m", by="facts"),) >> None
+        talk >> delegate(("facts", f"Again{more}")) >> (Answer("1.70 m", by="facts"),) >> None
     talk << step("2 decisions are as many as it has: it concludes", action="conclude") >> None
     assert isinstance(talk.effect, AskModel)
     assert not talk.effect.aside
     assert talk.effect.transcript[-1] == user("facts, asked: Again!\n1.70 m\n\n---\nNow write the answer for the user, as text.")
     talk >> ModelReply("Ada.") >> None
     assert talk.outcome.text == "Ada."
+
+
+def test_what_was_brought_is_not_asked_for_again_and_who_asks_for_nothing_else_concludes() -> None:
+    talk = talk_of()
+    talk >> delegate(("facts", "How tall?"), ("facts", "How tall?"))
+    talk << Together((Delegate("facts", "How tall?"),)) >> (Answer("1.70 m", by="facts"),) >> None
+    talk >> delegate(("facts", "How tall?"), ("facts", "How heavy?"))
+    talk << Together((Delegate("facts", "How heavy?"),)) >> (AgentUnavailable("facts was on b, which is dead"),) >> None
+    talk >> delegate(("facts", "How heavy?"))  # it failed, so it may be tried again
+    talk << Together((Delegate("facts", "How heavy?"),)) >> (Answer("70 kg", by="facts"),) >> None
+    talk >> delegate(("facts", "How heavy?"), ("facts", "How tall?"))
+    talk << step("it asks for what it was brought already: it concludes", action="conclude") >> None
+    assert isinstance(talk.effect, AskModel)
+    assert not talk.effect.aside
 
 
 def test_a_worker_that_fails_is_told_to_the_supervisor_who_goes_on() -> None:
@@ -120,12 +135,11 @@ def test_a_worker_that_fails_is_told_to_the_supervisor_who_goes_on() -> None:
     [
         ("I think facts should look.", "it is not JSON"),
         ("[]", "it is not a JSON object"),
-        ('{"next": "wait"}', '"next" is neither "delegate" nor "conclude"'),
-        ('{"next": "delegate", "delegations": []}', '"next" is "delegate", and there is nothing in "delegations"'),
-        ('{"next": "delegate", "delegations": "facts"}', '"next" is "delegate", and there is nothing in "delegations"'),
-        ('{"next": "delegate", "delegations": ["facts"]}', "it is not a JSON object"),
-        ('{"next": "delegate", "delegations": [{"worker": "ada", "task": "x"}]}', "delegation 1 names no worker; there are: facts, sums"),
-        ('{"next": "delegate", "delegations": [{"worker": "facts", "task": " "}]}', "delegation 1 has no task"),
+        ('{"judgement": "Enough."}', '"delegations" is not a list'),
+        ('{"delegations": "facts"}', '"delegations" is not a list'),
+        ('{"delegations": ["facts"]}', "it is not a JSON object"),
+        ('{"delegations": [{"worker": "ada", "task": "x"}]}', "delegation 1 names no worker; there are: facts, sums"),
+        ('{"delegations": [{"worker": "facts", "task": " "}]}', "delegation 1 has no task"),
         (delegate(*[("facts", "x")] * 9).text, "it delegates 9 tasks at once, and 4 are possible"),
     ],
 )

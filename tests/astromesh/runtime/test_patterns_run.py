@@ -53,15 +53,15 @@ async def test_a_pipeline_streams_its_last_stage_alone() -> None:
 
 
 async def test_a_supervisor_asks_an_agent_of_the_node_and_streams_its_conclusion() -> None:
-    delegate = json.dumps({"judgement": "", "next": "delegate", "delegations": [{"worker": "facts", "task": "Look."}]})
-    conclude = json.dumps({"judgement": "Good.", "next": "conclude", "delegations": []})
+    delegate = json.dumps({"judgement": "", "delegations": [{"worker": "facts", "task": "Look."}]})
+    conclude = json.dumps({"judgement": "Good.", "delegations": []})
     lead, asked = desk(delegate, conclude, "The answer.", pattern="supervisor", workers=(other("facts"),))
     facts, worker = desk("A fact.", name="facts")
     events, done = await run(Rooms(), lead, facts)
     assert streamed(events) == done["answer"] == "The answer."
     assert [event.data for event in events if event.kind == "status"] == [{"state": "delegated", "agent": "facts", "node": "here"}]
     assert [message.content for message in worker.asked[0].transcript] == ["You are facts.", "Look."]
-    assert (asked.asked[0].response_format or {})["json_schema"]["schema"]["required"] == ["judgement", "next", "delegations"]
+    assert (asked.asked[0].response_format or {})["json_schema"]["schema"]["required"] == ["judgement", "delegations"]
     assert "A fact." in asked.asked[1].transcript[-1].content
     assert [action for action in actions(done) if action] == ["delegate", "conclude"]
 
@@ -129,7 +129,7 @@ async def test_an_answer_under_a_schema_streams_whole_and_its_data_is_in_the_res
 
 @pytest.mark.parametrize("watched", [True, False])
 async def test_what_was_thought_aside_and_said_in_the_end_is_guarded_where_it_is_told(watched: bool) -> None:
-    conclude = json.dumps({"judgement": f"{MAIL} asks.", "next": "conclude", "delegations": []})
+    conclude = json.dumps({"judgement": f"{MAIL} asks.", "delegations": []})
     lead, _ = desk(conclude, f"Hello {MAIL}.", pattern="supervisor", workers=(other("facts"),))
     rooms = Rooms()
     rooms.hosts(guarded(lead, output=[PII]))
@@ -149,7 +149,7 @@ async def test_personal_data_is_in_no_data_either() -> None:
 
 
 async def test_a_limit_of_costs_that_ends_a_decision_is_an_outcome_with_its_message() -> None:
-    delegate = json.dumps({"judgement": "", "next": "delegate", "delegations": [{"worker": "own", "task": "Look."}]})
+    delegate = json.dumps({"judgement": "", "delegations": [{"worker": "own", "task": "Look."}]})
     costly = ModelReply(delegate, usage=Usage(tokens_in=50, tokens_out=50))
     lead, _ = desk(costly, pattern="supervisor", workers=(own("own", "You look."),))
     rooms = Rooms()
