@@ -20,7 +20,9 @@ PLAN = """Who is taller?
 
 ---
 You do not answer yet. Make a plan: at most 4 steps that together bring what the answer needs. Write JSON: "steps" is a list, each \
-with "id" (a short name), "task" (what to do, complete in itself), and "after" (the ids of the steps whose results it needs, often none)."""
+with "id" (a short name), "task" (what to do, complete in itself), and "after" (the ids of the steps whose results it needs, often none). \
+For example: {"steps": [{"id": "facts", "task": "Write down what is known about it.", "after": []}, {"id": "check", "task": "Look for \
+mistakes in the facts.", "after": ["facts"]}]}"""
 STEP = {
     "type": "object",
     "properties": {"id": bounded(40), "task": bounded(400), "after": {"type": "array", "items": bounded(40), "maxItems": 4}},

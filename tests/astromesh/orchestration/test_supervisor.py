@@ -23,20 +23,24 @@ REQUEST = """Who is taller?
 You do not answer yet. You give tasks to workers, read what they bring, and conclude when it is enough:
 - facts: finds facts
 - sums
-Write JSON. "judgement": what the work so far is worth, in one sentence. "delegations": up to 4 tasks that do not need each other, \
-or none to conclude; a worker knows nothing but its task, so say in it all that matters."""
+Write JSON: "delegations" is a list of up to 4 tasks that do not need each other, each with "worker" and "task"; none concludes. A \
+worker knows nothing but its task, so say in it all that matters. For example: \
+{"delegations":[{"worker":"facts","task":"Who is taller?"}]}"""
+AGAIN = """
+---
+Decide again. Write JSON: "judgement", what the work so far is worth, in one sentence, and "delegations", more tasks, or none to \
+conclude."""
 DELEGATION = {
     "type": "object",
     "properties": {"worker": {"type": "string", "enum": ["facts", "sums"]}, "task": bounded(400)},
     "required": ["worker", "task"],
     "additionalProperties": False,
 }
+DELEGATIONS = {"type": "array", "items": DELEGATION, "maxItems": 4}
+FIRST_SHAPE = {"type": "object", "properties": {"delegations": DELEGATIONS}, "required": ["delegations"], "additionalProperties": False}
 SHAPE = {
     "type": "object",
-    "properties": {
-        "judgement": bounded(200),
-        "delegations": {"type": "array", "items": DELEGATION, "maxItems": 4},
-    },
+    "properties": {"judgement": bounded(200), "delegations": DELEGATIONS},
     "required": ["judgement", "delegations"],
     "additionalProperties": False,
 }
@@ -51,8 +55,8 @@ def talk_of(**keys: Any) -> Conversation[Answer]:
     return Conversation(supervisor(desk(**keys), OPENING, VARIABLES))
 
 
-def deciding(transcript: Transcript) -> AskModel:
-    return AskModel(transcript, role="supervisor", shape=SHAPE, aside=True, max_tokens=2048)
+def deciding(transcript: Transcript, shape: dict[str, Any] = FIRST_SHAPE) -> AskModel:
+    return AskModel(transcript, role="supervisor", shape=shape, aside=True, max_tokens=2048)
 
 
 def delegate(*orders: tuple[str, str], judgement: str = "Nothing yet.") -> ModelReply:
@@ -74,16 +78,14 @@ def test_independent_tasks_go_out_side_by_side_and_their_answers_come_back_for_j
     talk << step("Nothing yet.", action="delegate", given={"worker": "facts", "task": "How tall is Ada?"}, seen="1.70 m") >> None
     talk << step("Nothing yet.", action="delegate", given={"worker": "sums", "task": "1 + 1"}, seen="2") >> None
     brought = "facts, asked: How tall is Ada?\n1.70 m\n\nsums, asked: 1 + 1\n2"
-    talk << deciding(
-        (system(), user(REQUEST), assistant(both.text), user(f"{brought}\n---\nDecide again: more tasks, or none to conclude?"))
-    )
+    talk << deciding((system(), user(REQUEST), assistant(both.text), user(f"{brought}{AGAIN}")), SHAPE)
     talk >> CONCLUDE << step("Enough.", action="conclude") >> None
     last = user("---\nNow write the answer for the user, as text.")
     final = (
         system(),
         user(REQUEST),
         assistant(both.text),
-        user(f"{brought}\n---\nDecide again: more tasks, or none to conclude?"),
+        user(f"{brought}{AGAIN}"),
         assistant(CONCLUDE.text),
         last,
     )
@@ -146,7 +148,7 @@ def test_a_worker_that_fails_is_told_to_the_supervisor_who_goes_on() -> None:
 def test_a_decision_that_is_none_is_asked_for_again_and_then_is_an_error(written: str, mistake: str) -> None:
     talk = talk_of()
     talk >> ModelReply(written)
-    talk << deciding((system(), user(REQUEST), assistant(written), again(mistake, SHAPE)))
+    talk << deciding((system(), user(REQUEST), assistant(written), again(mistake, FIRST_SHAPE)))
     with pytest.raises(UnusableReply) as raised:
         talk >> ModelReply(written)
     assert raised.value.message.endswith(mistake)

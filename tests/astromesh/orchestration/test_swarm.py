@@ -24,7 +24,8 @@ WHO = """My invoice is wrong.
 Who should answer this?
 - desk: you yourself
 - billing: invoices and payments
-- tech"""
+- tech
+Write JSON with the name: {"agent": "NAME"}"""
 SHAPE = {
     "type": "object",
     "properties": {"agent": {"type": "string", "enum": ["desk", "billing", "tech"]}},

@@ -28,7 +28,8 @@ You do not answer yet. You lead a team; after it, a writer puts everything toget
 - researcher: facts
 - coder
 Pick those who are needed, in the order in which they work; each sees in short what those before it found. Write JSON: "plan" is a list of \
-at most 2 tasks, each with "member" and "task". It may be empty."""
+at most 2 tasks, each with "member" and "task". It may be empty. For example: {"plan": [{"member": "researcher", "task": "Find out what \
+the answer needs."}]}"""
 TASK = {
     "type": "object",
     "properties": {"member": {"type": "string", "enum": ["researcher", "coder"]}, "task": bounded(400)},

@@ -9,27 +9,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from astromesh.dialogue import Answer, Message, Transcript
 from astromesh.effects import Script, Together
 from astromesh.errors import AstromeshError
 from astromesh.orchestration import members
-from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, bounded_text, decided, mapping, text_of, told
-from astromesh.orchestration.opening import Variables, asked
+from astromesh.orchestration.decision import PLAN_TOKENS_MAX, Misfit, bounded_text, decided, mapping, text_of, told, within_characters
+from astromesh.orchestration.opening import Variables, asked, question_of
 from astromesh.orchestration.patterns.react import react
 from astromesh.orchestration.plan import Part
 
 ROLE = "supervisor"
+JUDGEMENT_CHARACTERS_MAX = 200  # a sentence
+EXAMPLE_CHARACTERS_MAX = 200  # of the question, which stands above it whole
 DELEGATIONS_MAX = 4  # in one decision: what comes back has to be judged
 
-# Without a word for "delegate" or "conclude" beside the list: asked for both, SmolLM2 135M wrote "delegate" and an empty list in 5 of 12
-# first decisions, and in all 12 with the word in front.
+# One list, and a judgement from the second time on. Of twelve first decisions SmolLM2 135M wrote "delegate" with an empty list five times
+# where there was a word beside the list, and twelve times where it stood in front; made to judge what nobody had done yet, it mostly
+# delegated nothing. It likes to copy an example: this one, copied, is of use.
 _WORKERS = """\
 ---
 You do not answer yet. You give tasks to workers, read what they bring, and conclude when it is enough:
 {roster}
-Write JSON. "judgement": what the work so far is worth, in one sentence. "delegations": up to {most} tasks that do not need each other, \
-or none to conclude; a worker knows nothing but its task, so say in it all that matters."""
-_BROUGHT = "{work}\n---\nDecide again: more tasks, or none to conclude?"
+Write JSON: "delegations" is a list of up to {most} tasks that do not need each other, each with "worker" and "task"; none concludes. A \
+worker knows nothing but its task, so say in it all that matters. For example: {example}"""
+_BROUGHT = """\
+{work}
+---
+Decide again. Write JSON: "judgement", what the work so far is worth, in one sentence, and "delegations", more tasks, or none to \
+conclude."""
 _CONCLUDE = "---\nNow write the answer for the user, as text."
 
 
@@ -42,12 +51,12 @@ class Decision:
 def supervisor(part: Part, opening: Transcript, variables: Variables) -> Script[Answer]:
     workers = {worker.name: worker for worker in part.workers}
     settled: set[tuple[str, str]] = set()
-    transcript = asked(opening, _WORKERS.format(roster=members.roster(part.workers), most=DELEGATIONS_MAX))
+    transcript = asked(opening, _request(part, question_of(opening)))
     for turn in range(1, part.turns + 1):
         decision, text = yield from decided(
             part,
             transcript,
-            _shape(list(workers)),
+            _shape(list(workers), judges=turn > 1),
             lambda value: _read(value, list(workers)),
             what="a decision",
             role=ROLE,
@@ -77,22 +86,22 @@ def supervisor(part: Part, opening: Transcript, variables: Variables) -> Script[
     return (yield from react(part, asked(transcript, _CONCLUDE), role=ROLE))
 
 
-def _shape(names: list[str]) -> dict[str, Any]:
+def _request(part: Part, question: str) -> str:
+    one = {"worker": part.workers[0].name, "task": within_characters(question, EXAMPLE_CHARACTERS_MAX)}
+    example = orjson.dumps({"delegations": [one]}).decode()
+    return _WORKERS.format(roster=members.roster(part.workers), most=DELEGATIONS_MAX, example=example)
+
+
+def _shape(names: list[str], *, judges: bool) -> dict[str, Any]:
     delegation = {
         "type": "object",
         "properties": {"worker": {"type": "string", "enum": names}, "task": bounded_text(members.TASK_CHARACTERS_MAX)},
         "required": ["worker", "task"],
         "additionalProperties": False,
     }
-    return {
-        "type": "object",
-        "properties": {
-            "judgement": bounded_text(200),
-            "delegations": {"type": "array", "items": delegation, "maxItems": DELEGATIONS_MAX},
-        },
-        "required": ["judgement", "delegations"],
-        "additionalProperties": False,
-    }
+    judgement = {"judgement": bounded_text(JUDGEMENT_CHARACTERS_MAX)} if judges else {}
+    properties = {**judgement, "delegations": {"type": "array", "items": delegation, "maxItems": DELEGATIONS_MAX}}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _read(value: Any, names: list[str]) -> Decision:

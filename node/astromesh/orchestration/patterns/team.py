@@ -26,7 +26,8 @@ _PICK = """\
 You do not answer yet. You lead a team; after it, a writer puts everything together. The specialists:
 {roster}
 Pick those who are needed, in the order in which they work; each sees in short what those before it found. Write JSON: "plan" is a list \
-of at most {most} tasks, each with "member" and "task". It may be empty."""
+of at most {most} tasks, each with "member" and "task". It may be empty. For example: {{"plan": [{{"member": "{first}", "task": "Find out \
+what the answer needs."}}]}}"""
 _TASK = "{task}\n\nIt is a part of the work on this question: {question}"
 _TASK_AFTER = "{task}\n\nWhat the others found so far, in short:\n\n{findings}"
 _WRITE = "---\nYour team worked on this. What it found:\n\n{findings}\n\nWrite the final answer for the user."
@@ -80,7 +81,7 @@ def _planned(part: Part, opening: Transcript, specialists: dict[str, Member]) ->
         "required": ["plan"],
         "additionalProperties": False,
     }
-    request = asked(opening, _PICK.format(roster=members.roster(specialists.values()), most=len(names)))
+    request = asked(opening, _PICK.format(roster=members.roster(specialists.values()), most=len(names), first=names[0]))
     plan, _ = yield from decided(
         part, request, shape, lambda value: _read(value, names), what="a plan for its team", role=ORCHESTRATOR, tokens_max=PLAN_TOKENS_MAX
     )
