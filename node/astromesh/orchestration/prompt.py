@@ -1,31 +1,20 @@
-"""Prompts as templates: Jinja2 in its sandbox, where an undefined variable is empty. Pure.
-
-The sandbox forbids private attributes and mutation of what it is given; what it cannot forbid, a text that grows without end, is bounded
-here. What an expression computes on the way is not: prompts are written by who runs the agent, and what others say fills them in only.
-"""
+"""Prompts as templates, where an undefined variable is empty. Pure; what they may do, and how much, stands in `specs.sandbox`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import ChainableUndefined, DictLoader, TemplateSyntaxError
-from jinja2.exceptions import SecurityError
+from jinja2 import DictLoader
 from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from astromesh.errors import AgentUnusable
+from astromesh.specs.sandbox import NotATemplate, Sandbox, TakesTooMuch, compiled, metered
 
 RENDERED_CHARACTERS_MAX = 400_000  # about 100,000 tokens: more than any context window that a LAN serves
+FAILURE_CHARACTERS_MAX = 200  # Jinja repeats what it could not use, whatever its length
 
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        """Says so: an undefined that chains would swallow the refusal, and the prompt would silently lack a part."""
-        raise SecurityError(f"{attribute} of a {type(obj).__name__} is out of reach of templates")
-
-
-_environment = _Sandbox(undefined=ChainableUndefined, autoescape=False, keep_trailing_newline=False)
+_environment = Sandbox()
 
 
 class Template:
@@ -41,13 +30,13 @@ class Template:
         self._constant = text if "{" not in text else None
         environment = _environment.overlay(loader=DictLoader(dict(named))) if named and self._constant is None else _environment
         try:
-            self._compiled = environment.from_string(text)
-            if self._constant is None:
-                self.mentions = frozenset(find_undeclared_variables(environment.parse(text)))
-        except TemplateSyntaxError as mistake:
+            self._compiled = compiled(environment, text)
+        except NotATemplate as mistake:
             raise AgentUnusable(
-                f"{where}: line {mistake.lineno} of the template: {mistake.message}", hint="see the template syntax of Jinja2"
+                f"{where}: line {mistake.line} of the template: {mistake}", hint="see the template syntax of Jinja2"
             ) from mistake
+        if self._constant is None:
+            self.mentions = frozenset(find_undeclared_variables(environment.parse(text)))
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text, cut of surrounding white space. Raises `AgentUnusable` where the template itself fails or grows beyond the limit."""
@@ -56,18 +45,22 @@ class Template:
         written: list[str] = []
         length = 0
         try:
-            # As one mapping: a caller's variable may be called `self`, too.
-            for piece in self._compiled.generate(variables):
-                length += len(piece)
-                if length > RENDERED_CHARACTERS_MAX:
-                    raise AgentUnusable(
-                        f"{self.where}: renders to more than {RENDERED_CHARACTERS_MAX} characters", hint="bound the template's loops"
-                    )
-                written.append(piece)
+            with metered():
+                # As one mapping: a caller's variable may be called `self`, too.
+                for piece in self._compiled.generate(variables):
+                    length += len(piece)
+                    if length > RENDERED_CHARACTERS_MAX:
+                        raise AgentUnusable(
+                            f"{self.where}: renders to more than {RENDERED_CHARACTERS_MAX} characters", hint="bound the template's loops"
+                        )
+                    written.append(piece)
         except AgentUnusable:
             raise
+        except TakesTooMuch as much:
+            raise AgentUnusable(f"{self.where}: cannot be rendered: {much}", hint="bound the template's loops and numbers") from much
         except Exception as failure:
             raise AgentUnusable(
-                f"{self.where}: cannot be rendered: {type(failure).__name__}: {failure}", hint="check the template's expressions"
+                f"{self.where}: cannot be rendered: {type(failure).__name__}: {str(failure)[:FAILURE_CHARACTERS_MAX]}",
+                hint="check the template's expressions",
             ) from failure
         return "".join(written).strip()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from jinja2 import TemplateSyntaxError
 from jinja2.meta import find_referenced_templates
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from astromesh.specs.agent import AgentSpec
 from astromesh.specs.findings import Mistake, Path, dotted
 from astromesh.specs.keys import Places
+from astromesh.specs.sandbox import NotATemplate, Sandbox, compiled
 
-_environment = ImmutableSandboxedEnvironment()
+_environment = Sandbox()
 _PROMPTS: Path = ("spec", "prompts")
 
 
@@ -24,12 +23,12 @@ def template_mistakes(spec: AgentSpec, places: Places) -> Iterator[Mistake]:
             continue
         try:
             # Parsing alone passes a name that no filter has.
-            _environment.compile(text, raw=True)
+            compiled(_environment, text)
             named = tuple(name for name in find_referenced_templates(_environment.parse(text)) if name is not None)
-        except TemplateSyntaxError as error:
+        except NotATemplate as error:
             place = places.of(path)
-            line = place.mark.text_line + error.lineno - 1 if place.mark.text_line else place.mark.line
-            said = f"the template cannot be read: {error.message}"
+            line = place.mark.text_line + error.line - 1 if place.mark.text_line else place.mark.line
+            said = f"the template cannot be read: {error}"
             remedy = "It is Jinja2; write {{ '{{' }} for a literal '{{'."
             yield Mistake(places.source, line, place.mark.column, dotted(place.written), said, remedy)
             continue
