@@ -35,7 +35,7 @@ def keys() -> Iterator[str]:
         for path in field_paths(document):
             if path in _ENVELOPE or _holds_others(kind, path):
                 continue
-            yield f"{kind} {path}"
+            yield f"{kind} {shown_key(path)}"
             yield from (f"{kind} {path}: {value}" for value in values(document, path))
         yield from (f"{kind} {path}" for path in _spelled_otherwise(document))
 
@@ -98,10 +98,14 @@ def written(document: Mapping[str, Any] | str) -> Iterator[str]:
             yield from (f"{one['kind']} {item}" for item in _below(one, ""))
 
 
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z])[A-Z]", lambda found: f"_{found.group().lower()}", key)
+
+
 def _below(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            step = "*" if path in _FREE else re.sub(r"(?<=[a-z])[A-Z]", lambda found: f"_{found.group().lower()}", str(key))
+            step = "*" if path in _FREE else _snake(str(key)) if path else key
             below = f"{path}.{step}" if path else step
             yield below
             yield from _below(inner, below)

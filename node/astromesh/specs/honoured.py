@@ -150,7 +150,14 @@ _PATTERN = Choice(
     "Write 'pattern: react' here, and this pattern into the agent's document.",
     refuse=True,
 )
+_CALLED = Choice(
+    ("openai", "openai_compat", "openai-compat", "vllm", "llamacpp", "llama_cpp", "hf_tgi", "ollama", "openrouter"),
+    "this version does not call servers of this type",
+    "Use one that speaks OpenAI's API: type openai_compat.",
+)
 CHOICES: Mapping[str, Mapping[str, Choice]] = {
+    "ProviderConfig": {"spec.providers.*.type": _CALLED},
+    "Provider": {"spec.type": _CALLED},
     "Agent": {
         "spec.memory.conversational.backend": Choice(
             ("sqlite", "in_memory"), "conversations are kept in SQLite in the node's data directory", "Write 'backend: sqlite'."
