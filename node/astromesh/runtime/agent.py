@@ -32,6 +32,10 @@ class Agent:
     rails: Rails = field(default=Rails())
 
     @property
+    def key(self) -> str:
+        return qualified(self.name, self.namespace)
+
+    @property
     def keeps_sessions(self) -> bool:
         """Whether anything of a session stays on the node that conducted it."""
         return self.memory is not None or self.rails.limits_sessions

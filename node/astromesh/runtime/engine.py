@@ -220,7 +220,7 @@ class AgentRuntime:
                 failure = error
             except asyncio.CancelledError:
                 # Its reader may still be there: the node that shuts down cancels a run, too.
-                failure = RunCancelled(f"the run was cancelled on {self._node}", hint="ask again; another node of the mesh may answer")
+                failure = self._cancelled()
                 raise
             except Exception:
                 log.exception("run %s failed in a way that nobody foresaw", run_id)
@@ -231,6 +231,8 @@ class AgentRuntime:
         task = asyncio.create_task(conducted(), name=f"run {run_id}")
         self._runs.add(task)
         run = Run(run_id, events, task)
+        # One that is cancelled before its first step never comes to say so itself.
+        task.add_done_callback(lambda _: None if events.over else events.end(self._cancelled()))
         task.add_done_callback(self._runs.discard)
         if followed:
             self.recent.add(run)
@@ -241,7 +243,7 @@ class AgentRuntime:
         session_id = request.session_id or self._homes.fresh()
         conversation = Conversation(agent.name, session_id, agent.namespace)
         began_at = perf_counter()
-        trace = Trace(run_id, agent.name, time(), self._node)
+        trace = Trace(run_id, agent.key, time(), self._node)
         self.traces.add(trace)
         course = Course(events, trace, home=self._node, session_id=session_id, began_at=began_at, deadline=began_at + timeout_s)
         root = trace.begin("agent.run", 0.0, attributes={"agent": request.agent, "pid": os.getpid()})
@@ -275,7 +277,7 @@ class AgentRuntime:
             trace.status = outcome
             trace.duration_ms = root.duration_ms = (perf_counter() - began_at) * 1e3
             self.traces.ended(trace)
-            self._metrics.runs.labels(agent.name, outcome).inc()
+            self._metrics.runs.labels(agent.key, outcome).inc()
             stage.account()
         if ordered:
             self.folding.begin(agent, conversation)
@@ -382,6 +384,9 @@ class AgentRuntime:
             )
             return AgentUnavailable(f"agent {name} was hosted by {there}", hint="start that node again", retry_after_s=RETRY_AFTER_S)
         return UnknownAgent(f"no node of this mesh has an agent named {name!r}", hint="astromesh-node agents list shows what there is")
+
+    def _cancelled(self) -> RunCancelled:
+        return RunCancelled(f"the run was cancelled on {self._node}", hint="ask again; another node of the mesh may answer")
 
     def _not_any_more(self, name: str) -> AgentUnavailable:
         return AgentUnavailable(

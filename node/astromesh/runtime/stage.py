@@ -160,6 +160,9 @@ class Stage:
                     return await self._work(effect, span)
                 case Together():
                     return await self._together(effect, span)
+                case Delegate() if self._agent.part.dry_run:
+                    said = f"dry run: agent {effect.agent} was not asked, and nothing happened."
+                    return Answer(said, by=self._agent.name)
                 case Delegate():
                     return await self._company.delegate(effect, self._at(span))
                 case TakeOver():
@@ -280,7 +283,7 @@ class Stage:
 
     async def _work(self, effect: Work, span: Span) -> Answer:
         agent = self._agent
-        who = {"agent": agent.name, **({"label": effect.label} if effect.label else {})}
+        who = {"agent": agent.key, **({"label": effect.label} if effect.label else {})}
         span.attributes.update(who, role=effect.role)
         stage = Stage(agent, self._at(span), services=self._services, company=self._company, speaks=False, who=who)
         return await stage.perform(work(agent.part, effect))

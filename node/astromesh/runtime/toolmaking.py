@@ -16,6 +16,7 @@ from astromesh.specs.agent import Permissions
 from astromesh.specs.agent import Tool as ToolSection
 from astromesh.specs.honoured import BUILTIN_TOOLS
 from astromesh.specs.orchestration import Orchestration
+from astromesh.specs.resource import key_of
 from astromesh.specs.runtime import NodeTools
 from astromesh.specs.schemas import object_schema
 from astromesh.specs.tools import hosts, is_offered, refused
@@ -86,7 +87,7 @@ class Toolmaker:
                 )
                 return made
             case "agent":
-                agent = section.agent or ""
+                agent = key_of(section.agent or "", within=document.namespace)
                 said = section.description or f"Asks the agent {agent}, who sees the task and nothing else, and returns its answer."
                 return AgentTool(ToolSchema(name, said, TASK), agent)
             case _:

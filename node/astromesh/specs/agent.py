@@ -226,7 +226,8 @@ class Tool(Section):
     def called(self) -> str:
         """Its name for the model: unsaid, that of the function or of the agent."""
         function = (self.function or "").rpartition(":")[2] if self.type == "internal" else ""
-        return self.name or function or (self.agent or "" if self.type == "agent" else "")
+        agent = (self.agent or "").rpartition("/")[2] if self.type == "agent" else ""
+        return self.name or function or agent
 
 
 class ConversationalMemory(Section):

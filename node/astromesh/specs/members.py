@@ -6,14 +6,17 @@ An agent that cannot do what its pattern says, a supervisor without workers, is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from astromesh.specs.agent import AgentSpec
+from astromesh.specs.agent import AgentSpec, Permissions
 from astromesh.specs.findings import Caution, Mistake, Path
 from astromesh.specs.keys import Places
 from astromesh.specs.orchestration import Pattern, Peer, Stage, Worker
+from astromesh.specs.resource import key_of, qualified
 from astromesh.specs.schemas import BadSchema, Schema, object_schema
-from astromesh.specs.section import is_name
+from astromesh.specs.section import is_agent_reference
+from astromesh.specs.tools import refusal, refused
 
 WRITER = "writer"  # of a team: the member of this name writes the answer
 
@@ -36,12 +39,12 @@ _ORCHESTRATION: Path = ("spec", "orchestration")
 
 
 def workers_of(spec: AgentSpec) -> tuple[Worker, ...]:
-    """Those of the document; under a supervisor its tools of type agent, too, which are no tools then."""
+    """Those of the document; under a supervisor its permitted tools of type agent, too, which are no tools then."""
     return (*spec.orchestration.workers, *(Worker(**said) for said in _agent_tools(spec, "supervisor")))
 
 
 def peers_of(spec: AgentSpec) -> tuple[Peer, ...]:
-    """Those of the document; in a swarm its tools of type agent, too, which are no tools then."""
+    """Those of the document; in a swarm its permitted tools of type agent, too, which are no tools then."""
     return (*spec.orchestration.peers, *(Peer(**said) for said in _agent_tools(spec, "swarm")))
 
 
@@ -53,13 +56,34 @@ def tools_that_are_members(spec: AgentSpec) -> tuple[str, ...]:
 def _agent_tools(spec: AgentSpec, pattern: Pattern) -> Iterator[dict[str, Any]]:
     if spec.orchestration.pattern == pattern:
         for tool in spec.tools:
-            if tool.type == "agent" and tool.agent and is_name(tool.agent):
+            if tool.type == "agent" and is_agent_reference(tool.agent) and not refused(tool, spec.permissions):
                 yield {"name": tool.called, "agent": tool.agent, "description": tool.description}
 
 
-def member_findings(spec: AgentSpec, places: Places, *, name: str) -> Iterator[Mistake | Caution]:
-    """`name`: the agent's own."""
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """Who asks others: an agent, and what it may."""
+
+    name: str
+    namespace: str
+    permissions: Permissions | None
+
+    def mistakes(self, called: str, agent: str, path: Path, places: Places) -> Iterator[Mistake]:
+        """Of one that it names in its document."""
+        if not is_agent_reference(agent):
+            said = "there is neither 'prompt' nor 'role', so this is another agent, and that cannot be the name of one"
+            yield places.mistake(path, said, "Add 'prompt: …', or write the agent's name.")
+        elif key_of(agent, within=self.namespace) == qualified(self.name, self.namespace):
+            yield places.mistake(path, "this is the agent itself", "Name another one.")
+        elif why := refusal(self.permissions, (called,)):
+            # Left out in silence, a stage or a worker would be another agent than the one that is written.
+            yield places.mistake(path, f"this agent may not ask {called}: {why}", "Permit it, or remove it here.")
+
+
+def member_findings(spec: AgentSpec, places: Places, *, name: str, namespace: str) -> Iterator[Mistake | Caution]:
+    """`name` and `namespace`: the agent's own."""
     said = spec.orchestration
+    asks = _Asks(name, namespace, spec.permissions)
     pattern: Pattern = said.pattern or "react"
     yield from _missing(spec, pattern, places)
     for key in ("workers", "peers", "stages", "merge", "max_handoffs"):
@@ -69,12 +93,12 @@ def member_findings(spec: AgentSpec, places: Places, *, name: str) -> Iterator[M
     if "workers" in _USES[pattern]:
         yield from _twice("workers", [worker.called for worker in said.workers], workers_of(spec), places)
         for number, worker in enumerate(said.workers):
-            yield from _worker_findings(worker, spec, (*_ORCHESTRATION, "workers", number), places, name=name)
+            yield from _worker_findings(worker, spec, (*_ORCHESTRATION, "workers", number), places, asks=asks)
     if "peers" in _USES[pattern]:
         yield from _twice("peers", [peer.called for peer in said.peers], peers_of(spec), places)
         for number, peer in enumerate(said.peers):
-            yield from _another(peer.agent_named, (*_ORCHESTRATION, "peers", number), places, name=name)
-            if peer.called == name != peer.agent_named:
+            yield from asks.mistakes(peer.called, peer.agent_named, (*_ORCHESTRATION, "peers", number), places)
+            if peer.called == name and key_of(peer.agent_named, within=namespace) != qualified(name, namespace):
                 where = (*_ORCHESTRATION, "peers", number, "name")
                 yield places.mistake(where, "this is the name of the agent itself", "Give the peer another name.")
     if "stages" in _USES[pattern]:
@@ -82,7 +106,7 @@ def member_findings(spec: AgentSpec, places: Places, *, name: str) -> Iterator[M
         for number, stage in enumerate(said.stages):
             path: Path = (*_ORCHESTRATION, "stages", number)
             if stage.agent is not None:
-                yield from _another(stage.agent, path, places, name=name)
+                yield from asks.mistakes(stage.name, stage.agent, path, places)
             yield from _unused(stage, ("role", "max_tokens"), path, places)
             yield from _role(stage.role, spec, path, places)
     yield from _schema_findings(spec, pattern, places)
@@ -103,19 +127,11 @@ def _missing(spec: AgentSpec, pattern: Pattern, places: Places) -> Iterator[Mist
         yield places.mistake((*_ORCHESTRATION, "workers"), said, "Add '{name: researcher, prompt: …}'.")
 
 
-def _worker_findings(worker: Worker, spec: AgentSpec, path: Path, places: Places, *, name: str) -> Iterator[Mistake | Caution]:
+def _worker_findings(worker: Worker, spec: AgentSpec, path: Path, places: Places, *, asks: _Asks) -> Iterator[Mistake | Caution]:
     if worker.agent_named is not None:
-        yield from _another(worker.agent_named, path, places, name=name)
+        yield from asks.mistakes(worker.called, worker.agent_named, path, places)
     yield from _unused(worker, ("prompt", "role", "max_tokens"), path, places)
     yield from _role(worker.role, spec, path, places)
-
-
-def _another(agent: str, path: Path, places: Places, *, name: str) -> Iterator[Mistake]:
-    if agent == name:
-        yield places.mistake(path, "this is the agent itself", "Name another one.")
-    elif not is_name(agent):
-        said = "there is neither 'prompt' nor 'role', so this is another agent, and that cannot be the name of one"
-        yield places.mistake(path, said, "Add 'prompt: …', or write the agent's name.")
 
 
 def _unused(member: Worker | Stage, keys: tuple[str, ...], path: Path, places: Places) -> Iterator[Caution]:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from astromesh.specs.section import Name, Seconds, Section
+from astromesh.specs.section import AgentReference, Seconds, Section
 
 Pattern = Literal["react", "plan_and_execute", "parallel_fan_out", "pipeline", "supervisor", "swarm", "team"]
 Merge = Literal["model", "vote", "concat"]
@@ -22,11 +22,16 @@ def _as(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
+def _called(name: str | None, agent: str | None) -> str:
+    """What a model calls another agent. Model servers take no slash in the names of functions, so a namespace is no part of it."""
+    return name if name and agent else (name or agent or "").rpartition("/")[2]
+
+
 class Worker(Section):
     """Who takes a part of the work: another agent, or this agent's own model, of some role, under a prompt."""
 
     name: str | None = Field(default=None, min_length=1, max_length=64, examples=["researcher"])
-    agent: Name | None = Field(default=None, examples=["researcher"])
+    agent: AgentReference | None = Field(default=None, examples=["researcher"])
     description: str | None = Field(default=None, examples=["finds facts"])
     prompt: str | None = Field(default=None, min_length=1, examples=['"You find facts."'])
     role: str | None = Field(default=None, min_length=1, examples=["researcher"])
@@ -41,7 +46,9 @@ class Worker(Section):
 
     @property
     def called(self) -> str:
-        return self.name or self.agent or self.role or ""
+        if self.agent_named is not None:
+            return _called(self.name, self.agent)
+        return self.name or self.role or ""
 
     @property
     def agent_named(self) -> str | None:
@@ -53,7 +60,7 @@ class Peer(Section):
     """Another agent, to hand a conversation to."""
 
     name: str | None = Field(default=None, min_length=1, max_length=64, examples=["billing"])
-    agent: Name | None = Field(default=None, examples=["billing"])
+    agent: AgentReference | None = Field(default=None, examples=["billing"])
     description: str | None = Field(default=None, examples=["invoices and payments"])
 
     @model_validator(mode="after")
@@ -64,7 +71,7 @@ class Peer(Section):
 
     @property
     def called(self) -> str:
-        return self.name or self.agent or ""
+        return _called(self.name, self.agent)
 
     @property
     def agent_named(self) -> str:
@@ -76,7 +83,7 @@ class Stage(Section):
 
     name: str = Field(min_length=1, max_length=64, examples=["draft"])
     prompt: str | None = Field(default=None, min_length=1, examples=['"Write a draft about {{ input }}"'])
-    agent: Name | None = Field(default=None, examples=["editor"])
+    agent: AgentReference | None = Field(default=None, examples=["editor"])
     role: str | None = Field(default=None, min_length=1, examples=["writer"])
     max_tokens: int | None = Field(default=None, ge=1, examples=[4096])
 

@@ -163,7 +163,7 @@ def _resource(document: Document, kind: str, source: str, environment: Mapping[s
             *rail_findings(model.spec.guardrails, settled.places),
             *role_findings(model.spec, settled.places),
             *tool_findings(model.spec, settled.places),
-            *member_findings(model.spec, settled.places, name=model.metadata.name),
+            *member_findings(model.spec, settled.places, name=model.metadata.name, namespace=model.metadata.namespace),
         ):
             (mistakes if isinstance(finding, Mistake) else told).append(finding)  # type: ignore[arg-type]
     if mistakes:

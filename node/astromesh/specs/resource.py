@@ -25,6 +25,12 @@ def qualified(name: str, namespace: str) -> str:
     return name if namespace == DEFAULT_NAMESPACE else f"{namespace}/{name}"
 
 
+def key_of(reference: str, *, within: str) -> str:
+    """The key of an agent that a document of the namespace `within` names: as NAME one of its own, as NAMESPACE/NAME any."""
+    namespace, _, name = reference.rpartition("/")
+    return qualified(name, namespace or within)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource(Generic[S]):
     metadata: Metadata

@@ -70,6 +70,18 @@ def is_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
+def is_agent_reference(value: object) -> TypeGuard[str]:
+    """Whether it can name an agent from within a document: NAME, of the document's own namespace, or NAMESPACE/NAME."""
+    return isinstance(value, str) and value.count("/") <= 1 and all(is_name(part) for part in value.split("/"))
+
+
+def _agent_reference(value: Any) -> Any:
+    if isinstance(value, str) and not is_agent_reference(value):
+        said = {"expected": "this cannot be the name of an agent", "remedy": "Write NAME, or NAMESPACE/NAME for one of another namespace."}
+        raise PydanticCustomError("agent", "{expected}", said)
+    return value
+
+
 def _name(value: str) -> str:
     if not is_name(value):
         remedy = "Use at most 63 of a-z, 0-9 and '-', with a letter or a digit first and last."
@@ -111,6 +123,7 @@ Json = Annotated[Any, BeforeValidator(plain)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]  # a day: longer is a unit that was mistaken
 Idle = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=IDLE_UNLOAD_S_MAX)]  # 0: never
 Name = Annotated[str, BeforeValidator(lambda value: _name(value) if isinstance(value, str) else value)]
+AgentReference = Annotated[str, BeforeValidator(_agent_reference)]
 Url = Annotated[str, BeforeValidator(_url), PlainSerializer(_shown_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret), PlainSerializer(_shown_secret)]
 Port = Annotated[int, Field(ge=0, le=65_535)]  # 0: any that is free

@@ -14,6 +14,7 @@ from astromesh.specs.findings import Caution, Mistake, Path
 from astromesh.specs.honoured import BUILTIN_TOOLS, TOOL_TYPES
 from astromesh.specs.keys import Places
 from astromesh.specs.schemas import BadSchema, Schema, object_schema
+from astromesh.specs.section import is_agent_reference
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -111,6 +112,9 @@ def _mistakes(tool: Tool, path: Path, places: Places) -> Iterator[Mistake]:
         case "agent":
             if not tool.agent:
                 yield places.mistake(path, "no agent is named", "Add 'agent: NAME'.")
+            elif not is_agent_reference(tool.agent):
+                remedy = "Write NAME, or NAMESPACE/NAME for one of another namespace."
+                yield places.mistake((*path, "agent"), "this cannot be the name of an agent", remedy)
         case _:
             pass
 

@@ -17,8 +17,10 @@ CLOCK = ToolSchema("clock", "What time it is.", {})
 FACTS = ToolSchema("facts", "Asks facts.", {})
 
 
-def part(spec: str, *, model: str = MODEL, defaults: Orchestration | None = None, tools: tuple[ToolSchema, ...] = ()) -> Part:
-    parsed = parse(HEAD + model + spec, source="f.yaml", environment={})
+def part(
+    spec: str, *, head: str = HEAD, model: str = MODEL, defaults: Orchestration | None = None, tools: tuple[ToolSchema, ...] = ()
+) -> Part:
+    parsed = parse(head + model + spec, source="f.yaml", environment={})
     assert [str(mistake) for mistake in parsed.mistakes] == []
     [document] = parsed.agents
     return part_of(document, document.limits(defaults), tools=tools, screened=False)
@@ -48,6 +50,23 @@ def test_what_the_node_says_counts_where_the_document_says_nothing() -> None:
     assert (usual.pattern, usual.merge, usual.hand_offs_max, usual.turns) == ("parallel_fan_out", "vote", 2, 3)
     own = part("  orchestration: {pattern: react, max_handoffs: 0}\n", defaults=defaults)
     assert (own.pattern, own.hand_offs_max) == ("react", 0)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "  orchestration: {pattern: supervisor, workers: [tech, default/tech2, house/billing]}\n",
+        "  orchestration: {pattern: swarm, peers: [tech, default/tech2, house/billing]}\n",
+        "  orchestration:\n    pattern: pipeline\n    stages:\n"
+        + "".join(f"      - {{name: {agent[-5:]}, agent: {agent}}}\n" for agent in ("tech", "default/tech2", "house/billing")),
+        "  orchestration: {pattern: swarm}\n  tools:\n"
+        + "".join(f"    - {{type: agent, agent: {agent}}}\n" for agent in ("tech", "default/tech2", "house/billing")),
+    ],
+)
+def test_a_plain_name_is_an_agent_of_the_own_namespace_and_others_are_named_with_theirs(spec: str) -> None:
+    shop = part(spec, head=HEAD.replace("{name: desk}", "{name: desk, namespace: shop}"))
+    assert [member.agent for member in (*shop.workers, *shop.peers, *shop.stages)] == ["shop/tech", "tech2", "house/billing"]
+    assert shop.key == "shop/desk"
 
 
 def test_workers_play_the_role_of_their_name_unless_they_say_another() -> None:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.rig.company import gives
 from tests.rig.guarded import guarded
 from tests.rig.parts import other, own
 from tests.rig.rooms import Rooms, all_events, an_agent
 
-from astromesh.dialogue import ModelReply, Sampling, Usage
+from astromesh.dialogue import ModelReply, Sampling, ToolCall, Usage
+from astromesh.orchestration.plan import Member
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.events import RunEvent
@@ -76,6 +78,44 @@ async def test_a_swarm_streams_who_speaks_in_the_end_and_names_the_hand_off() ->
     assert model.asked[0].transcript[-1].content == "(Agent desk has handed this conversation over to you.)\n\nHello"
     kinds = [event.kind for event in events]
     assert kinds.index("handoff") < kinds.index("token")
+
+
+@pytest.mark.parametrize("decides", ["shape", "tools"])
+async def test_in_a_dry_run_a_swarm_hands_nothing_over_and_says_so(decides: Any) -> None:
+    handing = ModelReply("", (ToolCall("1", "hand_off_to_billing", '{"reason": "money"}'),), "tool_calls")
+    decision = json.dumps({"agent": "billing"}) if decides == "shape" else handing
+    lead, _ = desk(decision, pattern="swarm", peers=(other("billing"),), decides=decides, dry_run=True)
+    billing, model = desk("Paid.", name="billing")
+    events, done = await run(Rooms(), lead, billing)
+    assert done["answer"] == streamed(events) == "dry run: this conversation was not handed to agent billing, and nothing happened."
+    assert (model.asked, done["handoffs"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [{"pattern": "supervisor", "workers": (other("facts"),)}, {"pattern": "pipeline", "stages": (other("facts"), own("end", "End."))}],
+    ids=lambda pattern: str(pattern["pattern"]),
+)
+async def test_in_a_dry_run_no_other_agent_is_asked_and_the_model_is_told(pattern: dict[str, Any]) -> None:
+    replies = [gives(("facts", "Look.")), gives(), "The answer."] if pattern["pattern"] == "supervisor" else ["The answer."]
+    lead, asked = desk(*replies, **pattern, dry_run=True)
+    facts, worker = desk("A fact.", name="facts")
+    _, done = await run(Rooms(), lead, facts)
+    assert (done["answer"], worker.asked) == ("The answer.", [])
+    assert "dry run: agent facts was not asked, and nothing happened." in str([request.transcript for request in asked.asked])
+
+
+async def test_agents_of_a_namespace_are_told_by_their_keys() -> None:
+    lead, _ = desk(json.dumps({"agent": "billing"}), pattern="swarm", peers=(Member("billing", agent="shop/billing"),), namespace="shop")
+    billing, model = desk("Paid.", name="billing")
+    rooms = Rooms()
+    rooms.runtime.agents.update({"shop/desk": replace(lead, namespace="shop"), "shop/billing": replace(billing, namespace="shop")})
+    events = await all_events(rooms.start(agent="shop/desk"))
+    done = events[-1].data
+    assert done["answer"] == "Paid."
+    assert done["handoffs"] == [{"from": "shop/desk", "to": "shop/billing", "node": "here"}]
+    assert "(Agent shop/desk has handed" in model.asked[0].transcript[-1].content
+    assert rooms.traces.recent(limit=1, agent="shop/desk")
 
 
 async def test_a_plan_is_carried_out_and_only_its_synthesis_streams() -> None:

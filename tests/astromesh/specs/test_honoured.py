@@ -81,7 +81,7 @@ spec:
     output:
       - {type: content_filter, blocked_patterns: [x], forbidden_keywords: [y], action: warn}
       - {type: cost_limit, max_tokens_per_turn: 100, max_tokens_per_session: 1000}
-  permissions: {allowed_actions: [a], denied_actions: [b*], filesystem: {read: [/tmp], write: false}, network: {allowed: true},
+  permissions: {allowed_actions: ["*"], denied_actions: [z*], filesystem: {read: [/tmp], write: false}, network: {allowed: true},
     execution: {dry_run: true}}
   output_schema: {score: {type: integer}}
   knowledge: {pipeline: kb, top_k: 5}

@@ -67,6 +67,42 @@ def test_tools_that_are_agents_are_members_of_a_supervisor_and_of_a_swarm(patter
     assert tools_that_are_members(desk.spec) == ("facts",)
 
 
+@pytest.mark.parametrize("pattern", ["supervisor", "swarm"])
+@pytest.mark.parametrize("permissions", ["{denied_actions: [fa*]}", "{allowed_actions: [clock, tech]}"])
+def test_a_tool_that_may_not_be_used_is_no_member_either(pattern: str, permissions: str) -> None:
+    tools = "  tools: [{type: agent, name: facts, agent: researcher}, {type: agent, agent: tech}]\n"
+    parsed = read(f"pattern: {pattern}", rest=f"  permissions: {permissions}\n{tools}")
+    [desk] = parsed.agents
+    assert [member.called for member in (*workers_of(desk.spec), *peers_of(desk.spec))] == ["tech"]
+    assert any("not offered to the model" in caution.message for caution in parsed.warnings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pattern: supervisor\nworkers: [tech, billing]",
+        "pattern: team\nworkers: [tech, {name: billing, agent: money}]",
+        "pattern: parallel_fan_out\nworkers: [tech, billing]",
+        "pattern: swarm\npeers: [tech, billing]",
+        "pattern: pipeline\nstages: [{name: tech, prompt: x}, {name: billing, agent: money}]",
+    ],
+)
+@pytest.mark.parametrize("permissions", ["{denied_actions: [bill*]}", "{allowed_actions: [tech]}"])
+def test_a_member_that_may_not_be_asked_is_a_mistake_with_its_line(text: str, permissions: str) -> None:
+    [said] = findings(text, rest=f"  permissions: {permissions}\n")
+    assert said.startswith("f.yaml:8: spec.orchestration.")
+    assert "[1]: this agent may not ask billing: spec.permissions." in said
+
+
+def test_an_agents_own_model_under_a_prompt_needs_no_permission() -> None:
+    assert findings("pattern: team\nworkers: [{name: coder, prompt: x}]", rest="  permissions: {allowed_actions: []}\n") == []
+
+
+def test_members_of_other_namespaces_are_called_by_their_names() -> None:
+    [desk] = read("pattern: supervisor\nworkers: [shop/billing, {name: it, agent: house/tech}]").agents
+    assert [(worker.called, worker.agent_named) for worker in workers_of(desk.spec)] == [("billing", "shop/billing"), ("it", "house/tech")]
+
+
 def test_tools_that_are_agents_are_tools_everywhere_else() -> None:
     [desk] = read("pattern: react", rest="  tools: [{type: agent, name: facts, agent: researcher}]\n").agents
     assert (workers_of(desk.spec), peers_of(desk.spec), tools_that_are_members(desk.spec)) == ((), (), ())
@@ -117,7 +153,13 @@ def test_tools_that_are_agents_are_tools_everywhere_else() -> None:
             "f.yaml:8: spec.orchestration.workers[0]: this is nobody. Add 'agent: NAME', or",
         ),
         ("pattern: swarm\npeers: [{description: x}]", "f.yaml:8: spec.orchestration.peers[0]: this is nobody. Add 'agent: NAME'."),
-        ("pattern: swarm\npeers: ['no name']", "f.yaml:8: spec.orchestration.peers[0]: this cannot be a name. Use at most 63 of"),
+        (
+            "pattern: swarm\npeers: ['no name']",
+            "f.yaml:8: spec.orchestration.peers[0]: this cannot be the name of an agent. Write NAME, or",
+        ),
+        ("pattern: swarm\npeers: [a/b/c]", "f.yaml:8: spec.orchestration.peers[0]: this cannot be the name of an agent. Write NAME, or"),
+        ("pattern: swarm\npeers: [default/desk]", "f.yaml:8: spec.orchestration.peers[0]: this is the agent itself"),
+        ("pattern: swarm\npeers: [shop/desk]", "f.yaml:8: spec.orchestration.peers[0].name: this is the name of the agent"),
         ("pattern: pipeline\nstages: [{prompt: x}]", "f.yaml:8: spec.orchestration.stages[0].name: is missing. Add 'name: draft'."),
         ("pattern: parallel_fan_out\nmerge: best", "f.yaml:8: spec.orchestration.merge: expected one of model, vote, concat, found 'best'"),
         (

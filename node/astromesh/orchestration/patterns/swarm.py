@@ -8,6 +8,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,7 +18,7 @@ from astromesh.effects import AskModel, Script
 from astromesh.orchestration import members
 from astromesh.orchestration.decision import Misfit, decided, mapping, text_of, told, within_characters
 from astromesh.orchestration.opening import asked
-from astromesh.orchestration.patterns.react import REASONER, concluded, exhausted, observed, react
+from astromesh.orchestration.patterns.react import REASONER, concluded, exhausted, observed, react, spoken
 from astromesh.orchestration.plan import Member, Part
 
 REASON_CHARACTERS_MAX = 500  # it stands in front of the next agent's question
@@ -66,7 +67,7 @@ def _by_shape(part: Part, opening: Transcript, others: tuple[Member, ...]) -> Sc
         yield from told(action="answer", given={"agent": name})
         return (yield from react(part, opening))
     yield from told(action="hand_off", given={"to": _agent(peers[name])})
-    return HandOff(_agent(peers[name]), by=part.agent)
+    return (yield from _handed(part, HandOff(_agent(peers[name]), by=part.key)))
 
 
 def _by_tools(part: Part, opening: Transcript) -> Script[Outcome]:
@@ -83,18 +84,24 @@ def _by_tools(part: Part, opening: Transcript) -> Script[Outcome]:
             if call.name in exits:
                 to, reason = _agent(exits[call.name]), _reason(call)
                 yield from told(reason or reply.text, action="hand_off", given={"to": to})
-                return HandOff(to, by=part.agent, reason=reason, work=transcript[len(opening) :])
+                return (yield from _handed(part, HandOff(to, by=part.key, reason=reason, work=transcript[len(opening) :])))
         results = yield from _observed(part, reply.tool_calls, exits, thought=reply.text)
         transcript = (*transcript, reply.as_message(), *results)
     raise exhausted(part)
 
 
+def _handed(part: Part, off: HandOff) -> Script[Outcome]:
+    if not part.dry_run:
+        return off
+    said = f"dry run: this conversation was not handed to agent {off.to}, and nothing happened."
+    return replace((yield from spoken(part, said)), work=off.work)
+
+
 def _observed(part: Part, calls: tuple[ToolCall, ...], exits: Mapping[str, Member], *, thought: str) -> Script[tuple[Message, ...]]:
     """The results of tools; of a hand-off to somebody who does not exist, what the model needs to know."""
-    lost = {call.id: _nobody(call, exits) for call in calls if call.name.startswith(_PREFIX)}
-    real = tuple(call for call in calls if call.id not in lost)
+    real = tuple(call for call in calls if not call.name.startswith(_PREFIX))
     results = iter((yield from observed(part, real, thought=thought)) if real else ())
-    return tuple(lost[call.id] if call.id in lost else next(results) for call in calls)
+    return tuple(_nobody(call, exits) if call.name.startswith(_PREFIX) else next(results) for call in calls)
 
 
 def _nobody(call: ToolCall, exits: Mapping[str, Member]) -> Message:
