@@ -81,7 +81,7 @@ PARTS: Mapping[str, Callable[[Path], tuple[int, dict[str, Any]]]] = {
     "fast": pytest_part("-m", "not engine and not processes and not interop", "--ignore=tests/simulation"),
     "simulation": campaign_part,
     "scenarios": pytest_part("tests/simulation", "--timeout=1800", SEEDS=SCENARIO_SEEDS),
-    "engine": pytest_part("-m", "engine and not processes"),
+    "engine": pytest_part("-m", "engine and not processes", PATTERN_ROUNDS="6"),
     "cluster": pytest_part("-m", "processes", FAULTS_SECONDS="60"),
     "interop": pytest_part("-m", "interop", INTEROP_SECONDS="60"),
     "fuzz": fuzz_part,
