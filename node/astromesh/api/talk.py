@@ -122,7 +122,8 @@ class Talking:
 
     async def end(self) -> None:
         """Whoever leaves cancels what was done for him, on every node."""
-        if self._telling is not None:
+        if self._run is not None and self._telling is not None:
+            self._run.cancel()  # the telling would do it, had it taken its first step; and nobody may be left to wait for it
             self._telling.cancel()
             await asyncio.wait([self._telling])
 

@@ -67,14 +67,16 @@ class Run:
         self.told = told
         self.events: AsyncIterator[RunEvent] = aiter(told)
         self._task = task
+        self._ending = False
 
     def cancel(self) -> None:
-        """Begins to end it; whoever reads its events is told."""
-        self._task.cancel()
+        """Begins to end it; whoever reads its events is told. Once: a second time would break off what the first one cleans up."""
+        if not self._ending:
+            self._ending = True
+            self._task.cancel()
 
     async def close(self) -> None:
-        if not self._task.done():
-            self._task.cancel()
+        self.cancel()
         await asyncio.wait([self._task])
 
 

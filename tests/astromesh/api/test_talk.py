@@ -84,6 +84,23 @@ async def test_tokens_come_as_the_model_makes_them(rooms: Rooms, doors: Doors) -
         assert (await until(socket, "done"))[-1]["answer"] == "One two."
 
 
+async def test_a_question_that_is_taken_back_in_the_same_breath_ends_and_the_next_one_is_answered(rooms: Rooms, doors: Doors) -> None:
+    rooms.hosts(an_agent(provider=Scripted(["Yes."])))
+    async with doors.http.ws_connect(PATH) as socket:
+        await asyncio.gather(socket.send_json({"query": "One?"}), socket.send_json({"cancel": True}))
+        ended = (await until(socket, "error", "done"))[-1]
+        assert (ended["type"], ended["code"]) == ("error", "run_cancelled")
+        await socket.send_json({"query": "Two?"})
+        assert (await until(socket, "error", "done"))[-1]["answer"] == "Yes."
+
+
+async def test_a_client_that_asks_and_leaves_in_the_same_breath_leaves_no_run_behind(rooms: Rooms, doors: Doors) -> None:
+    rooms.hosts(an_agent(provider=HeldModel("never")))
+    async with doors.http.ws_connect(PATH) as socket:
+        await asyncio.gather(socket.send_json({"query": "One?"}), socket.close())
+    await until_nothing_runs(rooms)
+
+
 async def test_a_connection_is_a_session(rooms: Rooms, doors: Doors) -> None:
     model = Scripted(["Hello, Ada.", "You are Ada.", "I do not know.", "Still Ada."])
     rooms.hosts(an_agent(provider=model, memory=rooms.memory))
