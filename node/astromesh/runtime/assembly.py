@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astromesh.errors import MemoryUnavailable
+from astromesh.errors import AgentUnusable, MemoryUnavailable
 from astromesh.guardrails.rails import rails_of
 from astromesh.memory.port import ConversationMemory, Openable
 from astromesh.memory.window import Window
@@ -18,6 +18,7 @@ from astromesh.runtime.choices import choices_of, in_vain
 from astromesh.runtime.endpoints import Endpoint, Endpoints, shown_url
 from astromesh.runtime.parts import part_of
 from astromesh.specs.agent import ModelTarget
+from astromesh.specs.findings import unforeseen
 from astromesh.specs.provider import ProviderRouting, Server, server_of
 
 if TYPE_CHECKING:
@@ -138,7 +139,16 @@ class Assembly:
             await memory.close()
 
     def agent(self, document: AgentResource) -> Agent:
-        """Raises `AgentUnusable` with the place of what cannot be."""
+        """Raises `AgentUnusable` with the place of what cannot be, and nothing else: one document never keeps the node from the others."""
+        try:
+            return self._agent(document)
+        except AgentUnusable:
+            raise
+        except Exception as failure:  # noqa: BLE001  told without its text
+            message, remedy = unforeseen(failure)
+            raise AgentUnusable(f"{document.place('spec')}: {message}", hint=remedy) from None
+
+    def _agent(self, document: AgentResource) -> Agent:
         limits = document.limits(self._defaults)
         toolbox = self._tools.toolbox(document, self._defaults)
         remembering = document.remembering

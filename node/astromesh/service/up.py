@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn
 
 import uvloop
 
@@ -15,7 +16,7 @@ from astromesh.errors import AstromeshError, ReloadRefused
 from astromesh.service.addresses import API_PORT, LOOPBACK, HostPort
 from astromesh.service.config_dir import Configuration
 from astromesh.service.logs import open_logs
-from astromesh.service.node import Node, open_node
+from astromesh.service.node import open_node
 from astromesh.service.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
     changed = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, changed.set)
     async with open_node(settings, configuration, doors=True) as node:
-        reloading = asyncio.create_task(_reload_whenever(changed, node), name="reloading at SIGHUP")
+        reloading = asyncio.create_task(reload_whenever(changed, node.reload), name="reloading at SIGHUP")
         sys.stdout.write(greeting(node.settings, node.runtime.agents))
         sys.stdout.flush()
         await told.wait()
@@ -54,17 +55,19 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
     return 0
 
 
-async def _reload_whenever(changed: asyncio.Event, node: Node) -> None:
-    """Once for however many signals came meanwhile."""
+async def reload_whenever(changed: asyncio.Event, reload: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Once for however many signals came meanwhile; whatever becomes of one, the next is heard."""
     while True:
         await changed.wait()
         changed.clear()
         try:
-            await node.reload()
+            await reload()
         except ReloadRefused:
             continue  # the log has it
         except AstromeshError as failure:
             log.error("SIGHUP: the files were not read again: %s. %s", failure.message, failure.hint)
+        except Exception:
+            log.exception("SIGHUP: the files were not read again, for a reason that nobody foresaw")
 
 
 def greeting(settings: NodeSettings, agents: Iterable[str]) -> str:

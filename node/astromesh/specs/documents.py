@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from astromesh.specs.findings import Mistake, Path, dotted
+from astromesh.specs.findings import Mistake, Path, dotted, unforeseen
 
 TEXT_MAX = 2**20  # characters of one file: the longest real ones hold prompts of some 20,000
 VALUES_MAX = 5_000  # of one document with its aliases followed: ten times what real ones have, and read in 0.2 s; stops alias bombs
@@ -80,6 +80,8 @@ def read_documents(text: str, *, source: str) -> tuple[tuple[Document, ...], tup
             documents += _Builder(chunk, source=source, first_line=first_line).documents()
         except _Unreadable as unreadable:
             mistakes.append(unreadable.mistake)
+        except Exception as failure:  # noqa: BLE001  one document never keeps the node from the others
+            mistakes.append(Mistake(source, first_line, 1, "", *unforeseen(failure)))
     return tuple(documents), tuple(mistakes)
 
 

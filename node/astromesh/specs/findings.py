@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from traceback import extract_tb
 
 FINDINGS_MAX = 100  # of one document, of each sort: nobody reads more before mending these, and every hint costs time
 
@@ -42,6 +43,16 @@ class Finding:
         line = ": ".join(part for part in (place, self.path, said) if part)
         # A key or a value may hold line ends, and a log reader trusts that a line is a line.
         return line if line.isprintable() else "".join(sign if sign.isprintable() else " " for sign in line)
+
+
+def unforeseen(failure: Exception) -> tuple[str, str]:
+    """Message and remedy for a document that the reading of it failed on. Where, but not what was said: a value may stand in that."""
+    frame = extract_tb(failure.__traceback__)[-1]
+    where = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+    return (
+        f"this cannot be read, for a reason that nobody foresaw: {type(failure).__name__} in {where}",
+        "Write it more simply: halve it until it can be read, to find the place.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from astromesh.specs.agent import Agent, AgentDocument
 from astromesh.specs.documents import Document, Mark, read_documents, too_large
-from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotted
+from astromesh.specs.findings import FINDINGS_MAX, Caution, Mistake, Path, dotted, unforeseen
 from astromesh.specs.honoured import LISTED_KINDS, RUN_KINDS, unhonoured
 from astromesh.specs.keys import Canonical, canonical, guess
 from astromesh.specs.members import member_findings
@@ -87,6 +87,16 @@ def _together(parts: list[Parsed], lost: tuple[Broken, ...]) -> Parsed:
 
 
 def _one(document: Document, source: str, environment: Mapping[str, str]) -> Parsed:
+    try:
+        return _read(document, source, environment)
+    except Exception as failure:  # noqa: BLE001  one document never keeps the node from the others
+        kind = document.value.get("kind") if isinstance(document.value, dict) else None
+        top = document.marks.get((), Mark(0, 0))
+        mistake = Mistake(source, top.line, top.column, "", *unforeseen(failure))
+        return _broken(document, kind if isinstance(kind, str) else "", source, [mistake], [])
+
+
+def _read(document: Document, source: str, environment: Mapping[str, str]) -> Parsed:
     kind, mistakes, cautions = _envelope(document, source)
     if kind in LISTED_KINDS and not mistakes:
         return _listed(document, kind, source)

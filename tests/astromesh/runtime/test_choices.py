@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import pytest
 
@@ -14,14 +14,17 @@ from astromesh.errors import AgentUnusable, ModelFailureCode
 from astromesh.routing.breaker import BreakerRules
 from astromesh.routing.eligible import Requirements
 from astromesh.routing.strategy import Merits
-from astromesh.runtime.assembly import Providers
+from astromesh.runtime.assembly import Assembly, Providers
 from astromesh.runtime.choices import choices_of, in_vain
 from astromesh.runtime.targets import Choice, Spending, Target
+from astromesh.runtime.toolmaking import Toolmaker
 from astromesh.specs.agent import Agent, Strategy
 from astromesh.specs.findings import Caution
+from astromesh.specs.orchestration import Orchestration
 from astromesh.specs.parse import parse
-from astromesh.specs.provider import ProviderConfig
+from astromesh.specs.provider import Provider, ProviderConfig
 from astromesh.specs.roles import PLAYED, SUMMARY
+from astromesh.specs.runtime import NodeTools
 
 PROVIDERS = """\
 apiVersion: astromesh/v1
@@ -225,3 +228,19 @@ def test_the_documents_of_the_documentation_work_and_strategies_and_codes_have_t
     assert [name for name in (*get_args(Strategy), *get_args(ModelFailureCode)) if not any(f"`{name}`" in row for row in rows)] == []
     roles = {role for roles in PLAYED.values() for role in roles} | {SUMMARY}
     assert [role for role in sorted(roles) if f"`{role}`" not in text] == []
+
+
+class Bottomless(dict[str, Provider]):
+    """Providers that fail in a way that nobody foresaw."""
+
+    def get(self, key: str, default: object = None) -> NoReturn:
+        raise RecursionError("the key of a server")
+
+
+def test_an_agent_that_cannot_be_built_for_an_unforeseen_reason_is_unusable_and_stops_nothing(tmp_path: Path) -> None:
+    toolmaker = Toolmaker(NodeTools())
+    assembly = Assembly(providers=Providers(Bottomless()), tools=toolmaker, defaults=Orchestration(), conversations=tmp_path / "c")
+    text = "apiVersion: astromesh/v1\nkind: Agent\nmetadata: {name: a}\nspec: {model: {primary: {provider: openai, model: m}}}\n"
+    [agent] = parse(text, source="a.yaml", environment={}).agents
+    with pytest.raises(AgentUnusable, match=r"a\.yaml:4: this cannot be read, .*: RecursionError in test_choices\.py:\d+$"):
+        assembly.agent(agent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +60,24 @@ def test_any_json_in_a_spec_is_read_or_explained(value: object, key: str) -> Non
     assert parsed.resources or parsed.mistakes
     for agent in parsed.agents:
         assert agent.as_document()["metadata"]["name"] == "a"
+
+
+class Bottomless(dict[str, str]):
+    """An environment that fails in a way that nobody foresaw."""
+
+    def get(self, key: str, default: object = None) -> NoReturn:
+        raise RecursionError("the value of a secret")
+
+
+def test_a_failure_that_nobody_foresaw_is_a_mistake_of_its_own_document() -> None:
+    other = "---\napiVersion: astromesh/v1\nkind: Agent\nmetadata: {name: b}\nspec: {model: {primary: {provider: local, model: m}}}\n"
+    parsed = parse(GOOD + other, source="f.yaml", environment=Bottomless())
+    assert [agent.name for agent in parsed.agents] == ["b"]
+    [broken] = parsed.broken
+    assert (broken.kind, broken.name) == ("Agent", "desk")
+    [mistake] = parsed.mistakes
+    assert str(mistake).startswith("f.yaml:1: this cannot be read, for a reason that nobody foresaw: RecursionError in test_any_text.py:")
+    assert "secret" not in str(mistake)
 
 
 @settings(max_examples=200, deadline=None)
