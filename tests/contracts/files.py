@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from astromesh.specs.agent import AgentDocument
-from astromesh.specs.honoured import HONOURED, NOT_YET
+from astromesh.specs.honoured import HONOURED, LISTED_KINDS, NOT_YET, RUN_KINDS
 from astromesh.specs.keys import Shape, field_at, field_paths, shown_key, spellings
 from astromesh.specs.provider import ProviderConfigDocument, ProviderDocument
 from astromesh.specs.runtime import RuntimeDocument
@@ -30,7 +30,8 @@ _ENVELOPE = ("kind", "status")  # the kind says which table it is; the status is
 
 
 def keys() -> Iterator[str]:
-    """Every key and every value that the sections know, and every other spelling of a key."""
+    """Every kind, every key and every value that the sections know, and every other spelling of a key."""
+    yield from (f"kind {kind}" for kind in (*RUN_KINDS, *LISTED_KINDS))
     for kind, document in KINDS.items():
         for path in field_paths(document):
             if path in _ENVELOPE or _holds_others(kind, path):
@@ -95,6 +96,7 @@ def written(document: Mapping[str, Any] | str) -> Iterator[str]:
     """The items that a document writes, as a mapping or as the text of a file."""
     for one in yaml.safe_load_all(document) if isinstance(document, str) else (document,):
         if isinstance(one, dict) and one.get("kind") in KINDS:
+            yield f"kind {one['kind']}"
             yield from (f"{one['kind']} {item}" for item in _below(one, ""))
 
 

@@ -171,7 +171,7 @@ MISSING_ROUTES = (
 # Of what has no answer to be asked for: what happens instead.
 MISSING: Mapping[str, str] = {
     "event failover": "a stream that breaks off because a node died ends with an `error` event; nobody goes on with it",
-    "route warm-prefix": "a node with a warm prefix is preferred, and the header says `peer`",
+    "route warm-prefix": "nobody looks yet at who has read a conversation before; the header says `local` or `peer`",
     "route failover": "before its first token a run is tried elsewhere, and `X-Astromesh-Attempts` counts it",
     "span prompt_render": "a trace has no span of this name: prompts are made between two acts",
     "span orchestration": "a trace has no span of this name: `agent.run` is the whole of an agent's part",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.contracts import surface
+from tests.contracts import page, surface
 from tests.contracts.files import keys
 from tests.contracts.shown import SHOWN, SHOWN_ELSEWHERE, items, shown
 from tests.contracts.words import sample
@@ -38,3 +38,7 @@ def test_the_table_names_tests_that_there_are_and_items_that_are_promised() -> N
     assert [item for item in shown() if item not in items()] == []
     about_the_table = {"test_contract", "test_openapi"}
     assert [test for test in sorted(tests) if test not in claiming and test.partition("::")[0] not in about_the_table] == []
+
+
+async def test_the_page_says_what_tests_show_and_what_the_program_answers_now() -> None:
+    assert page.PAGE.read_text(encoding="utf-8") == await page.made(), "write it again: python -m tests.contracts.page"

@@ -171,6 +171,7 @@ async def test_models_of_a_node_are_loaded_as_its_file_says(witness: Witness, mo
         ("capability_match", ["good", "good"]),
         ("latency_optimized", ["fast", "fast"]),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_a_strategy_says_who_is_asked_first(witness: Witness, strategy: str, order: list[str]) -> None:
     models: list[Any] = [

@@ -46,7 +46,7 @@ async def test_a_node_listens_and_joins_as_its_file_says(witness: Witness, profi
         assert (await kitchen.get("/v1/mesh/keys"))["keys"], "the gossip is sealed"
 
 
-@pytest.mark.parametrize("kind", ["Agent", "RuntimeConfig", "ProviderConfig", "Provider"])
+@pytest.mark.parametrize("kind", ["kind", "Agent", "RuntimeConfig", "ProviderConfig", "Provider"])
 async def test_what_files_ask_for_in_vain_is_said_by_the_node_that_runs_on_them(witness: Witness, kind: str) -> None:
     shows = shown()
     told = {item: one for item in keys() if item.startswith(f"{kind} ") and item not in shows and (one := sample(item)).said}
@@ -55,6 +55,6 @@ async def test_what_files_ask_for_in_vain_is_said_by_the_node_that_runs_on_them(
     for number, (item, one) in enumerate(told.items()):
         async with witness.node({file: one.text}, name=f"node-{number}", mesh=False) as node:
             said = "\n".join((await node.get("/v1/system/status"))["warnings"])
-            assert one.said.partition("` ")[2].partition(".")[0] in said, item
+            assert one.said.rpartition("` ")[2].partition(".")[0] in said, item
             if kind == "Agent":
                 assert one.said.partition("` ")[2].partition(".")[0] in await node.warnings(), item

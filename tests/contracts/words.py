@@ -48,6 +48,10 @@ class Sample:
 @cache
 def sample(item: str) -> Sample:
     kind, _, rest = item.partition(" ")
+    if kind == "kind":
+        document = {"apiVersion": "astromesh/v1", "kind": rest, "metadata": {"name": "desk"}, "spec": {}}
+        parsed = parse(yaml.safe_dump(document), source=SOURCE, environment={})
+        return Sample(document, " ".join(f"{warning.message}." for warning in parsed.warnings))
     path, _, value = rest.partition(": ")
     document = _envelope(kind)
     _set(document, kind, steps(path), value or _value(KINDS[kind], path))
