@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from astromesh.dialogue import Sampling
 from astromesh.specs.orchestration import HAND_OFFS_DEFAULT, Merge, Orchestration, Pattern
 from astromesh.specs.resource import Resource
-from astromesh.specs.section import Json, Metadata, Seconds, Secret, Section, Texts, Url
+from astromesh.specs.section import Json, Metadata, Retention, Seconds, Secret, Section, Texts, Url
 
 ITERATIONS_DEFAULT = 10
 TIMEOUT_DEFAULT_S = 300.0  # of one run: ten answers of a small model on a laptop without a GPU take minutes
@@ -237,7 +237,7 @@ class ConversationalMemory(Section):
     strategy: Literal["sliding_window", "summary", "token_budget"] | None = None
     max_turns: int | None = Field(default=None, ge=1, le=TURNS_MAX, examples=[20])
     max_tokens: int | None = Field(default=None, ge=1)
-    ttl: Seconds | None = None
+    ttl: Retention | None = Field(default=None, examples=["30d"])
     connection: Secret | None = None
 
 

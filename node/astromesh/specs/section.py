@@ -15,10 +15,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic_core import PydanticCustomError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>ms|s|m|h)?")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>ms|s|m|h|d)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MASK = "***"
 IDLE_UNLOAD_S_MAX = 30 * 86_400.0
+RETENTION_S_MAX = 10 * 366 * 86_400.0  # ten years: as long as any law asks to keep letters; for ever is no ttl at all
 
 
 class Section(BaseModel):
@@ -60,7 +61,7 @@ def _seconds(value: Any) -> Any:
     found = _DURATION.fullmatch(value.strip())
     if found is None:
         raise PydanticCustomError(
-            "duration", "{expected}", {"expected": "expected a time in seconds", "remedy": "Write 30, or 30s, 500ms, 2m."}
+            "duration", "{expected}", {"expected": "expected a time in seconds", "remedy": "Write 30, or 30s, 500ms, 2m, 1h, 30d."}
         )
     return float(found["number"]) * _UNIT_S[found["unit"] or "s"]
 
@@ -121,6 +122,7 @@ def _shown_url(value: str, info: SerializationInfo) -> str:
 
 Json = Annotated[Any, BeforeValidator(plain)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]  # a day: longer is a unit that was mistaken
+Retention = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=RETENTION_S_MAX)]
 Idle = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=IDLE_UNLOAD_S_MAX)]  # 0: never
 Name = Annotated[str, BeforeValidator(lambda value: _name(value) if isinstance(value, str) else value)]
 AgentReference = Annotated[str, BeforeValidator(_agent_reference)]

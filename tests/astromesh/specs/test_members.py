@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-import yaml
 
 from astromesh.specs.members import peers_of, tools_that_are_members, workers_of
 from astromesh.specs.orchestration import Peer, Worker
-from astromesh.specs.parse import Parsed, parse, parse_document
+from astromesh.specs.parse import Parsed, parse
 
 MODEL = "  model: {primary: {provider: local, model: m}}\n"
 HEAD = f"apiVersion: astromesh/v1\nkind: Agent\nmetadata: {{name: desk}}\nspec:\n{MODEL}  orchestration:\n"
@@ -263,19 +259,3 @@ def test_templates_that_include_others_are_fine() -> None:
 def test_a_swarms_schema_is_for_its_own_answers() -> None:
     [caution] = findings("pattern: swarm\npeers: [a]", rest="  output_schema: {score: integer}\n")
     assert "holds for this agent's own answers" in caution
-
-
-def test_every_example_of_the_document_about_patterns_is_fine() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "patterns.md").read_text()
-    examples = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
-    assert len(examples) == 7
-    for example in examples:
-        if "workers" in example:
-            example = {"orchestration": {"pattern": "supervisor", **example}}
-        spec: dict[str, Any] = {"model": {"primary": {"provider": "local", "model": "m"}}, **example.get("spec", example)}
-        if "roles" in spec["model"] or spec.get("orchestration", {}).get("pattern") == "supervisor":
-            spec["model"] = {"primary": {"provider": "local", "model": "m"}, **spec["model"]}
-            spec["orchestration"] = {"pattern": "supervisor", "workers": ["a"], **spec.get("orchestration", {})}
-        document = {"apiVersion": "astromesh/v1", "kind": "Agent", "metadata": {"name": "desk"}, "spec": spec}
-        parsed = parse_document(document, source="patterns.md", environment={})
-        assert [str(mistake) for mistake in parsed.mistakes] == []
