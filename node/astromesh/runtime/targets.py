@@ -71,8 +71,13 @@ class Choice:
         return self._each(lambda sampling: replace(sampling, max_tokens=max_tokens))
 
     def aside(self, max_tokens: int) -> Choice:
-        """For a text that is no answer: of this length, and not ended by what ends answers."""
-        return self._each(lambda sampling: replace(sampling, max_tokens=max_tokens, stop=()))
+        """For a text that is no answer: of this length, not ended by what ends answers, and free to say the same words again, which JSON
+        and names are made of."""
+        return self._each(
+            lambda sampling: replace(
+                sampling, max_tokens=max_tokens, stop=(), presence_penalty=None, frequency_penalty=None, repeat_penalty=None
+            )
+        )
 
     def _each(self, change: Callable[[Sampling], Sampling]) -> Choice:
         return replace(self, targets=tuple(replace(target, sampling=change(target.sampling)) for target in self.targets))

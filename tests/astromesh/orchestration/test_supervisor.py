@@ -25,7 +25,7 @@ You do not answer yet. You give tasks to workers, read what they bring, and conc
 - sums
 Write JSON: "delegations" is a list of up to 4 tasks that do not need each other, each with "worker" and "task"; none concludes. A \
 worker knows nothing but its task, so say in it all that matters. For example: \
-{"delegations":[{"worker":"facts","task":"Who is taller?"}]}"""
+{"delegations":[{"worker":"facts","task":"Who is taller?"},{"worker":"sums","task":"Who is taller?"}]}"""
 AGAIN = """
 ---
 Decide again. Write JSON: "judgement", what the work so far is worth, in one sentence, and "delegations", more tasks, or none to \
@@ -44,6 +44,7 @@ SHAPE = {
     "required": ["judgement", "delegations"],
     "additionalProperties": False,
 }
+WORK = "---\nYour workers brought this:\n\n{work}\n\nWrite the answer for the user."
 CONCLUDE = wrote({"judgement": "Enough.", "delegations": []})
 
 
@@ -80,15 +81,7 @@ def test_independent_tasks_go_out_side_by_side_and_their_answers_come_back_for_j
     brought = "facts, asked: How tall is Ada?\n1.70 m\n\nsums, asked: 1 + 1\n2"
     talk << deciding((system(), user(REQUEST), assistant(both.text), user(f"{brought}{AGAIN}")), SHAPE)
     talk >> CONCLUDE << step("Enough.", action="conclude") >> None
-    last = user("---\nNow write the answer for the user, as text.")
-    final = (
-        system(),
-        user(REQUEST),
-        assistant(both.text),
-        user(f"{brought}{AGAIN}"),
-        assistant(CONCLUDE.text),
-        last,
-    )
+    final = (system(), user(f"Who is taller?\n\n{WORK.format(work=brought)}"))
     talk << AskModel(final, role="supervisor") >> ModelReply("Ada.") << result("Ada.") >> None
     assert talk.outcome == Answer("Ada.", by="desk")
 
@@ -102,7 +95,8 @@ def test_a_supervisor_that_never_concludes_is_made_to_with_what_it_has() -> None
     talk << step("2 decisions are as many as it has: it concludes", action="conclude") >> None
     assert isinstance(talk.effect, AskModel)
     assert not talk.effect.aside
-    assert talk.effect.transcript[-1] == user("facts, asked: Again!\n1.70 m\n\n---\nNow write the answer for the user, as text.")
+    work = "facts, asked: Again\n1.70 m\n\nfacts, asked: Again!\n1.70 m"
+    assert talk.effect.transcript[-1] == user(f"Who is taller?\n\n{WORK.format(work=work)}")
     talk >> ModelReply("Ada.") >> None
     assert talk.outcome.text == "Ada."
 
@@ -159,12 +153,7 @@ def test_what_was_misunderstood_once_is_no_part_of_the_work() -> None:
     talk = talk_of()
     talk >> ModelReply("no") >> CONCLUDE << step("Enough.", action="conclude") >> None
     assert isinstance(talk.effect, AskModel)
-    assert talk.effect.transcript == (
-        system(),
-        user(REQUEST),
-        assistant(CONCLUDE.text),
-        user("---\nNow write the answer for the user, as text."),
-    )
+    assert (talk.effect.transcript, talk.effect.aside) == (OPENING, False)
 
 
 def test_a_fence_around_the_json_is_read_over() -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn, get_args
 
 import pytest
 
-from astromesh.dialogue import Usage
+from astromesh.dialogue import Sampling, Usage
 from astromesh.errors import AgentUnusable, ModelFailureCode
 from astromesh.routing.breaker import BreakerRules
 from astromesh.routing.eligible import Requirements
@@ -207,6 +207,11 @@ def test_a_limit_of_tokens_is_the_smaller_of_two() -> None:
     assert Choice((Target("b"),)).at_most(80).first.sampling.max_tokens == 80
     aside = choice.aside(200).first.sampling
     assert (aside.max_tokens, aside.stop) == (200, ())
+
+
+def test_a_decision_may_say_the_same_words_again() -> None:
+    penalties = Sampling(temperature=0.3, presence_penalty=1.0, frequency_penalty=1.0, repeat_penalty=1.2)
+    assert Choice((Target("b", sampling=penalties),)).aside(200).first.sampling == Sampling(temperature=0.3, max_tokens=200)
 
 
 def test_what_was_spent_is_told_by_provider_model_and_role() -> None:

@@ -22,6 +22,7 @@ from astromesh.orchestration.plan import Part
 
 ROLE = "supervisor"
 JUDGEMENT_CHARACTERS_MAX = 200  # a sentence
+EXAMPLE_WORKERS_MAX = 2  # they show that tasks are done side by side
 EXAMPLE_CHARACTERS_MAX = 200  # of the question, which stands above it whole
 DELEGATIONS_MAX = 4  # in one decision: what comes back has to be judged
 
@@ -39,7 +40,7 @@ _BROUGHT = """\
 ---
 Decide again. Write JSON: "judgement", what the work so far is worth, in one sentence, and "delegations", more tasks, or none to \
 conclude."""
-_CONCLUDE = "---\nNow write the answer for the user, as text."
+_CONCLUDE = "---\nYour workers brought this:\n\n{work}\n\nWrite the answer for the user."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Decision:
 def supervisor(part: Part, opening: Transcript, variables: Variables) -> Script[Answer]:
     workers = {worker.name: worker for worker in part.workers}
     settled: set[tuple[str, str]] = set()
+    found: list[str] = []
     transcript = asked(opening, _request(part, question_of(opening)))
     for turn in range(1, part.turns + 1):
         decision, text = yield from decided(
@@ -77,18 +79,20 @@ def supervisor(part: Part, opening: Transcript, variables: Variables) -> Script[
         for (name, task), reply in zip(delegations, replies, strict=True):
             yield from told(decision.judgement, action="delegate", given={"worker": name, "task": task}, seen=members.said(reply))
             brought.append(f"{name}, asked: {task}\n{members.said(reply)}")
-        work = "\n\n".join(brought)
+        found += brought
         if turn == part.turns:
             yield from told(f"{part.turns} decisions are as many as it has: it concludes", action="conclude")
-            transcript = (*transcript, Message("user", work))
         else:
-            transcript = (*transcript, Message("user", _BROUGHT.format(work=work)))
-    return (yield from react(part, asked(transcript, _CONCLUDE), role=ROLE))
+            transcript = (*transcript, Message("user", _BROUGHT.format(work="\n\n".join(brought))))
+    # Asked anew, without the decisions: after so much JSON, a small model goes on about that.
+    return (yield from react(part, asked(opening, _CONCLUDE.format(work="\n\n".join(found))) if found else opening, role=ROLE))
 
 
 def _request(part: Part, question: str) -> str:
-    one = {"worker": part.workers[0].name, "task": within_characters(question, EXAMPLE_CHARACTERS_MAX)}
-    example = orjson.dumps({"delegations": [one]}).decode()
+    task = within_characters(question, EXAMPLE_CHARACTERS_MAX)
+    example = orjson.dumps(
+        {"delegations": [{"worker": worker.name, "task": task} for worker in part.workers[:EXAMPLE_WORKERS_MAX]]}
+    ).decode()
     return _WORKERS.format(roster=members.roster(part.workers), most=DELEGATIONS_MAX, example=example)
 
 
