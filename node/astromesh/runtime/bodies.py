@@ -82,8 +82,9 @@ def _to_resume(value: Any) -> Resume | None:
     return Resume(a_text(identity), some_numbers(tokens), some_numbers(borders))
 
 
-def from_run_request(request: RunRequest) -> dict[str, Any]:
+def from_run_request(request: RunRequest, *, run_id: str) -> dict[str, Any]:
     return {
+        "run_id": run_id,
         "agent": request.agent,
         "query": request.query,
         "session_id": request.session_id,
@@ -104,6 +105,12 @@ def to_run_request(body: Body) -> RunRequest:
             watched=bool(body.get("watched", True)),
             history=None if history is None else tuple(to_message(message) for message in history),
         )
+
+
+def to_run_id(body: Body) -> str | None:
+    """Under which another node was asked for a run; nodes of before do not say it."""
+    with Reading("a run"):
+        return text_or_none(body.get("run_id"))
 
 
 def from_run_event(event: RunEvent) -> dict[str, Any]:

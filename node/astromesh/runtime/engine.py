@@ -23,6 +23,7 @@ from astromesh.errors import (
     DeadlineExceeded,
     Draining,
     Overloaded,
+    PeerLost,
     RunCancelled,
     SessionHomeUnreachable,
     UnknownAgent,
@@ -33,7 +34,7 @@ from astromesh.orchestration.run import whole_run
 from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.runtime.act_bodies import to_act_request
 from astromesh.runtime.agent import Agent, Draft
-from astromesh.runtime.bodies import from_run_request, to_run_request
+from astromesh.runtime.bodies import from_run_request, to_run_id, to_run_request
 from astromesh.runtime.conductor import Conductor
 from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.course import Course
@@ -145,27 +146,37 @@ class AgentRuntime:
             home = self._homes.elsewhere(request.agent, request.session_id, keeps=keeps)
             if home is not None:
                 return self._begin(
-                    request_id, RunEvents(watched=request.watched), lambda events: self._conduct_at_home(home, request, events)
+                    request_id,
+                    RunEvents(watched=request.watched),
+                    lambda events: self._conduct_at_home(home, request, events, run_id=request_id),
                 )
         if agent is not None:
             return self._launch(agent, request, run_id=request_id, timeout_s=agent.timeout_s)
         hosts = self._hosts(request.agent)
         if not hosts:
             raise self._nobody(request.agent)
-        return self._begin(request_id, RunEvents(watched=request.watched), lambda events: self._conduct_elsewhere(hosts, request, events))
+        return self._begin(
+            request_id,
+            RunEvents(watched=request.watched),
+            lambda events: self._conduct_elsewhere(hosts, request, events, run_id=request_id),
+        )
 
     async def serve(self, body: Mapping[str, Any], remaining_s: float) -> Run:
         """A run that another node asks for: conducted here or refused, never passed on."""
         request = to_run_request(body)
-        agent = self.agents.get(request.agent)
+        agent = self._here(request.agent)
         if agent is None:
+            if request.session_id is not None:
+                self._homes.kept_here(request.agent, request.session_id)
             raise self._not_any_more(request.agent)
-        return self._launch(agent, request, run_id=uuid4().hex, timeout_s=min(agent.timeout_s, remaining_s))
+        # It can be followed where it was asked for: that node knows who waits for it.
+        run_id, timeout_s = to_run_id(body) or uuid4().hex, min(agent.timeout_s, remaining_s)
+        return self._launch(agent, request, run_id=run_id, timeout_s=timeout_s, followed=False)
 
     async def act(self, body: Mapping[str, Any], remaining_s: float, caller: str) -> Run:
         """An act of an agent of this node, for a run that another node conducts. It starts no other agent here."""
         request = to_act_request(body)
-        agent = self.agents.get(request.act.agent)
+        agent = self._here(request.act.agent)
         if agent is None:
             raise self._not_any_more(request.act.agent)
         return self._begin(
@@ -198,11 +209,12 @@ class AgentRuntime:
             await asyncio.wait(self._runs)
         await self.folding.close()
 
-    def _launch(self, agent: Agent, request: RunRequest, *, run_id: str, timeout_s: float) -> Run:
+    def _launch(self, agent: Agent, request: RunRequest, *, run_id: str, timeout_s: float, followed: bool = True) -> Run:
         return self._begin(
             run_id,
             RunEvents(watched=request.watched),
             lambda events: self._conduct(agent, request, events, run_id=run_id, timeout_s=timeout_s),
+            followed=followed,
         )
 
     def _begin(
@@ -309,27 +321,36 @@ class AgentRuntime:
             "handoffs": tally.handoffs,
         }
 
-    async def _conduct_at_home(self, home: MemberView, request: RunRequest, events: RunEvents) -> None:
+    async def _conduct_at_home(self, home: MemberView, request: RunRequest, events: RunEvents, *, run_id: str) -> None:
         """By the node that keeps the session, and no other."""
         try:
-            await self._conduct_elsewhere((home,), request, events, unreachable=SessionHomeUnreachable)
+            await self._conduct_elsewhere((home,), request, events, run_id=run_id, unreachable=SessionHomeUnreachable)
         except SessionHomeUnreachable as gone:
             raise self._homes.unreachable(home.name, gone.message) from gone
 
     async def _conduct_elsewhere(
-        self, hosts: tuple[MemberView, ...], request: RunRequest, events: RunEvents, *, unreachable: type[Unreachable] = AgentUnavailable
+        self,
+        hosts: tuple[MemberView, ...],
+        request: RunRequest,
+        events: RunEvents,
+        *,
+        run_id: str,
+        unreachable: type[Unreachable] = AgentUnavailable,
     ) -> None:
         """The first host that begins conducts the run; its events pass through as they are."""
         failure: AstromeshError | None = None
         for host in hosts:
-            began = False
+            began, last = False, ""
             try:
                 with self._asking(host):
-                    told = self._peers.run_on(host, from_run_request(request), timeout_s=FORWARDED_TIMEOUT_S, unreachable=unreachable)
+                    body = from_run_request(request, run_id=run_id)
+                    told = self._peers.run_on(host, body, timeout_s=FORWARDED_TIMEOUT_S, unreachable=unreachable)
                     async with aclosing(told) as stream:
                         async for event in stream:
-                            began = True
+                            began, last = True, event.kind
                             await events.tell(event.kind, event.data)
+                if last != "done":
+                    raise PeerLost(f"{self._roster.label(host.name)} ended the run without a word of what came of it", hint="ask again")
                 return
             except AstromeshError as error:
                 if began or not error.definite:

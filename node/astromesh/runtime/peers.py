@@ -16,6 +16,7 @@ from astromesh.dialogue import EncodingRequest, Encodings, ModelEvent, ModelRequ
 from astromesh.errors import (
     AgentUnavailable,
     AstromeshError,
+    BodyTooLarge,
     DeadlineExceeded,
     MalformedBody,
     ModelUnavailable,
@@ -45,7 +46,7 @@ from astromesh.telemetry.metrics import Metrics
 from maia.catalogue.loads import LOAD_KEPT_S
 from maia.drivers.link import IncomingCall
 from maia.drivers.switchboard import Peer, Switchboard
-from maia.errors import CallError, CallExpired, CallFailed, LinkLost, PeerUnreachable
+from maia.errors import CallError, CallExpired, CallFailed, CallRefused, LinkLost, PeerUnreachable
 from maia.view import MemberView
 
 B = TypeVar("B")
@@ -207,6 +208,10 @@ class PeerCalls:
                 f"{label} cannot be reached: {failure}", hint="astromesh-node members shows who is there", retry_after_s=RETRY_AFTER_S
             ) from failure
         except CallError as failure:
+            if isinstance(failure, CallRefused) and failure.reason == "body_too_large":
+                raise BodyTooLarge(
+                    f"what {label} would have to be sent is too large: {failure}", hint="begin a new conversation, or ask with less text"
+                ) from failure
             if isinstance(failure, LinkLost):
                 self._doubt(member)
             lost: AstromeshError = (

@@ -55,6 +55,12 @@ class SessionHomes:
             return names.get(chosen(f"{agent} {session_id}", [*names, view.me]))
         return names[chosen(f"{agent} {session_id}", names)] if names else None
 
+    def kept_here(self, agent: str, session_id: str) -> None:
+        """Raises `SessionHomeUnreachable` where a session is this node's by its name, and its agent is not here any more."""
+        view, fresh = self._roster.view(), _FRESH.fullmatch(session_id)
+        if view is not None and fresh is not None and fresh["home"] == view.me:
+            self._named(agent, view.me, here=False)
+
     def _named(self, agent: str, home: str, *, here: bool) -> MemberView | None:
         view = self._roster.view()
         assert view is not None, "elsewhere looked"

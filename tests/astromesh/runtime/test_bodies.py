@@ -36,6 +36,7 @@ from astromesh.runtime.bodies import (
     to_event,
     to_request,
     to_run_event,
+    to_run_id,
     to_run_request,
 )
 from astromesh.runtime.events import RunEvent, RunRequest
@@ -109,7 +110,8 @@ def test_a_request_for_a_completion_survives_the_wire(request: ModelRequest) -> 
 
 @given(run_requests)
 def test_a_request_for_a_run_survives_the_wire(request: RunRequest) -> None:
-    assert to_run_request(over_the_wire(from_run_request(request))) == request
+    body = over_the_wire(from_run_request(request, run_id="r1"))
+    assert (to_run_request(body), to_run_id(body)) == (request, "r1")
 
 
 @given(events)

@@ -496,6 +496,30 @@ async def test_a_peers_event_that_is_none_is_the_peers_fault() -> None:
     assert isinstance(failure, PeerLost)
 
 
+async def test_a_run_that_a_peer_ends_without_a_result_is_the_peers_fault() -> None:
+    async def silence(_: IncomingCall) -> AsyncIterator[Mapping[str, Any]]:
+        yield {"position": 0, "kind": "token", "data": {"content": "Half", "index": 0}}
+
+    a = Rooms("a", linked=True)
+    async with a.open_door(), Switchboard(me=Greeting("b-000000", "id-b"), handlers={"agent.run": silence}) as board:
+        a.sees(member("b-000000", agents=["desk"], link=Address("127.0.0.1", await board.serve("127.0.0.1", 0))))
+        run = a.start()
+        _, failure = await drained(run.events)
+        await run.close()
+    assert isinstance(failure, PeerLost)
+    assert "b ended the run" in failure.message
+
+
+async def test_a_run_elsewhere_has_the_id_that_it_was_asked_for_under_and_its_trace_there() -> None:
+    async with pair() as two:
+        two.b.hosts(an_agent(provider=Scripted(["Yes."])))
+        done = (await all_events(two.a.start(request_id="r7")))[-1].data
+        assert done["trace"]["trace_id"] == "r7"
+        assert two.b.traces.get("r7") is not None
+        # Who reads it again, or ends it, does so at the node that was asked: that one knows who waits for it.
+        assert (two.a.runtime.recent.knows("r7"), two.b.runtime.recent.knows("r7")) == (True, False)
+
+
 async def test_all_events_of_a_run_elsewhere_are_numbered_by_the_node_that_is_asked() -> None:
     async with pair() as two:
         two.b.hosts(an_agent(provider=Scripted(["One two three."])))

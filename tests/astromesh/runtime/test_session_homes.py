@@ -13,7 +13,7 @@ from tests.rig.rooms import Rooms, an_agent, drained
 from tests.rig.three import Three, three
 
 from astromesh.dialogue import Message, ToolCall
-from astromesh.errors import AgentUnavailable, AstromeshError, NothingRemembered, SessionHomeUnreachable, UnknownAgent
+from astromesh.errors import AgentPaused, AgentUnavailable, AstromeshError, NothingRemembered, SessionHomeUnreachable, UnknownAgent
 from astromesh.fleet.offers import OfferedAgent
 from astromesh.memory.port import Conversation, History, Summary, Turn
 from astromesh.providers.backends.scripted import Scripted
@@ -146,7 +146,19 @@ async def test_a_home_that_lost_the_agent_says_so() -> None:
         nodes.meet()
         with pytest.raises(SessionHomeUnreachable, match="agent desk is not on it any more"):
             nodes.b.start(session_id=session)
-        assert (await failure_of(nodes.a.start(session_id=session))).code == "agent_unavailable"
+        failure = await failure_of(nodes.a.start(session_id=session))
+        assert isinstance(failure, SessionHomeUnreachable)
+        assert "agent desk is not on it any more" in failure.message
+
+
+async def test_a_home_where_the_agent_rests_says_that_and_not_that_the_mesh_will_know_more() -> None:
+    async with three() as nodes:
+        everywhere(nodes, remembering)
+        session = (await nodes.b.ask("I am Ada."))["session_id"]
+        nodes.b.runtime.paused["desk"] = nodes.b.runtime.agents.pop("desk")
+        failure = await failure_of(nodes.a.start(session_id=session))
+        assert isinstance(failure, AgentPaused)
+        assert "paused on b" in failure.message
 
 
 async def test_when_a_host_dies_the_other_sessions_of_callers_stay_where_they_are() -> None:
