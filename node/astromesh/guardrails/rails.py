@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from astromesh.guardrails.budget import Budget, budgets
 from astromesh.guardrails.rules import Rule, rules
-from astromesh.specs.agent import Guardrails
+from astromesh.specs.agent import Guardrail, Guardrails
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Rails:
     past: tuple[Rule, ...] = ()
     output: tuple[Rule, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    written: tuple[Guardrail, ...] = ()  # the output rules as in the document: they go along to other nodes
 
     @property
     def screens(self) -> bool:
@@ -35,4 +36,10 @@ def rails_of(guardrails: Guardrails) -> Rails:
         past=tuple(rule for rule in asked if not rule.of_answers),
         output=rules(guardrails.output),
         budgets=(*budgets(guardrails.input, direction="input"), *budgets(guardrails.output, direction="output")),
+        written=tuple(rail for rail in guardrails.output if rail.type != "cost_limit"),
     )
+
+
+def rails_from(written: tuple[Guardrail, ...]) -> Rails:
+    """Of somebody elsewhere, whose words these rules bind as they bind its own."""
+    return Rails(output=rules(written), written=written)

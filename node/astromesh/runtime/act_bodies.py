@@ -14,6 +14,7 @@ from astromesh.runtime.acts import ActAsks, ActBegan, ActEnded, ActFrame, ActRep
 from astromesh.runtime.bodies import Body, from_error, from_message, to_error, to_message, to_run_event
 from astromesh.runtime.course import Used
 from astromesh.runtime.reading import Reading, a_number, a_text, an_object, one_of, wrong
+from astromesh.specs.agent import Guardrail
 from astromesh.telemetry.traces import Span
 
 
@@ -26,7 +27,8 @@ def from_act_request(request: ActRequest) -> dict[str, Any]:
         "session_id": request.session_id,
         "path": list(request.path),
         "watched": request.watched,
-        "budgets": [[budget.direction, budget.message, budget.turn_tokens_max] for budget in request.budgets],
+        "budgets": _from_budgets(request.budgets),
+        "rules": _from_rules(request.rules),
     }
 
 
@@ -40,11 +42,20 @@ def to_act_request(body: Body) -> ActRequest:
             session_id=a_text(body["session_id"]),
             path=_texts(body["path"]),
             watched=bool(body.get("watched", True)),
-            budgets=tuple(
-                Budget(cast("Direction", one_of(get_args(Direction), direction)), True, a_text(message), a_number(left), None)
-                for direction, message, left in body.get("budgets", ())
-            ),
+            budgets=_to_budgets(body.get("budgets", ())),
+            rules=_to_rules(body),
         )
+
+
+def _from_budgets(budgets: tuple[Budget, ...]) -> list[list[Any]]:
+    return [[budget.direction, budget.message, budget.turn_tokens_max] for budget in budgets]
+
+
+def _to_budgets(rows: Any) -> tuple[Budget, ...]:
+    return tuple(
+        Budget(cast("Direction", one_of(get_args(Direction), direction)), True, a_text(message), a_number(left), None)
+        for direction, message, left in rows
+    )
 
 
 def _from_asked(asked: Asked) -> dict[str, Any]:
@@ -88,7 +99,8 @@ def from_used(used: Used) -> Told:
 
 
 def from_act_asks(asks: ActAsks) -> Told:
-    return _ASKS, {"number": asks.number, "agent": asks.asked.agent, "task": asks.asked.task}
+    asked = {"agent": asks.asked.agent, "task": asks.asked.task}
+    return _ASKS, {"number": asks.number, **asked, "budgets": _from_budgets(asks.budgets), "rules": _from_rules(asks.rules)}
 
 
 def from_act_ended(ended: ActEnded) -> Told:
@@ -114,7 +126,8 @@ def to_act_frame(body: Body) -> ActFrame:
                 usage = Usage(a_number(tokens_in), a_number(tokens_out), a_number(cached))
                 return Used(a_text(data["source"]), a_text(data["model"]), a_text(data["role"]), usage, float(data.get("cost", 0.0)))
             case "act.asks":
-                return ActAsks(a_number(data["number"]), Delegate(a_text(data["agent"]), a_text(data["task"])))
+                asked = Delegate(a_text(data["agent"]), a_text(data["task"]))
+                return ActAsks(a_number(data["number"]), asked, budgets=_to_budgets(data.get("budgets", ())), rules=_to_rules(data))
             case "act.ended":
                 return ActEnded(
                     outcome=_to_outcome(data),
@@ -172,6 +185,14 @@ def from_act_reply(reply: ActReply) -> dict[str, Any]:
 def to_act_reply(body: Body) -> ActReply:
     with Reading("a reply to an act"):
         return ActReply(a_text(body["act_id"]), a_number(body["number"]), _to_outcome(body), a_number(body.get("tokens", 0)))
+
+
+def _from_rules(rules: tuple[Guardrail, ...]) -> list[dict[str, Any]]:
+    return [rule.model_dump(mode="json", exclude_defaults=True) for rule in rules]
+
+
+def _to_rules(body: Body) -> tuple[Guardrail, ...]:
+    return tuple(Guardrail.model_validate(rule) for rule in body.get("rules", ()))
 
 
 def _to_messages(bodies: Any) -> Transcript:

@@ -11,6 +11,7 @@ from astromesh.errors import AstromeshError, DelegationRefused
 from astromesh.guardrails.budget import Budget
 from astromesh.runtime.course import Used
 from astromesh.runtime.events import RunEvent
+from astromesh.specs.agent import Guardrail
 from astromesh.telemetry.traces import Span
 
 PATH_MAX = 5  # agents that wait for each other: who needs more has a circle that nobody sees through
@@ -30,6 +31,7 @@ class ActRequest:
     path: tuple[str, ...]
     watched: bool  # somebody wants the tokens as they come
     budgets: tuple[Budget, ...] = ()
+    rules: tuple[Guardrail, ...] = ()  # of those for whom the agent acts: what is told of it is theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,15 @@ class ActBegan:
 
 @dataclass(frozen=True, slots=True)
 class ActAsks:
-    """An agent there asks for another one's answer. Who conducts the run sees to it, and replies under that number."""
+    """An agent there asks for another one's answer. Who conducts the run sees to it, and replies under that number.
+
+    `budgets`: what is left of the asker's own limits; those of its callers are known at home.
+    """
 
     number: int
     asked: Delegate
+    budgets: tuple[Budget, ...] = ()
+    rules: tuple[Guardrail, ...] = ()  # of the agents there that ask
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,11 +39,16 @@ class Allowance:
         callers = self._within.left() if self._within is not None else None
         return min((rest for rest in (own, callers) if rest is not None), default=None)
 
-    def budgets(self) -> tuple[Budget, ...]:
-        """What is left of every limit that blocks, as limits of one turn: what another node may use of them."""
+    def budgets(self, *, below: Allowance | None = None) -> tuple[Budget, ...]:
+        """What is left of every limit that blocks, as limits of one turn: what another node may use of them.
+
+        `below`: without those of that caller, and of who called it.
+        """
+        if self is below:
+            return ()
         own = tuple(
             replace(budget, turn_tokens_max=rest, session_tokens_max=None)
             for budget in self._guarding.rails.budgets
             if (rest := budget.left(turn_tokens=self.tokens, session_tokens=self._session_tokens())) is not None
         )
-        return (*own, *(self._within.budgets() if self._within is not None else ()))
+        return (*own, *(self._within.budgets(below=below) if self._within is not None else ()))

@@ -15,7 +15,7 @@ from uuid import uuid4
 from astromesh.dialogue import Answer, Outcome
 from astromesh.effects import Delegate, TakeOver
 from astromesh.errors import AstromeshError, CallersMistake, PeerLost
-from astromesh.guardrails.rails import Rails
+from astromesh.guardrails.rails import Rails, rails_from
 from astromesh.runtime.acts import ActAsks, ActBegan, ActEnded, ActFrame, ActReply, ActRequest, Asked, refuse_circles
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.allowance import Allowance
@@ -54,9 +54,11 @@ class Conductor:
         self.peers = peers
         self._services = services
 
-    async def delegate(self, effect: Delegate, place: Place) -> Answer:
+    async def delegate(self, effect: Delegate, place: Place, guarding: Guarding) -> Answer:
+        """A block there is an answer for whoever asked, as what a tool says is."""
         refuse_circles(place.path, effect.agent)
-        outcome, _ = await self._act(effect, replace(place, path=(*place.path, effect.agent)))
+        outcome, found = await self._act(effect, replace(place, path=(*place.path, effect.agent)))
+        guarding.join_warnings(found)
         if not isinstance(outcome, Answer):
             raise PeerLost(f"agent {effect.agent} handed on a task that it had to answer", hint="do both nodes run the same version?")
         return outcome
@@ -111,7 +113,7 @@ class _Elsewhere:
         self._act_id = uuid4().hex
         self._guarding = Guarding(Rails())
         self._allowance = Allowance(self._guarding, within=place.within)
-        self._asks = 0  # that are not replied to
+        self._replying: set[asyncio.Task[None]] = set()  # to what it asks
         self._ended: ActEnded | None = None
 
     async def perform(self) -> tuple[Outcome, Guarding]:
@@ -125,6 +127,8 @@ class _Elsewhere:
                     async with aclosing(calls) as frames:
                         async for frame in frames:
                             await self._take(frame, at, asked_for, label=label)
+                    for task in self._replying:
+                        task.cancel()  # it is over, by its own limit perhaps, and waits for no answer any more
             except BaseExceptionGroup as several:
                 raise _first(several) from several
             if self._ended is None:
@@ -144,6 +148,7 @@ class _Elsewhere:
             path=place.path,
             watched=course.events.watched,
             budgets=self._allowance.budgets(),
+            rules=tuple(rule for rails in place.callers for rule in rails.written),
         )
 
     async def _take(self, frame: ActFrame, at: Place, asked_for: asyncio.TaskGroup, *, label: str) -> None:
@@ -158,10 +163,12 @@ class _Elsewhere:
                 self._allowance.use(frame.usage.tokens_in + frame.usage.tokens_out)
                 await course.used(frame)
             case ActAsks():
-                if self._asks >= ASKS_MAX:
+                if len(self._replying) >= ASKS_MAX:
                     raise PeerLost(f"{label} asks for more than {ASKS_MAX} agents at once", hint="do both nodes run the same version?")
-                self._asks += 1
-                asked_for.create_task(self._reply(frame, at), name=f"what {self._asked.agent} on {label} asks of {frame.asked.agent}")
+                name = f"what {self._asked.agent} on {label} asks of {frame.asked.agent}"
+                task = asked_for.create_task(self._reply(frame, at), name=name)
+                self._replying.add(task)
+                task.add_done_callback(self._replying.discard)
             case ActEnded():
                 self._end(frame, at)
             case RunEvent():
@@ -193,16 +200,16 @@ class _Elsewhere:
         self._ended = ended
 
     async def _reply(self, asks: ActAsks, at: Place) -> None:
-        own = Allowance(Guarding(Rails()), within=at.within)
+        own = Allowance(Guarding(Rails(budgets=asks.budgets)), within=at.within)
+        callers = (rails_from(asks.rules), *at.callers)
         outcome: Outcome | AstromeshError
         with at.course.span("delegate", under=at.span, agent=self._asked.agent) as span:
             try:
-                outcome = await self._conductor.delegate(asks.asked, replace(at, span=span, within=own))
+                outcome = await self._conductor.delegate(asks.asked, replace(at, span=span, within=own, callers=callers), self._guarding)
             except AstromeshError as failure:
                 span.attributes["error"] = failure.code
                 outcome = failure
         await self._conductor.peers.reply_to(self._host, ActReply(self._act_id, asks.number, outcome, own.tokens), timeout_s=REPLY_S)
-        self._asks -= 1
 
 
 def _first(several: BaseExceptionGroup[Any]) -> BaseException:

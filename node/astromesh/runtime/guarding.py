@@ -26,8 +26,14 @@ class Guarding:
     """Of one run. What it tells holds kinds and numbers of rules, never text."""
 
     rails: Rails
+    callers: tuple[Rails, ...] = ()  # of those for whom the agent acts, nearest first: what is told of it, they tell
     block: dict[str, str] | None = None  # `direction`, `rule`, `reason`: what blocked the run
     warnings: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def output(self) -> tuple[Rule, ...]:
+        """Its own rules, then those of its callers: each reads what the one before it lets through."""
+        return (*self.rails.output, *(rule for rails in self.callers for rule in rails.output))
 
     async def screened(self, effect: Screen, attributes: dict[str, Any]) -> Screened:
         """What is asked, and all that is brought along with it, as the agent may see it."""
@@ -62,8 +68,12 @@ class Guarding:
 
     def join(self, other: Guarding) -> None:
         """What was found in the words of one who spoke for this agent."""
-        self.warnings.extend(warning for warning in other.warnings if warning not in self.warnings)
+        self.join_warnings(other)
         self.block = self.block or other.block
+
+    def join_warnings(self, other: Guarding) -> None:
+        """What was found in the words of one who worked for this agent."""
+        self.warnings.extend(warning for warning in other.warnings if warning not in self.warnings)
 
     def blocked(self, direction: Direction, block: Block, attributes: dict[str, Any]) -> None:
         self.block = self.block or {"direction": direction, "rule": block.rule, "reason": block.reason}
@@ -93,32 +103,37 @@ class Guarding:
 
     async def shown(self, text: str) -> str:
         """What of a text that no answer is may be looked at, and kept: of tools, what they were asked and what they said."""
-        release = Release(self.rails.output)
+        release = Release(self.output)
         shown = await fed(release, text) + release.finish(remark=True)
         return BLOCKED if release.block is not None else shown
 
     async def shown_json(self, text: str) -> str:
         """The same of JSON, which stays JSON. What is none is text."""
-        return await in_json(text, self.shown) if self.rails.output else text
+        return await in_json(text, self.shown) if self.output else text
 
     async def noted(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A step as its watcher may see it. Its result is guarded already; a thought is not, where it was a decision made aside."""
-        if not self.rails.output:
+        """A step as its watcher may see it. A thought is not guarded yet, where it was a decision made aside; nor is, for its callers,
+        the result of a task that it was given."""
+        if not self.output:
             return data
         guarded = dict(data)
         if isinstance(asked := data.get("action_input"), str):
             guarded["action_input"] = await self.shown_json(asked)
-        for key in ("thought", "observation"):
+        for key in ("thought", "observation", "result"):
             if isinstance(seen := data.get(key), str):
                 guarded[key] = await self.shown(seen)
         return guarded
 
     async def kept(self, turn: Transcript) -> Transcript:
         """What of a turn is remembered. The question and the answer are guarded already; guarding what is guarded changes nothing."""
-        if not self.rails.output:
+        if not self.output:
             return turn
         question, *work, answer = turn
-        return (question, *[await self._kept(message) for message in work], answer)
+        return (question, *await self.handed(tuple(work)), answer)
+
+    async def handed(self, work: Transcript) -> Transcript:
+        """Calls of tools and their results, on their way out of this agent: to a memory, or to the home of the run."""
+        return tuple([await self._kept(message) for message in work]) if self.output else work
 
     async def _kept(self, message: Message) -> Message:
         calls = tuple([replace(call, arguments=await self.shown_json(call.arguments)) for call in message.tool_calls])

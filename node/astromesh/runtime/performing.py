@@ -34,7 +34,10 @@ async def perform_act(
         stage = Stage(agent, replace(place, span=span), services=services, company=company, speaks=speaks, who=who)
         try:
             async with _own_time(agent, place.course):
-                return await stage.perform(_script(agent.part, asked)), stage.guarding
+                outcome: Outcome = await stage.perform(_script(agent.part, asked))
+                # What its tools said is kept by the agent that was asked, whose rules are others. Of a task nobody wants to know it.
+                work = () if isinstance(asked, Delegate) else await stage.guarding.handed(outcome.work)
+                return replace(outcome, work=work), stage.guarding
         finally:
             stage.account()
 

@@ -16,7 +16,7 @@ from typing import Any
 from astromesh.dialogue import Answer, Outcome
 from astromesh.effects import Delegate, TakeOver
 from astromesh.errors import AstromeshError, DelegationRefused, Overloaded
-from astromesh.guardrails.rails import Rails
+from astromesh.guardrails.rails import Rails, rails_from
 from astromesh.runtime.act_bodies import from_act_asks, from_act_began, from_act_ended, from_used, to_act_reply
 from astromesh.runtime.acts import ActAsks, ActBegan, ActEnded, ActReply, ActRequest, refuse_circles
 from astromesh.runtime.agent import Agent
@@ -55,8 +55,9 @@ class ServedActs:
         )
         await events.tell(*from_act_began(ActBegan(os.getpid())))
         guarding, callers = Guarding(agent.rails), Guarding(Rails(budgets=request.budgets))
-        place = Place(course, request.path, within=Allowance(callers))
-        home = _Home(self, request, events, caller)
+        called = Allowance(callers)
+        place = Place(course, request.path, within=called, callers=(rails_from(request.rules),))
+        home = _Home(self, request, events, caller, called=called)
         outcome: Outcome | AstromeshError
         try:
             refuse_circles(request.path[:-1], request.act.agent)
@@ -109,16 +110,23 @@ class _ServedCourse(Course):
 class _Home:
     """The company of an act: whoever conducts its run."""
 
-    def __init__(self, acts: ServedActs, request: ActRequest, events: RunEvents, caller: str) -> None:
+    def __init__(self, acts: ServedActs, request: ActRequest, events: RunEvents, caller: str, *, called: Allowance) -> None:
+        """`called`: under the limits that the home brought along."""
         self._acts = acts
         self._request = request
         self._events = events
         self._caller = caller
+        self._called = called
         self._numbers = count()
 
-    async def delegate(self, effect: Delegate, place: Place) -> Answer:
+    async def delegate(self, effect: Delegate, place: Place, guarding: Guarding) -> Answer:
+        """What its guards find is told to the home, which has it done."""
         number = next(self._numbers)
-        reply = await self._acts.ask(_Key(self._caller, self._request.act_id, number), ActAsks(number, effect), self._events)
+        # The last of its callers are those that the home itself has named.
+        rules = tuple(rule for rails in place.callers[:-1] for rule in rails.written)
+        budgets = () if place.within is None else place.within.budgets(below=self._called)
+        asks = ActAsks(number, effect, budgets=budgets, rules=rules)
+        reply = await self._acts.ask(_Key(self._caller, self._request.act_id, number), asks, self._events)
         if place.within is not None:
             place.within.use(reply.tokens)
         if isinstance(reply.outcome, Answer):

@@ -33,6 +33,7 @@ from astromesh.effects import (
     Work,
 )
 from astromesh.errors import AstromeshError, DeadlineExceeded
+from astromesh.guardrails.rails import Rails
 from astromesh.guardrails.release import Release
 from astromesh.memory.port import Conversation, Turn
 from astromesh.memory.window import in_prompt
@@ -84,12 +85,15 @@ class Place:
     path: tuple[str, ...]
     span: Span | None = None
     within: Allowance | None = None
+    callers: tuple[Rails, ...] = ()  # those for whom something is done there, nearest first: their output rules bind what is told of it
 
 
 class Company(Protocol):
     """Who performs the acts of other agents."""
 
-    async def delegate(self, effect: Delegate, place: Place) -> Answer: ...
+    async def delegate(self, effect: Delegate, place: Place, guarding: Guarding) -> Answer:
+        """Of what guards of the other agent find, warnings go into `guarding`, too."""
+        ...
 
     async def take_over(self, effect: TakeOver, place: Place, guarding: Guarding) -> Outcome:
         """What guards of the other agent find goes into `guarding`, too: it speaks for this one."""
@@ -101,7 +105,9 @@ class Stage:
         self, agent: Agent, place: Place, *, services: Services, company: Company, speaks: bool = True, who: Mapping[str, str] | None = None
     ) -> None:
         """`speaks`: what the agent says is shown to the reader of the run. `who`: said with every event, where it is not the run's own."""
-        self.guarding = Guarding(agent.rails)
+        self.guarding = Guarding(agent.rails, place.callers)
+        # Who speaks to the reader of a run speaks for those who handed over, too. What a caller's model gets is like a tool's result.
+        self._rules = self.guarding.output if speaks else agent.rails.output
         self._agent = agent
         self._place = place
         self._course = place.course
@@ -140,7 +146,7 @@ class Stage:
         match effect:
             case Note():
                 return await self._note(effect)
-            case Say() if not self._agent.rails.output:
+            case Say() if not self._rules:
                 return await self._show(effect.text) if self._speaks else effect.text
         with self._course.span(SPANS.get(type(effect), type(effect).__name__), under=under) as span:
             match effect:
@@ -164,15 +170,15 @@ class Stage:
                     said = f"dry run: agent {effect.agent} was not asked, and nothing happened."
                     return Answer(said, by=self._agent.name)
                 case Delegate():
-                    return await self._company.delegate(effect, self._at(span))
+                    return await self._company.delegate(effect, self._for_others(span), self.guarding)
                 case TakeOver():
-                    return await self._company.take_over(effect, self._at(span), self.guarding)
+                    return await self._company.take_over(effect, self._for_others(span), self.guarding)
                 case _:
                     raise TypeError(f"no stage performs {type(effect).__name__}")
 
     async def _ask(self, effect: AskModel, attributes: dict[str, Any]) -> ModelReply:
         agent, course = self._agent, self._course
-        shown, rules = self._speaks and not effect.aside, () if effect.aside else agent.rails.output
+        shown, rules = self._speaks and not effect.aside, () if effect.aside else self._rules
         if self._who:
             attributes.update(self._who)
         if course.remaining_s <= 0:
@@ -217,7 +223,7 @@ class Stage:
         return replace(reply, text="".join(told), logprobs=())
 
     async def _say(self, effect: Say, attributes: dict[str, Any]) -> str:
-        release = Release(self._agent.rails.output)
+        release = Release(self._rules)
         text = await fed(release, effect.text) + release.finish()
         self.guarding.account(release, direction="output", attributes=attributes)
         if release.block is not None:
@@ -315,6 +321,9 @@ class Stage:
 
     def _at(self, span: Span) -> Place:
         return replace(self._place, span=span, within=self._allowance)
+
+    def _for_others(self, span: Span) -> Place:
+        return replace(self._at(span), callers=(self._agent.rails, *self._place.callers))
 
 
 def _of_length(choice: Choice, effect: AskModel) -> Choice:

@@ -19,6 +19,7 @@ from astromesh.dialogue import ModelReply, Usage
 from astromesh.errors import (
     AgentUnavailable,
     AstromeshError,
+    BodyTooLarge,
     DeadlineExceeded,
     MalformedBody,
     ModelFailed,
@@ -159,6 +160,20 @@ async def test_a_block_there_is_the_runs_and_warnings_come_along() -> None:
         assert done["trace"]["status"] == "blocked"
 
 
+async def test_a_warning_about_what_was_delegated_is_told_with_the_answer_wherever_it_was_done() -> None:
+    async with three() as nodes:
+        warns = [{"type": "topic_filter", "blocked_topics": ["secret"], "action": "warn"}]
+        boss = Scripted([gives(("left", "Go.")), gives(), "Done."])
+        left = Scripted([gives(("right", "Go.")), gives(), "It is done."])
+        nodes.a.hosts(supervising("boss", "left", provider=boss))
+        nodes.b.hosts(supervising("left", "right", provider=left))
+        nodes.c.hosts(guarded(an_agent("right", provider=Scripted(["A secret."])), output=warns))
+        nodes.meet()
+        done = await nodes.a.ask(agent="boss")
+        assert [(warning["direction"], warning["rule"]) for warning in done["warnings"]] == [("output", "topic_filter")]
+        assert "blocked" not in done
+
+
 async def test_nobody_waits_for_tokens_of_a_run_that_nobody_watches() -> None:
     async with three() as nodes:
         model = Scripted(["Paid."])
@@ -269,6 +284,19 @@ async def test_a_callers_limit_that_is_used_up_there_ends_the_act_with_the_calle
         assert len(boss.asked) == 1
 
 
+async def test_what_an_agent_there_delegates_is_bound_by_its_own_limit_of_tokens_too() -> None:
+    async with three() as nodes:
+        boss = Scripted([ModelReply(gives(("left", "Go.")), usage=Usage(2, 2), model=MODEL)])
+        left = Scripted([ModelReply("One.", usage=Usage(2, 2), model=MODEL)])
+        limit = [{"type": "cost_limit", "max_tokens_per_turn": 8, "message": "Enough."}]
+        nodes.a.hosts(in_a_swarm("desk", "boss", provider=Scripted([goes_to("boss")])), an_agent("left", provider=left))
+        nodes.b.hosts(guarded(supervising("boss", "left", provider=boss), output=limit))
+        nodes.meet()
+        done = await nodes.a.ask()
+        assert left.asked[0].sampling.max_tokens == 4
+        assert (done["answer"], done["blocked"]) == ("Enough.", True)
+
+
 # What goes wrong.
 
 
@@ -333,6 +361,21 @@ async def test_a_limit_of_the_agent_there_is_told_as_its_own_with_the_steps_of_b
         assert [step["action"] for step in failure.details["steps"]] == ["hand_off", "answer"]
 
 
+async def test_a_limit_of_the_agent_there_ends_what_it_delegated_and_nobody_waits_for_that() -> None:
+    async with three() as nodes:
+        left = HeldModel("never")
+        nodes.a.hosts(in_a_swarm("desk", "boss", provider=Scripted([goes_to("boss")])), an_agent("left", provider=left))
+        nodes.b.hosts(supervising("boss", "left", provider=Scripted([gives(("left", "Go."))]), timeout_s=0.3))
+        nodes.meet()
+        async with asyncio.timeout(AMPLE_S / 2):
+            failure = await failure_of(nodes.a.start())
+        assert isinstance(failure, DeadlineExceeded)
+        assert failure.details is not None
+        assert (failure.details["agent"], failure.details["timeout_seconds"]) == ("boss", 0.3)
+        await left.was_released()
+        await until_idle(nodes.a, nodes.b)
+
+
 async def test_a_failure_there_fails_the_run_and_its_spans_are_in_the_trace() -> None:
     async with three() as nodes:
         nodes.a.hosts(in_a_swarm("desk", "billing", provider=Scripted([goes_to("billing")])))
@@ -355,6 +398,17 @@ async def test_a_host_that_cannot_be_reached_leads_to_the_next_and_one_handoff_i
         assert (done["answer"], done["handoffs"]) == ("From b.", [{"from": "desk", "to": "billing", "node": "b"}])
         calls = [span["attributes"] for span in done["trace"]["spans"] if span["name"] == "peer.call"]
         assert [(call["node"], call.get("error")) for call in calls] == [("aa", "agent_unavailable"), ("b", None)]
+
+
+async def test_what_is_too_large_for_a_link_says_so_and_not_to_ask_again() -> None:
+    async with three() as nodes:
+        nodes.a.hosts(in_a_swarm("desk", "billing", provider=Scripted([goes_to("billing")])))
+        nodes.b.hosts(an_agent("billing", provider=Scripted(["No."])))
+        nodes.meet()
+        failure = await failure_of(nodes.a.start("x" * 11_000_000))
+        assert isinstance(failure, BodyTooLarge)
+        assert "11000" in failure.message
+        assert "10485760" in failure.message
 
 
 async def test_a_host_that_is_full_leads_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
