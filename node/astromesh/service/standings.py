@@ -12,9 +12,10 @@ from astromesh.runtime.assembly import Assembly
 from astromesh.service.agent_files import KeptAgent, KeptStatus
 from astromesh.specs.agent import Agent as AgentResource
 from astromesh.specs.findings import Mistake
+from astromesh.specs.masking import shown
 from astromesh.specs.parse import parse_document
 from astromesh.specs.resource import qualified
-from astromesh.specs.submitted import SOURCE, mistakes_of_origin, shown
+from astromesh.specs.submitted import SOURCE, mistakes_of_origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from astromesh.specs.rails import rail_findings
 from astromesh.specs.resource import API_VERSION, Broken, Listed
 from astromesh.specs.roles import role_findings
 from astromesh.specs.runtime import Runtime, RuntimeDocument
-from astromesh.specs.section import Section
+from astromesh.specs.section import Section, as_written
 from astromesh.specs.substitution import Substitution
 from astromesh.specs.templates import template_mistakes
 from astromesh.specs.tools import tool_findings
@@ -178,24 +178,27 @@ def _resource(document: Document, kind: str, source: str, environment: Mapping[s
             (mistakes if isinstance(finding, Mistake) else told).append(finding)  # type: ignore[arg-type]
     if mistakes:
         return _broken(document, kind, source, mistakes, told)
-    resource = _built(model, settled, source, _bounded(told))
+    written = as_written(canonical(document.value, section, source=source, marks=document.marks).value)
+    resource = _built(model, settled, written, source=source, warnings=_bounded(told))
     return Parsed(resources=(resource,), warnings=resource.warnings)
 
 
 def _built(
-    model: Section, settled: Canonical, source: str, warnings: tuple[Caution, ...]
+    model: Section, settled: Canonical, written: Mapping[str, Any], *, source: str, warnings: tuple[Caution, ...]
 ) -> Agent | ProviderConfig | ProviderResource | Runtime:
     lines = {dotted(path): place.mark.line for path, place in settled.places.by_path.items() if path}
-    line = settled.places.of(()).mark.line
+    place: dict[str, Any] = {
+        "source": source, "line": settled.places.of(()).mark.line, "written": written, "lines": lines, "warnings": warnings,
+    }  # fmt: skip
     match model:
         case AgentDocument():
-            return Agent(metadata=model.metadata, spec=model.spec, source=source, line=line, lines=lines, warnings=warnings)
+            return Agent(metadata=model.metadata, spec=model.spec, **place)
         case ProviderConfigDocument():
-            return ProviderConfig(metadata=model.metadata, spec=model.spec, source=source, line=line, lines=lines, warnings=warnings)
+            return ProviderConfig(metadata=model.metadata, spec=model.spec, **place)
         case ProviderDocument():
-            return ProviderResource(metadata=model.metadata, spec=model.spec, source=source, line=line, lines=lines, warnings=warnings)
+            return ProviderResource(metadata=model.metadata, spec=model.spec, **place)
         case RuntimeDocument():
-            return Runtime(metadata=model.metadata, spec=model.spec, source=source, line=line, lines=lines, warnings=warnings)
+            return Runtime(metadata=model.metadata, spec=model.spec, **place)
         case _:
             raise AssertionError(f"{type(model).__name__} is in _DOCUMENTS and not here")
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from astromesh.specs.findings import Caution, Mistake
-from astromesh.specs.section import MASK, Metadata, Section
+from astromesh.specs.masking import shown
+from astromesh.specs.section import Metadata, Section
 
 API_VERSION = "astromesh/v1"
 DEFAULT_NAMESPACE = "default"
 S = TypeVar("S", bound=Section)
-
-# Keys whose text is a secret even where their section is free-form and so does not say it.
-_SECRET_ENDINGS = ("api_key", "apikey", "password", "secret", "authorization", "access_token", "verify_token", "private_key")
 
 
 def qualified(name: str, namespace: str) -> str:
@@ -37,6 +35,7 @@ class Resource(Generic[S]):
     spec: S = field(repr=False)  # its free-form parts may hold secrets that nothing marks as such
     source: str  # the file, or whatever the text came from
     line: int  # of the document's first key
+    written: Mapping[str, Any] = field(repr=False)  # with canonical keys, before any variable was looked up
     lines: Mapping[str, int] = field(repr=False)  # of every key that was written, by its dotted path
     warnings: tuple[Caution, ...] = ()
 
@@ -61,15 +60,14 @@ class Resource(Generic[S]):
         line = self.lines.get(path, self.line)
         return f"{self.source}:{line}" if line else self.source
 
-    def as_document(self, *, masked: bool = True) -> dict[str, Any]:
-        """What was written, as JSON values with the canonical spelling of each key; secrets are `***` unless asked for."""
-        document = {
+    def as_document(self) -> dict[str, Any]:
+        """What was written, as JSON values with the canonical spelling of each key, secrets masked."""
+        return {
             "apiVersion": API_VERSION,
             "kind": self.kind,
-            "metadata": self.metadata.model_dump(exclude_unset=True) | {"name": self.name, "namespace": self.namespace},
-            "spec": self.spec.model_dump(mode="json", exclude_unset=True, context={"masked": masked}),
+            "metadata": shown({**self.written.get("metadata", {}), "name": self.name, "namespace": self.namespace}),
+            "spec": shown(self.written.get("spec", {})),
         }
-        return {key: _masked(value) for key, value in document.items()} if masked else document
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +90,3 @@ class Broken:
     source: str
     line: int
     mistakes: tuple[Mistake, ...]
-
-
-def _masked(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: MASK if names_a_secret(key) and isinstance(inner, str) else _masked(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_masked(inner) for inner in value]
-        case _:
-            return value
-
-
-def names_a_secret(key: Any) -> bool:
-    return isinstance(key, str) and key.lower().replace("-", "_").endswith(_SECRET_ENDINGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -145,5 +144,4 @@ class Runtime(Resource[RuntimeSpec]):
     @staticmethod
     def unwritten() -> Runtime:
         """The node of someone who wrote no file: defaults, which work."""
-        no_lines: Mapping[str, int] = {}
-        return Runtime(metadata=FileMetadata(), spec=RuntimeSpec(), source="default", line=0, lines=no_lines)
+        return Runtime(metadata=FileMetadata(), spec=RuntimeSpec(), source="default", line=0, written={}, lines={})

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar, TypeGuard
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, SerializationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -109,25 +109,14 @@ def _secret(value: Any) -> Any:
     return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
-def _shown_secret(value: SecretStr, info: SerializationInfo) -> str:
-    return MASK if (info.context or {}).get("masked", True) else value.get_secret_value()
-
-
-def _shown_url(value: str, info: SerializationInfo) -> str:
-    parts = urlsplit(value)
-    if not (info.context or {}).get("masked", True) or "@" not in parts.netloc:
-        return value
-    return parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}").geturl()
-
-
 Json = Annotated[Any, BeforeValidator(plain)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400)]  # a day: longer is a unit that was mistaken
 Retention = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=RETENTION_S_MAX)]
 Idle = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=IDLE_UNLOAD_S_MAX)]  # 0: never
 Name = Annotated[str, BeforeValidator(lambda value: _name(value) if isinstance(value, str) else value)]
 AgentReference = Annotated[str, BeforeValidator(_agent_reference)]
-Url = Annotated[str, BeforeValidator(_url), PlainSerializer(_shown_url)]
-Secret = Annotated[SecretStr, BeforeValidator(_secret), PlainSerializer(_shown_secret)]
+Url = Annotated[str, BeforeValidator(_url)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Port = Annotated[int, Field(ge=0, le=65_535)]  # 0: any that is free
 Texts = tuple[str, ...]
 

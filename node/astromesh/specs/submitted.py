@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from astromesh.specs.documents import too_large
 from astromesh.specs.findings import Mistake, Path, dotted
-from astromesh.specs.resource import DEFAULT_NAMESPACE, names_a_secret
+from astromesh.specs.masking import MASKED
+from astromesh.specs.resource import DEFAULT_NAMESPACE
 from astromesh.specs.section import MASK, is_name
 
 SOURCE = "the document"
-# Free mappings whose texts are secrets, or may hold them, whatever they are called.
-_SECRET_MAPPINGS = ("headers", "env")
 
 
 def identity(document: Mapping[str, Any], *, namespace: str | None) -> tuple[str, str] | None:
@@ -44,7 +42,7 @@ def mistakes_of_origin(document: Any) -> tuple[Mistake, ...]:
             "Write the secret itself, or ${NAME} of the node's environment.",
         )
         for path, value in _texts(document, ())
-        if value == MASK
+        if MASK in value and MASKED.search(value)
     ]  # fmt: skip
     spec = document.get("spec") if isinstance(document, dict) else None
     tools = spec.get("tools") if isinstance(spec, dict) else None
@@ -54,42 +52,6 @@ def mistakes_of_origin(document: Any) -> tuple[Mistake, ...]:
             remedy = "Put this agent into a file of the node's configuration: agents/NAME.agent.yaml."
             found.append(Mistake(SOURCE, 0, 0, path, "no program is started on the word of a document that came over the API", remedy))
     return tuple(found)
-
-
-def shown(document: Any) -> Any:
-    """As it was written, secrets masked; a whole `${NAME}` is none."""
-    return _shown(document, secret=False)
-
-
-def _shown(value: Any, *, secret: bool) -> Any:
-    match value:
-        case dict():
-            return {
-                key: _shown(inner, secret=secret or names_a_secret(key) or (key in _SECRET_MAPPINGS and isinstance(inner, dict)))
-                for key, inner in value.items()
-            }
-        case list():
-            return [_shown(inner, secret=secret) for inner in value]
-        case str() if secret and not _is_reference(value):
-            return MASK
-        case str() if "://" in value and "@" in value:
-            return _without_user(value)
-        case _:
-            return value
-
-
-def _is_reference(text: str) -> bool:
-    return text.startswith("${") and text.endswith("}") and text.count("${") == 1 and ":-" not in text
-
-
-def _without_user(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return text
-    if any(letter.isspace() for letter in text) or "@" not in parts.netloc:
-        return text
-    return parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
