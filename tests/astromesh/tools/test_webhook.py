@@ -65,6 +65,13 @@ async def test_a_refusal_is_text_that_the_model_can_use_and_holds_no_secret(web:
     assert await refused(webhook(f"{web.url}/{path}", web.place, headers={"X-Key": "hunter2"})) == said
 
 
+@pytest.mark.parametrize("value", ["Bearer sesame-17", "sesame-17\n"])
+async def test_an_answer_that_repeats_what_it_was_sent_holds_no_secret_either(web: WebDouble, value: str) -> None:
+    headers = {"Authorization": value, "X-Short": "tick", "Accept": "application/json"}
+    said = await webhook(f"{web.url}/status/200?say=tick+sesame-17+application/json", web.place, headers=headers).call({})
+    assert said == "tick *** application/json"
+
+
 async def test_an_answer_without_text_is_done(web: WebDouble) -> None:
     assert await webhook(f"{web.url}/status/204", web.place).call({}) == "done"
 

@@ -13,7 +13,9 @@ from astromesh.tools.port import ToolFailed
 from astromesh.tools.reach import Reach
 
 COMPLAINT_CHARACTERS_MAX = 2000  # of what an endpoint says when it refuses: enough for a list of fields
+SECRET_CHARACTERS_MIN = 6  # a shorter value stands in answers by chance, and is too short to keep anything secret
 
+_NO_SECRETS = ("accept", "accept-language", "content-type", "user-agent")  # headers that say nothing of who calls
 _WITHOUT_BODY = ("GET", "DELETE")
 
 
@@ -35,18 +37,25 @@ class Webhook:
             headers = {"Content-Type": "application/json", **headers}
         call = HttpCall(self._method, url, headers, secret=frozenset(self._headers), body=body)
         answer = await exchange(call, self._reach)
+        text = self._without_secrets(answer.text)
         if answer.status >= 300:
-            said = self._without_secrets(answer.text.strip())[:COMPLAINT_CHARACTERS_MAX]
+            said = text.strip()[:COMPLAINT_CHARACTERS_MAX]
             told = f"{self.schema.name} answered {answer.status} {answer.reason}".rstrip()
             raise ToolFailed(f"{told}: {said}" if said else told)
-        return answer.text if answer.text.strip() else "done"
+        return text if text.strip() else "done"
 
     def _without_secrets(self, text: str) -> str:
-        """Some servers repeat what they refuse."""
-        for value in self._headers.values():
-            if secret := value.get_secret_value().strip():
-                text = text.replace(secret, "***")
+        """Some servers repeat what they were sent, and what a tool says goes to models, to who watches, and into memory."""
+        for secret in _secrets(self._headers):
+            text = text.replace(secret, "***")
         return text
+
+
+def _secrets(headers: Mapping[str, SecretStr]) -> tuple[str, ...]:
+    """Texts that no answer may repeat, the longest first: whole values, and of `Bearer TOKEN` the token alone, too."""
+    values = [value.get_secret_value().strip() for name, value in headers.items() if name.lower() not in _NO_SECRETS]
+    found = {text for value in values for text in (value, value.rpartition(" ")[2]) if len(text) >= SECRET_CHARACTERS_MIN}
+    return tuple(sorted(found, key=lambda text: (-len(text), text)))
 
 
 def _in_query(value: Any) -> str:
