@@ -39,7 +39,7 @@ from astromesh.memory.port import Conversation, Turn
 from astromesh.memory.window import in_prompt
 from astromesh.orchestration.run import work
 from astromesh.runtime.agent import Agent
-from astromesh.runtime.agent_tools import in_run
+from astromesh.runtime.agent_tools import AgentTool, in_run
 from astromesh.runtime.allowance import Allowance
 from astromesh.runtime.counting import TokenCounts
 from astromesh.runtime.course import Course, Used
@@ -266,8 +266,17 @@ class Stage:
         for call in effect.calls:
             arguments = await self.guarding.shown_json(call.arguments)
             await self._course.events.tell("tool_call", {"id": call.id, "name": call.name, "arguments": arguments, **self._who})
-        toolbox = in_run(self._agent.toolbox, lambda task: self._answer(task, under=span))
-        results = await toolbox.call(effect.calls)
+        agents = {tool.schema.name for tool in self._agent.toolbox.tools if isinstance(tool, AgentTool)}
+        with self._allowance.shared(sum(call.name in agents for call in effect.calls)) as one_less:
+
+            async def ask(task: Delegate) -> Answer:
+                try:
+                    answer: Answer = await self._answer(task, under=span)
+                finally:
+                    one_less()
+                return answer
+
+            results = await in_run(self._agent.toolbox, ask).call(effect.calls)
         for result in results:
             ok = not result.content.startswith("error:")
             await self._course.events.tell("tool_result", {"id": result.tool_call_id, "ok": ok, **self._who})
@@ -307,10 +316,13 @@ class Stage:
                     )
                 except AstromeshError as failure:
                     return failure
+                finally:
+                    one_less()
                 return reply
 
-        async with asyncio.TaskGroup() as group:
-            acts = [group.create_task(one(act)) for act in effect.acts]
+        with self._allowance.shared(len(effect.acts)) as one_less:
+            async with asyncio.TaskGroup() as group:
+                acts = [group.create_task(one(act)) for act in effect.acts]
         return tuple(act.result() for act in acts)
 
     async def _note(self, note: Note) -> None:

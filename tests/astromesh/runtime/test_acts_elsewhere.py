@@ -15,7 +15,7 @@ from tests.rig.ports import free_port
 from tests.rig.rooms import MODEL, Rooms, all_events, an_agent, drained
 from tests.rig.three import three, until_idle
 
-from astromesh.dialogue import ModelReply, Usage
+from astromesh.dialogue import ModelReply, ToolCall, ToolSchema, Usage
 from astromesh.errors import (
     AgentUnavailable,
     AstromeshError,
@@ -31,6 +31,7 @@ from astromesh.errors import (
 from astromesh.memory.port import Conversation
 from astromesh.providers.backends.scripted import Scripted
 from astromesh.runtime import engine
+from astromesh.runtime.agent_tools import TASK, AgentTool
 from astromesh.runtime.engine import Run
 from astromesh.runtime.events import RunEvent
 from astromesh.runtime.peers import ACT
@@ -282,6 +283,52 @@ async def test_a_callers_limit_that_is_used_up_there_ends_the_act_with_the_calle
         done = events[-1].data
         assert (done["answer"], done["blocked"], done["guardrail"]["rule"]) == ("Enough.", True, "cost_limit")
         assert len(boss.asked) == 1
+
+
+async def test_workers_side_by_side_share_what_is_left_of_a_limit_here_and_there() -> None:
+    async with three() as nodes:
+        names = ("here", "too", "there", "beyond")
+        models = {name: HeldModel("Yes.") for name in names}
+        boss = Scripted([ModelReply(gives(*((name, "Go.") for name in names)), usage=Usage(10, 10), model=MODEL)])
+        limit = [{"type": "cost_limit", "max_tokens_per_turn": 100}]
+        nodes.a.hosts(guarded(supervising("boss", *names, provider=boss), output=limit))
+        for name, rooms in zip(names, (nodes.a, nodes.a, nodes.b, nodes.c), strict=True):
+            rooms.hosts(an_agent(name, provider=models[name]))
+        nodes.meet()
+        run = nodes.a.start(agent="boss")
+        for model in models.values():
+            await model.was_begun()
+        assert [model.asked[0].sampling.max_tokens for model in models.values()] == [20, 20, 20, 20]
+        await run.close()
+        await until_idle(nodes.a, nodes.b, nodes.c)
+
+
+async def test_what_workers_before_have_left_is_for_those_who_come_after() -> None:
+    rooms = Rooms()
+    left = Scripted([ModelReply("Yes.", usage=Usage(2, 2), model=MODEL)] * 2)
+    turns = [gives(("left", "One.")), gives(("left", "Two."))]
+    boss = Scripted([ModelReply(turn, usage=Usage(10, 10), model=MODEL) for turn in turns] + [gives(), "Done."])
+    limit = [{"type": "cost_limit", "max_tokens_per_turn": 100}]
+    rooms.hosts(guarded(supervising("boss", "left", provider=boss), output=limit), an_agent("left", provider=left))
+    await rooms.ask(agent="boss")
+    assert [asked.sampling.max_tokens for asked in left.asked] == [80, 56]
+
+
+async def test_agents_that_are_called_as_tools_side_by_side_share_it_too() -> None:
+    rooms = Rooms()
+    names = ("one", "two")
+    models = {name: HeldModel("Yes.") for name in names}
+    calls = tuple(ToolCall(name, name, '{"task": "Go."}') for name in names)
+    boss = Scripted([ModelReply("", calls, "tool_calls", usage=Usage(10, 10), model=MODEL)])
+    tools = [AgentTool(ToolSchema(name, "", TASK), name) for name in names]
+    limit = [{"type": "cost_limit", "max_tokens_per_turn": 100}]
+    rooms.hosts(guarded(an_agent("boss", provider=boss, tools=tools), output=limit))
+    rooms.hosts(*(an_agent(name, provider=model) for name, model in models.items()))
+    run = rooms.start(agent="boss")
+    for model in models.values():
+        await model.was_begun()
+    assert [model.asked[0].sampling.max_tokens for model in models.values()] == [40, 40]
+    await run.close()
 
 
 async def test_what_an_agent_there_delegates_is_bound_by_its_own_limit_of_tokens_too() -> None:
