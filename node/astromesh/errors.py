@@ -52,6 +52,12 @@ class InvalidRequest(CallersMistake):
         self.param = param
 
 
+class ContextExceeded(InvalidRequest):
+    """The prompt does not fit into the model's context. The code is OpenAI's: clients look for it to shorten a conversation."""
+
+    code = "context_length_exceeded"
+
+
 class MalformedBody(CallersMistake):
     """Not JSON, or not the kind of JSON that the route takes."""
 
@@ -193,6 +199,12 @@ class AgentUnusable(AstromeshError):
 
     code = "agent_unusable"
     definite = True
+
+
+class PromptUnrenderable(CallersMistake):
+    """A template of the agent and what is brought along with the question do not fit. Others of its questions may be answered."""
+
+    code = "prompt_unrenderable"
 
 
 class MissingExtra(AstromeshError):

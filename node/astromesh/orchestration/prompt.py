@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import DictLoader
 from jinja2.meta import find_undeclared_variables
 
-from astromesh.errors import AgentUnusable
+from astromesh.errors import AgentUnusable, PromptUnrenderable
 from astromesh.specs.sandbox import NotATemplate, Sandbox, TakesTooMuch, compiled, metered
 
 RENDERED_CHARACTERS_MAX = 400_000  # about 100,000 tokens: more than any context window that a LAN serves
@@ -39,7 +39,7 @@ class Template:
             self.mentions = frozenset(find_undeclared_variables(environment.parse(text)))
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """The text, cut of surrounding white space. Raises `AgentUnusable` where the template itself fails or grows beyond the limit."""
+        """The text, cut of surrounding white space. Raises `PromptUnrenderable` where that fails or grows beyond the limit."""
         if self._constant is not None:
             return self._constant.strip()
         written: list[str] = []
@@ -50,17 +50,17 @@ class Template:
                 for piece in self._compiled.generate(variables):
                     length += len(piece)
                     if length > RENDERED_CHARACTERS_MAX:
-                        raise AgentUnusable(
+                        raise PromptUnrenderable(
                             f"{self.where}: renders to more than {RENDERED_CHARACTERS_MAX} characters", hint="bound the template's loops"
                         )
                     written.append(piece)
-        except AgentUnusable:
+        except PromptUnrenderable:
             raise
         except TakesTooMuch as much:
-            raise AgentUnusable(f"{self.where}: cannot be rendered: {much}", hint="bound the template's loops and numbers") from much
+            raise PromptUnrenderable(f"{self.where}: cannot be rendered: {much}", hint="bound the template's loops and numbers") from much
         except Exception as failure:
-            raise AgentUnusable(
+            raise PromptUnrenderable(
                 f"{self.where}: cannot be rendered: {type(failure).__name__}: {str(failure)[:FAILURE_CHARACTERS_MAX]}",
-                hint="check the template's expressions",
+                hint="check the template's expressions, and the types of what context brings along",
             ) from failure
         return "".join(written).strip()

@@ -195,6 +195,14 @@ async def test_an_agent_whose_host_is_gone_is_503(rooms: Rooms, doors: Doors) ->
     assert (status, body["code"], headers["Retry-After"]) == (503, "agent_unavailable", "5")
 
 
+async def test_a_context_that_does_not_fit_the_template_is_422_and_says_which(rooms: Rooms, doors: Doors) -> None:
+    rooms.hosts(an_agent(provider=Scripted(["Yes."]), system="{{ count + 1 }}"))
+    status, body, _ = await doors.run({"query": "Hello", "context": {"count": "many"}})
+    assert (status, body["code"]) == (422, "prompt_unrenderable")
+    assert "prompts.system: cannot be rendered: TypeError" in body["detail"]
+    assert (await doors.run({"query": "Hello", "context": {"count": 1}}))[0] == 200
+
+
 async def test_an_agent_whose_document_is_broken_is_404_and_says_where(rooms: Rooms, doors: Doors) -> None:
     rooms.runtime.broken["desk"] = "agents/desk.agent.yaml:7: no model is named"
     status, body, _ = await doors.run({"query": "Hello"})

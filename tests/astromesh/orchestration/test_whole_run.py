@@ -7,7 +7,7 @@ from tests.rig.conversation import Conversation
 
 from astromesh.dialogue import Answer, Message, ModelReply, ToolCall, Transcript
 from astromesh.effects import AskModel, Effect, Note, Recall, Remember
-from astromesh.errors import AgentUnusable, ModelFailed
+from astromesh.errors import ModelFailed, PromptUnrenderable
 from astromesh.orchestration.plan import Part
 from astromesh.orchestration.prompt import Template
 from astromesh.orchestration.run import whole_run
@@ -91,5 +91,5 @@ def test_a_turn_that_failed_is_not_remembered() -> None:
 
 
 def test_a_template_that_fails_ends_the_run_before_anything_is_asked() -> None:
-    with pytest.raises(AgentUnusable, match="ZeroDivisionError"):
+    with pytest.raises(PromptUnrenderable, match="ZeroDivisionError"):
         Conversation(whole_run(part(system="{{ 1 / 0 }}"), "Hello", context={}))
