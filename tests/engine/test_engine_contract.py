@@ -14,7 +14,7 @@ import pytest
 from tests.rig.eventually import eventually
 
 from astromesh.dialogue import AnswerBegan, Message, ModelEvent, ModelReply, ModelRequest, Resume, Sampling, TextDelta, ToolSchema
-from astromesh.errors import InvalidRequest, ModelFailed, ModelUnavailable
+from astromesh.errors import ContextExceeded, InvalidRequest, ModelFailed, ModelUnavailable
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.backends.xllamacpp.engine import XllamacppEngine
 from astromesh.inference.port import InferenceEngine, ModelSpecification
@@ -101,9 +101,10 @@ async def test_who_leaves_frees_the_place(engine: Any) -> None:
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_by_name(engine: Any) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(ContextExceeded) as refused:
         await answer(engine, asked("word " * 6000))
     assert "tokens" in refused.value.message
+    assert "spec.inference.models[].context" in refused.value.hint
     assert refused.value.definite
 
 

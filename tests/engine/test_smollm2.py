@@ -16,7 +16,7 @@ import pytest
 from tests.rig.eventually import eventually
 
 from astromesh.dialogue import Message, ModelEvent, ModelReply, ModelRequest, Sampling, TextDelta
-from astromesh.errors import InvalidRequest, ModelFailed
+from astromesh.errors import ContextExceeded, InvalidRequest, ModelFailed
 from astromesh.inference.backends.llama_cpp.engine import LlamaCppEngine
 from astromesh.inference.manifest import StoredModel
 from astromesh.inference.port import ModelSpecification
@@ -179,7 +179,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(spe
     engine = LlamaCppEngine(replace(specification, context=256))
     await engine.start()
     try:
-        with pytest.raises(InvalidRequest, match=r"\d{3} tokens and the context of this model has 256") as refused:
+        with pytest.raises(ContextExceeded, match=r"\d{3} tokens and the context of this model has 256") as refused:
             await reply_to(engine, "word " * 400)
         assert (refused.value.param, refused.value.hint) == ("messages", CONTEXT_HINT)
         full = await reply_to(engine, LONG, Sampling(temperature=0))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from astromesh.dialogue import FinishReason, Message
-from astromesh.errors import InvalidRequest
+from astromesh.errors import ContextExceeded, InvalidRequest
 from astromesh.inference import session_state
 from astromesh.inference.assembly import TextAssembler
 from astromesh.inference.chat import ChatTemplate
@@ -268,7 +268,7 @@ class Schedule(Generic[S]):
 
     def _check_size(self, characters: int) -> None:
         if characters > self._context * TOKEN_CHARACTERS_MAX:
-            raise InvalidRequest(
+            raise ContextExceeded(
                 f"the prompt has {characters} characters, far more than the {self._context} tokens that the context of this model has",
                 param="messages",
                 hint=self._hint,
@@ -280,7 +280,7 @@ class Schedule(Generic[S]):
         if not prompt:
             raise InvalidRequest("the model's chat template makes an empty prompt of these messages", param="messages")
         if len(prompt) >= self._context:
-            raise InvalidRequest(
+            raise ContextExceeded(
                 f"the prompt has {len(prompt)} tokens and the context of this model has {self._context}, with the answer in it",
                 param="messages",
                 hint=self._hint,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
+from astromesh.errors import AstromeshError, ContextExceeded, InvalidRequest, MissingExtra, ModelFailed, ModelUnavailable, Overloaded
 from astromesh.inference.answer import Answer
 from astromesh.inference.backends.process import WorkerProcess
 from astromesh.inference.frames import FrameError, pack
@@ -300,7 +300,8 @@ class WorkerEngine:
                     self._settled.set_result(None)
                 self._send_waiting()
             case "refused":
-                self._hear_refused(frame["number"], InvalidRequest(frame["message"], hint=frame["hint"], param=frame["param"]))
+                kind = ContextExceeded if frame.get("exceeds") else InvalidRequest
+                self._hear_refused(frame["number"], kind(frame["message"], hint=frame["hint"], param=frame["param"]))
             case "failed":
                 failure = ModelFailed(f"model {self.name} broke off: {frame['message']}", code="model_provider_unavailable")
                 self._running.pop(frame["number"]).events.put_nowait(failure)

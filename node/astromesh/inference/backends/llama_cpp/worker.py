@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from astromesh.errors import InvalidRequest
+from astromesh.errors import ContextExceeded, InvalidRequest
 from astromesh.inference import placement
 from astromesh.inference.backends.child import begin
 from astromesh.inference.chat import CHATML, ChatTemplate, TemplateUnusable
@@ -95,7 +95,14 @@ def main() -> None:
             try:
                 hear(frame)
             except InvalidRequest as error:
-                send("refused", number=frame["number"], message=error.message, hint=error.hint, param=error.param)
+                send(
+                    "refused",
+                    number=frame["number"],
+                    message=error.message,
+                    hint=error.hint,
+                    param=error.param,
+                    exceeds=isinstance(error, ContextExceeded),
+                )
         handovers.step()
         if not texts.idle:
             texts.step()

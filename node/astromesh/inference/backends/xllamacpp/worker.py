@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from astromesh.inference.backends.child import Send, begin
+from astromesh.inference.schedule import CONTEXT_HINT
 
 # Between two streams the pool has one context to spare, as with the compiled engine.
 CONTEXTS_OF_CELLS = 2
@@ -24,6 +25,7 @@ CONTEXTS_OF_CELLS = 2
 CHUNK_TOKENS = 256
 
 _CALLERS_MISTAKE = range(400, 500)
+_EXCEEDS = "exceed_context_size_error"  # as its server calls it
 
 
 def main() -> None:
@@ -107,7 +109,9 @@ class _Completion(threading.Thread):
         elif self._error is None:
             self._send("step", began=[], pieces=[], ended=[self._account()])
         elif self._error.get("code") in _CALLERS_MISTAKE:
-            self._send("refused", number=self._number, message=self._error.get("message", ""), hint="", param="messages")
+            exceeds = self._error.get("type") == _EXCEEDS
+            message, hint = self._error.get("message", ""), CONTEXT_HINT if exceeds else ""
+            self._send("refused", number=self._number, message=message, hint=hint, param="messages", exceeds=exceeds)
         else:
             self._send("failed", number=self._number, message=self._error.get("message", ""))
 
