@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from astromesh.errors import AstromeshError
 from astromesh.runtime.events import RunEvents
 from astromesh.runtime.targets import Spending
 from astromesh.telemetry.traces import Span, Trace
+
+KEEPING_S = 10.0  # for a turn to be written: a disk that is slower than that is not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Course:
         self.session_id = session_id
         self.deadline = deadline
         self.tally = Tally()
+        self.limit: asyncio.Timeout | None = None  # what ends the run, where that is seen to here
         self._began_at = began_at
         self._tokens = 0
 
@@ -74,6 +78,11 @@ class Course:
     @property
     def remaining_s(self) -> float:
         return self.deadline - perf_counter()
+
+    def keep(self) -> None:
+        """Its answer is there and is about to be kept: a limit that strikes from now on would deny what is on disk."""
+        if self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time() + KEEPING_S)
 
     async def show(self, text: str) -> str:
         """The next piece of what the reader of the run is told."""

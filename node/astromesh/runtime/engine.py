@@ -269,7 +269,7 @@ class AgentRuntime:
             queued = in_turn and conversation in self._sessions
             if queued:
                 await events.tell("status", {"state": "queued"})
-            async with asyncio.timeout(timeout_s), self._turn(conversation) if in_turn else nullcontext():
+            async with asyncio.timeout(timeout_s) as course.limit, self._turn(conversation) if in_turn else nullcontext():
                 if queued:
                     await events.tell("status", {"state": "running"})
                 answer = await stage.perform(whole_run(agent.part, request.query, context=request.context, history=request.history))

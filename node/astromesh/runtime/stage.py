@@ -294,6 +294,7 @@ class Stage:
         if memory is not None:
             now = time()
             turn = Turn(self._turn_id, now, await self.guarding.kept(effect.turn))
+            self._course.keep()
             await memory.remember(self._conversation, turn, expires_at=None if after_s is None else now + after_s)
 
     async def _work(self, effect: Work, span: Span) -> Answer:

@@ -23,9 +23,11 @@ from astromesh.errors import (
     TurnsExhausted,
     UnknownAgent,
 )
+from astromesh.memory.backends.in_memory import InMemory
+from astromesh.memory.port import Conversation, Turn
 from astromesh.memory.window import Window
 from astromesh.providers.backends.scripted import Scripted
-from astromesh.runtime import engine
+from astromesh.runtime import course, engine
 from astromesh.runtime.engine import Run
 from astromesh.runtime.models import LocalModel
 from astromesh.tools.backends.datetime_now import DatetimeNow
@@ -241,6 +243,35 @@ async def test_a_deadline_ends_the_run_and_says_what_was_done_by_then() -> None:
     trace = rooms.traces.get("r1")
     assert trace is not None
     assert trace.status == "timeout"
+
+
+async def test_a_limit_that_strikes_while_the_turn_is_written_does_not_deny_what_is_kept() -> None:
+    class SlowDisk(InMemory):
+        """Writes until the run's limit is over."""
+
+        async def remember(self, conversation: Conversation, turn: Turn, *, expires_at: float | None = None) -> None:
+            written = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.2, written.set)
+            await written.wait()
+            await super().remember(conversation, turn, expires_at=expires_at)
+
+    rooms, disk = Rooms(), SlowDisk()
+    rooms.hosts(an_agent(provider=Scripted(["Yes."]), memory=disk, timeout_s=0.1))
+    done = await rooms.ask(session_id="s1")
+    assert done["answer"] == "Yes."
+    assert len((await disk.recall(Conversation("desk", "s1"), now=0.0)).turns) == 1
+
+
+async def test_a_disk_that_takes_no_turn_does_not_hold_a_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class StuckDisk(InMemory):
+        async def remember(self, conversation: Conversation, turn: Turn, *, expires_at: float | None = None) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(course, "KEEPING_S", 0.1)
+    rooms = Rooms()
+    rooms.hosts(an_agent(provider=Scripted(["Yes."]), memory=StuckDisk(), timeout_s=0.1))
+    async with asyncio.timeout(AMPLE_S):
+        assert isinstance(await failure_of(rooms.start()), DeadlineExceeded)
 
 
 async def test_closing_a_run_cancels_it_and_closes_the_models_stream() -> None:
