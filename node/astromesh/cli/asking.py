@@ -6,7 +6,6 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
-from uuid import uuid4
 
 import click
 
@@ -59,14 +58,14 @@ def run(
 @json_option
 def chat(*, agent: str, session: str | None, verbose: bool, config: str | None, node: Chosen, as_json: bool) -> None:
     """Talk with an agent, line by line. /exit or the end of the input ends it."""
-    session_id = session or uuid4().hex
+    session_id = session  # else the one that the node gives it: it names who keeps it, and nothing moves it to another node
     at_keyboard = sys.stdin.isatty() and not as_json
     with _answering(node, agent, config, quiet=as_json) as answers:
         if answers.remembers(agent) is False:
             click.echo(f"{agent} remembers nothing from one line to the next: its document has no spec.memory", err=True)
         for line in _lines(prompt=at_keyboard):
             try:
-                _ask(answers, agent, line, session_id=session_id, stream=True, verbose=verbose, as_json=as_json)
+                session_id = _ask(answers, agent, line, session_id=session_id, stream=True, verbose=verbose, as_json=as_json)
             except AstromeshError as failure:
                 # A person may ask something else; a script must learn of it.
                 if not at_keyboard or isinstance(failure, NodeUnreachable):
@@ -103,11 +102,11 @@ def _answering(node: Chosen, agent: str, config: str | None, *, quiet: bool) -> 
         yield inside
 
 
-def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, stream: bool, verbose: bool, as_json: bool) -> None:
+def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, stream: bool, verbose: bool, as_json: bool) -> str:
+    """The session of the answer."""
     events = answers.run(agent, query, session_id=session_id)
     if as_json:
-        _ask_as_json(events, stream=stream)
-        return
+        return _ask_as_json(events, stream=stream)
     watch, screen, aside = Stopwatch(), Screen(), Aside()
     done: dict[str, Any] = {}
     with closing(events), closing(screen):
@@ -123,15 +122,20 @@ def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, st
                     show(line)
     if verbose or is_terminal(sys.stderr):
         click.echo(dim(summary(done, watch), sys.stderr), err=True)
+    return str(done["session_id"])
 
 
-def _ask_as_json(events: Generator[Event, None, None], *, stream: bool) -> None:
+def _ask_as_json(events: Generator[Event, None, None], *, stream: bool) -> str:
+    done: dict[str, Any] = {}
     with closing(events):
         for event in events:
+            if event.kind == "done":
+                done = event.data
             if stream:
                 print_json_line({"type": event.kind, **event.data})
             elif event.kind == "done":
                 print_json(event.data)
+    return str(done["session_id"])
 
 
 def _question(query: str | None) -> str:

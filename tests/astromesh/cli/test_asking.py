@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,13 @@ def test_chat_goes_on_with_one_conversation_until_exit(cli: Cli, node: RunningNo
     assert (answer.exit_code, answer.stdout) == (0, "You said: first\nYou said: second\n")
     asked = node.stub.asked("stub")[before:]
     assert [message["content"] for message in asked[-1].body["messages"] if message["role"] == "user"] == ["first", "second"]
+
+
+def test_the_conversation_of_a_chat_is_named_by_the_node_that_keeps_it(cli: Cli, node: RunningNode) -> None:
+    told = [json.loads(line) for line in cli("chat", "desk", "--json", "--url", node.url, stdin="first\nsecond\n").stdout.splitlines()]
+    first, second = (event["session_id"] for event in told if event["type"] == "done")
+    assert first == second
+    assert re.fullmatch(r"[0-9a-f]{32}-solo-\w+", first)
 
 
 def test_chat_ends_with_its_input(cli: Cli, node: RunningNode) -> None:
