@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from astromesh.errors import AgentUnusable, MemoryUnavailable
 from astromesh.guardrails.rails import rails_of
@@ -15,7 +17,7 @@ from astromesh.routing.breaker import BreakerRules
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.builtins import lookup
 from astromesh.runtime.choices import choices_of, in_vain
-from astromesh.runtime.endpoints import Endpoint, Endpoints, shown_url
+from astromesh.runtime.endpoints import Endpoint, Endpoints
 from astromesh.runtime.parts import part_of
 from astromesh.specs.agent import ModelTarget
 from astromesh.specs.findings import unforeseen
@@ -31,14 +33,19 @@ if TYPE_CHECKING:
 
 
 class Providers:
-    """The model servers that this node calls: one client for each server and key, shared by all who name it."""
+    """The model servers that this node calls: one client for each server and key, shared by all who name it.
+
+    Clients and what is remembered of servers last as long as somebody holds them, an agent, a run or the configuration: so an agent that
+    is only tried out leaves nothing. What was called once has connections, and is kept to be closed.
+    """
 
     def __init__(self, configured: Mapping[str, Provider], routing: ProviderRouting | None = None) -> None:
         self.configured = configured
         self.routing = routing or ProviderRouting()
         self.endpoints = Endpoints()
-        self._rules: dict[str, BreakerRules] = {}
-        self._open: dict[tuple[str, str | None, str | None], ModelProvider] = {}
+        self._rules: WeakKeyDictionary[Endpoint, BreakerRules] = WeakKeyDictionary()
+        self._known: WeakValueDictionary[tuple[str, str | None, str | None], ModelProvider] = WeakValueDictionary()
+        self._opened: set[ModelProvider] = set()
 
     def renewed(self, configured: Mapping[str, Provider], routing: ProviderRouting | None = None) -> Providers:
         """Of another configuration, with the same clients: runs that began go on with theirs, and a server that stayed keeps its own.
@@ -46,15 +53,18 @@ class Providers:
         What nobody calls any more holds no connection for longer than the keep-alive; all are closed at the end.
         """
         renewed = Providers(configured, routing)
-        renewed._open, renewed.endpoints = self._open, self.endpoints
+        renewed._known, renewed._opened, renewed.endpoints = self._known, self._opened, self.endpoints
         return renewed
 
     def client(self, server: Server) -> ModelProvider:
         key = server.api_key.get_secret_value() if server.api_key is not None else None
         identity = (server.url, key, server.api_key_env)
-        if identity not in self._open:
-            self._open[identity] = lookup("provider", "openai_compat")(server.name, server.url, api_key=key, api_key_env=server.api_key_env)
-        return self._open[identity]
+        client = self._known.get(identity)
+        if client is None:
+            made = lookup("provider", "openai_compat")
+            client = made(server.name, server.url, api_key=key, api_key_env=server.api_key_env, opened=self._opened.add)
+            self._known[identity] = client
+        return client
 
     def endpoint(self, server: Server) -> Endpoint:
         """What is remembered of that server, with the breaker that its provider asks for, or the configuration for all."""
@@ -66,12 +76,14 @@ class Providers:
             next((one.failure_threshold for one in said if one.failure_threshold is not None), usual.failure_threshold),
             next((one.recovery_timeout for one in said if one.recovery_timeout is not None), usual.recovery_timeout_s),
         )
-        self._rules[shown_url(server.url)] = rules
-        return self.endpoints.of(server.name, server.url, rules=rules)
+        endpoint = self.endpoints.of(server.name, server.url, rules=rules)
+        self._rules[endpoint] = rules
+        return endpoint
 
     def settle(self) -> None:
         """This is the configuration that counts from now on, also for servers that were known before."""
-        self.endpoints.rule(self._rules)
+        for endpoint, rules in list(self._rules.items()):
+            endpoint.breaker = replace(endpoint.breaker, rules=rules)
 
     def endpoint_of(self, provider: Provider) -> Endpoint | None:
         """That of a configured provider; None where this version does not call it, or nothing says where it is."""
@@ -102,7 +114,7 @@ class Providers:
         return server if isinstance(server, Server) else None
 
     async def close(self) -> None:
-        for provider in self._open.values():
+        for provider in tuple(self._opened):
             await provider.close()
 
 
@@ -137,6 +149,15 @@ class Assembly:
     async def close_memories(self) -> None:
         for memory in self._memories.values():
             await memory.close()
+
+    def watch(self, agents: Iterable[Agent]) -> None:
+        """These want their servers to be asked for their health, and no others do: as often as the one who wants it most often."""
+        wanted: dict[Endpoint, float] = {}
+        for target in (target for agent in agents for choice in agent.choices.values() for target in choice.targets):
+            if target.endpoint is not None and target.checked_every_s is not None:
+                wanted[target.endpoint] = min(target.checked_every_s, wanted.get(target.endpoint, target.checked_every_s))
+        for endpoint in self._providers.endpoints:
+            endpoint.checked_every_s = wanted.get(endpoint)
 
     def agent(self, document: AgentResource) -> Agent:
         """Raises `AgentUnusable` with the place of what cannot be, and nothing else: one document never keeps the node from the others."""

@@ -80,18 +80,16 @@ def _target(document: AgentResource, placed: PlacedTarget, providers: Providers)
         if server.not_called:
             return None
         raise AgentUnusable(f"{document.place(where)}: {server.message}", hint=server.remedy)
-    endpoint = providers.endpoint(server)
-    if model.routing is not None and (every_s := model.routing.health_check_interval) is not None:
-        endpoint.checked_every_s = min(every_s, endpoint.checked_every_s or every_s)
     return Target(
         said.model,
         said.served_by,
         provider=providers.client(server),
-        endpoint=endpoint,
+        endpoint=providers.endpoint(server),
         sampling=said.parameters.sampling,
         timeout_s=said.timeout,
         context_window=said.context_window,
         merits=merits(providers.configured.get(server.name), said.model),
+        checked_every_s=model.routing.health_check_interval if model.routing is not None else None,
         place=where,
     )
 

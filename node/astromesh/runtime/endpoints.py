@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from math import ceil
 from time import monotonic
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -129,20 +129,19 @@ class Call:
 
 
 class Endpoints:
-    """All servers that this node calls, by address."""
+    """All servers that this node calls, by address, for as long as somebody holds what is remembered of them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Endpoint] = {}
+        self._known: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        """In the order of addresses. Of a list: agents are built, and with them endpoints, in other threads."""
+        there = [endpoint for known in self._known.valuerefs() if (endpoint := known()) is not None]
+        return iter(sorted(there, key=lambda endpoint: endpoint.url))
 
     def of(self, name: str, url: str, *, rules: BreakerRules) -> Endpoint:
         """The one at this address. One that is known keeps its rules: whoever asks may only be trying out another configuration."""
         return self._known.setdefault(shown_url(url), Endpoint(name, url, rules=rules))
-
-    def rule(self, rules: Mapping[str, BreakerRules]) -> None:
-        """From now on, by address."""
-        for url, each in rules.items():
-            if (endpoint := self._known.get(url)) is not None:
-                endpoint.breaker = replace(endpoint.breaker, rules=each)
 
     def figures(self) -> Iterator[Metric]:
         names = ["provider", "endpoint"]
@@ -154,8 +153,8 @@ class Endpoints:
         first = GaugeMetricFamily(
             "astromesh_provider_first_token_seconds", "Moving average of the time to a model's first token.", labels=[*names, "model"]
         )
-        for url, endpoint in sorted(self._known.items()):
-            labels = [endpoint.name, url]
+        for endpoint in self:
+            labels = [endpoint.name, endpoint.url]
             for state in _STATES:
                 breaker.add_metric([*labels, state], float(endpoint.state == state))
             openings.add_metric(labels, endpoint.openings)

@@ -34,6 +34,7 @@ class Target:
     requires: Requirements = field(default=Requirements())  # of the node that runs it
     context_window: int | None = None
     merits: Merits = FREE
+    checked_every_s: float | None = None  # how often its document wants the server to be asked for its health
     place: str = "spec.model.primary"
     pinned: str = ""  # how the digest of its file begins
 

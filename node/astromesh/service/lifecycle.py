@@ -200,6 +200,7 @@ class AgentLifecycle:
         runtime.paused = {one.key: one.agent for one in ordered if one.agent is not None and one.status == "paused"}
         runtime.drafts = {one.key: one.draft for one in ordered if one.draft is not None}
         runtime.broken = {one.key: one.broken for one in ordered if one.broken}
+        self._of_now().watch(runtime.agents.values())
         self.offered = _offered(ordered)
         self._changed()
 

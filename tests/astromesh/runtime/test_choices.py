@@ -172,16 +172,23 @@ def test_what_is_not_called_yet_is_left_out_where_something_else_is_left() -> No
     assert raised.value.message.startswith("desk.yaml:7: no provider 'bxo'")
 
 
-def test_how_often_servers_are_asked_for_their_health_is_the_most_that_an_agent_wants() -> None:
+def test_how_often_servers_are_asked_for_their_health_is_the_most_that_an_agent_wants(tmp_path: Path) -> None:
     known = providers()
+    box = known.endpoint_of(known.configured["box"])
+    assert box is not None
+    assembly = Assembly(providers=known, tools=Toolmaker(NodeTools()), defaults=Orchestration(), conversations=tmp_path / "c")
+    agents = []
     for every_s in (60, 20, 40):
         model = f"    primary: {{provider: box, model: big}}\n    routing: {{health_check_interval: {every_s}}}\n"
         agent = document(model)
-        choices_of(agent, known)
+        agents.append(assembly.agent(agent))
         assert list(in_vain(agent, known)) == []
-    box = known.endpoint_of(known.configured["box"])
-    assert box is not None
-    assert box.checked_every_s == 20.0
+    assert box.checked_every_s is None  # that they could be built is no reason
+    wanted = []
+    for there in (agents, agents[::2], []):
+        assembly.watch(there)
+        wanted.append(box.checked_every_s)
+    assert wanted == [20.0, 40.0, None]
 
 
 def test_what_cannot_be_checked_of_a_server_is_said_with_its_line() -> None:

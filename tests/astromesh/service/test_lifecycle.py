@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+import re
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,6 +40,11 @@ def document(name: str = "desk", *, version: str = "1.0.0", namespace: str | Non
     assert not isinstance(whole, str)
     metadata = {"name": name, "version": version, **({} if namespace is None else {"namespace": namespace})}
     return {**whole, "metadata": metadata}
+
+
+def with_model(name: str, model: dict[str, Any]) -> dict[str, Any]:
+    whole = document(name)
+    return {**whole, "spec": {**whole["spec"], "model": model}}
 
 
 async def deployed(node: Inside, name: str = "desk", **how: Any) -> None:
@@ -469,3 +476,35 @@ async def test_a_client_that_leaves_leaves_no_half_of_a_change(node: Inside) -> 
 
     await eventually(made, 1.0, what="the change is carried through")
     assert (node.kept / "default.desk.json").exists()
+
+
+async def test_a_server_is_forgotten_with_the_last_agent_that_names_it(node: Inside, stub: StubOpenAI) -> None:
+    def named(name: str, path: str) -> dict[str, Any]:
+        model = {"provider": "openai_compat", "model": "stub", "endpoint": f"{stub.endpoint}/{path}"}
+        return with_model(name, {"primary": model})
+
+    async def servers() -> set[str]:
+        gc.collect()
+        async with node.http.get("/metrics") as response:
+            return set(re.findall(r'astromesh_provider_retries_total\{.*?endpoint="([^"]*)"', await response.text()))
+
+    before = await servers()
+    for number in range(3):
+        assert (await node.send("POST", "/v1/agents", named("desk", f"v{number}")))[0] == 201
+        assert await servers() == before  # a draft calls nobody
+        assert (await node.send("POST", "/v1/agents/desk/deploy"))[0] == 200
+        assert len(await servers() - before) == 1
+        assert (await node.send("DELETE", "/v1/agents/desk"))[0] == 200
+        assert await servers() == before
+
+
+async def test_a_draft_does_not_say_how_often_a_server_is_asked_for_its_health(node: Inside) -> None:
+    drafted = with_model("desk", {"primary": {"provider": "stub", "model": "stub"}, "routing": {"health_check_interval": 7}})
+    watched = node.node.health.of("stub")
+    usual = watched.interval_s
+    assert (await node.send("POST", "/v1/agents", drafted))[0] == 201
+    assert watched.interval_s == usual
+    assert (await node.send("POST", "/v1/agents/desk/deploy"))[0] == 200
+    assert watched.interval_s == 7.0 != usual
+    assert (await node.send("POST", "/v1/agents/desk/pause"))[0] == 200
+    assert watched.interval_s == usual

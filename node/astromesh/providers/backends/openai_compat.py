@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -57,13 +57,22 @@ class OpenAICompat:
     # What a server may be asked for. Which of its models can what, it says itself when it is asked.
     capabilities: tuple[Literal["complete", "embed"], ...] = ("complete", "embed")
 
-    def __init__(self, name: str, url: str, *, api_key: str | None = None, api_key_env: str | None = None) -> None:
-        """`url` is the API's root ("…/v1"); `api_key_env` names a variable that is read at every call."""
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        api_key: str | None = None,
+        api_key_env: str | None = None,
+        opened: Callable[[OpenAICompat], None] = lambda _: None,
+    ) -> None:
+        """`url` is the API's root ("…/v1"); `api_key_env` names a variable that is read at every call. `opened`: it has to be closed."""
         self._name = name
         self._url = url
         self._shown = _without_login(url)
         self._api_key = api_key
         self._api_key_env = api_key_env
+        self._opened = opened
         self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, request: ModelRequest, *, timeout_s: float) -> AsyncGenerator[ModelEvent, None]:
@@ -163,6 +172,7 @@ class OpenAICompat:
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=EVENT_BYTES_MAX, auto_decompress=True
             )
+            self._opened(self)
         return self._session
 
     def _headers(self) -> dict[str, str]:
