@@ -23,7 +23,7 @@ def part_of(document: Agent, limits: Limits, *, tools: tuple[ToolSchema, ...], s
     members = tools_that_are_members(spec)
 
     def template(text: str, path: str) -> Template:
-        return Template(text, where=document.place(path), named=named)
+        return Template(text, where=f"{document.place(path)}: {path}", named=named)
 
     def prompt(text: str | None, path: str) -> Template | None:
         return None if text is None else template(text, path)

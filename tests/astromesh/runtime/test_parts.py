@@ -117,5 +117,5 @@ def test_an_output_schema_may_be_written_in_short() -> None:
 def test_the_system_prompt_may_include_templates_and_one_that_fails_says_where() -> None:
     made = part("  prompts: {system: '{% include \"who\" %} Be brief.', templates: {who: 'You are {{ agent }}.'}}\n")
     assert made.system.render({"agent": "desk"}) == "You are desk. Be brief."
-    with pytest.raises(PromptUnrenderable, match=r"f\.yaml:6: cannot be rendered"):
+    with pytest.raises(PromptUnrenderable, match=r"f\.yaml:6: spec\.prompts\.system: cannot be rendered"):
         part("  prompts: {system: '{{ 1 / 0 }}'}\n").system.render({})
