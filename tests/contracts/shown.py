@@ -23,6 +23,7 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "GET /v1/system/status *", "GET /v1/mesh/state 200", "GET /v1/mesh/state {*", "POST /v1/mesh/join 200",
             "POST /v1/mesh/join asked *",
             "POST /v1/mesh/leave 200", "GET /v1/nodes *", "GET /v1/models *", "GET /v1/agents 200", "GET /v1/agents ?*", "route peer",
+            "behaviour: any node answers for any agent and any model of the mesh",
             *(f"GET /v1/agents {{agents[].{key}}}" for key in ("name", "version", "namespace", "status", "nodes", "warnings")),
         ),
         "test_a_node_whose_mesh_is_off_says_so": (
@@ -52,7 +53,9 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "test_a_refused_request_is_a_problem[bytes]": ("failure 413 body_too_large",),
         "test_a_refused_request_is_a_problem[values]": ("failure 413 too_many_values",),
         "test_a_refused_request_is_a_problem[key]": ("failure 422 invalid_request",),
-        "test_an_unknown_key_is_answered_with_those_that_there_are": (),
+        "test_an_unknown_key_is_answered_with_those_that_there_are": (
+            "behaviour: an unknown key is answered with those that there are",
+        ),
         "test_files_are_read_again_all_of_them_or_none": ("POST /v1/system/reload *",),
         "test_a_bad_file_is_named_with_its_line_and_the_others_run": (
             "GET /v1/agents {agents[].error}", "behaviour: one bad file never stops the node",
@@ -67,7 +70,7 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "POST /v1/agents/{name}/deploy ?*", "POST /v1/agents/{name}/pause 200", "POST /v1/agents/{name}/pause {*",
             "POST /v1/agents/{name}/pause ?*", "failure 404 agent_not_deployed", "failure 503 agent_paused", f"{surface.RUN} 503",
         ),
-        "test_a_document_is_shown_with_its_secrets_masked": ("GET /v1/agents/{name} *",),
+        "test_a_document_is_shown_with_its_secrets_masked": ("GET /v1/agents/{name} *", "behaviour: a secret is shown masked"),
         "test_what_cannot_be_stored_or_run_is_refused_and_changes_nothing": (
             "POST /v1/agents 409", "POST /v1/agents 422", "POST /v1/agents/{name}/deploy 400", "POST /v1/agents/{name}/pause 400",
             "failure 422 invalid_document",
@@ -90,6 +93,9 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "test_a_stream_tells_what_happens_as_it_happens": (
             "asked header Accept", *(f"stream event {kind} {{*" for kind in surface.EVENTS if kind not in ("status", "error",
             "failover")),
+        ),
+        "test_tokens_arrive_through_another_node_while_the_model_still_speaks": (
+            "behaviour: token events are tokens as the model makes them, through every hop",
         ),
         "test_a_turn_that_waits_for_another_of_its_session_says_so": ("stream event status *",),
         "test_an_error_after_the_first_token_is_the_last_event": ("stream event error *",),
@@ -176,6 +182,7 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             for place, where in PLACES.items()
         },
         **{f"test_what_a_model_cannot_do_in_time_or_hold_is_not_waited_for[{place}]": () for place in PLACES},
+        "test_a_name_may_pin_the_file_of_a_model": ("behaviour: a model's name may pin its file",),
         "test_models_of_a_node_are_loaded_as_its_file_says": (
             "RuntimeConfig spec.inference.models_dir", "RuntimeConfig spec.inference.memory_budget_mb",
             "RuntimeConfig spec.inference.idle_unload_seconds", "RuntimeConfig spec.inference.engine",
@@ -235,6 +242,10 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "kind Agent", "kind ProviderConfig", "kind RuntimeConfig", "Agent apiVersion", "Agent metadata.*", "Agent spec.identity.*",
             "ProviderConfig apiVersion", "ProviderConfig metadata.*",
             "RuntimeConfig apiVersion", "RuntimeConfig metadata.*",
+        ),
+        "test_a_document_takes_variables_from_the_environment[astromesh.io/v1alpha1]": ("Agent apiVersion",),
+        "test_a_document_takes_variables_from_the_environment[astromesh/v1]": (
+            "behaviour: ${VAR} and ${VAR:-default} come from the environment, and both apiVersions are accepted",
         ),
         "test_prompts_are_templates_and_what_is_undefined_is_empty": ("Agent spec.prompts.*",),
         "test_an_answer_obeys_its_schema": ("Agent spec.output_schema",),

@@ -159,6 +159,12 @@ BEHAVIOUR = (
     "tools never reach loopback or private addresses that the node does not list",
     "a page of another origin drives nothing",
     "one bad file never stops the node",
+    "any node answers for any agent and any model of the mesh",
+    "token events are tokens as the model makes them, through every hop",
+    "an unknown key is answered with those that there are",
+    "${VAR} and ${VAR:-default} come from the environment, and both apiVersions are accepted",
+    "a model's name may pin its file",
+    "a secret is shown masked",
     "an endpoint is accepted with and without /v1",
 )  # fmt: skip
 

@@ -42,6 +42,18 @@ async def test_an_agent_is_shown_as_its_document_names_it(witness: Witness, stub
         assert (await node.get("/v1/system/status"))["warnings"] == []
 
 
+@pytest.mark.parametrize("version", ["astromesh/v1", "astromesh.io/v1alpha1"])
+async def test_a_document_takes_variables_from_the_environment(
+    witness: Witness, stub: StubOpenAI, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHERE", "the lake")
+    files = dict(an_agent(stub, system="You are at ${WHERE}, ${WHEN_NOBODY_SAYS:-today}."))
+    files["agents/desk.agent.yaml"] = {**files["agents/desk.agent.yaml"], "apiVersion": version}  # type: ignore[dict-item]
+    async with witness.node(files) as node:
+        await node.answer()
+        assert messages(stub)[0] == "You are at the lake, today."
+
+
 async def test_prompts_are_templates_and_what_is_undefined_is_empty(witness: Witness, stub: StubOpenAI) -> None:
     prompts = {
         "system": "You serve {{ shop }}.{{ nothing }} {% include 'rules' %}",

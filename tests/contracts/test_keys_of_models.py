@@ -20,7 +20,8 @@ from astromesh.service.models import InstalledModels
 
 HEALTH_GOAL_S = 2.0
 KEY = "a-key-of-the-test"
-ABSENT = {"provider": "openai_compat", "endpoint": "http://127.0.0.1:9", "model": "stub"}
+# It fails at once, where a server that is not there is looked for twice more.
+ABSENT = {"provider": "openai_compat", "endpoint": "http://127.0.0.1:9", "model": "stub", "api_key_env": "A_KEY_THAT_NOBODY_HAS"}
 SAMPLING = {
     "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "max_tokens": 3, "stop": ["END"], "seed": 7, "presence_penalty": 0.25,
     "frequency_penalty": 0.75, "repeat_penalty": 1.5,
@@ -129,6 +130,19 @@ async def test_a_model_of_the_mesh_answers_where_its_node_has_what_is_required(
         for name, said in (("fast", "50 tokens/s"), ("card", "GPU"), ("large", "GPU")):
             refused = await node.run(name)
             assert (refused.status, said in str(refused.body["detail"])) == (502, True), refused.body
+
+
+async def test_a_name_may_pin_the_file_of_a_model(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with with_a_model(witness, {}, monkeypatch) as node:
+
+        async def loaded() -> bool:
+            return (await node.ask("GET", "/v1/ready?model=tiny")).status == 200
+
+        await eventually(loaded, HEALTH_GOAL_S)
+        [row] = (await node.get("/v1/models"))["data"]
+        for digest, status in ((row["identity"], 200), ("0" * 64, 404)):
+            asked = {"model": f"tiny@sha256:{digest}", "messages": [{"role": "user", "content": "Hi"}]}
+            assert (await node.ask("POST", "/v1/chat/completions", asked)).status == status
 
 
 async def test_models_of_a_node_are_loaded_as_its_file_says(witness: Witness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.contracts.witness import Witness
 from tests.rig.documents import Documents, agent, provider
+from tests.rig.doors import sent_events
 from tests.rig.eventually import eventually
 from tests.rig.stub_answers import Say
 from tests.rig.stub_openai import StubOpenAI
@@ -79,6 +80,21 @@ async def test_a_stream_tells_what_happens_as_it_happens(witness: Witness, stub:
             [done] = streamed.told("done")
             assert (done["answer"], done["node"], done["attempts"], done["route"]) == ("It is noon.", "solo", 1, "local")
             assert streamed.events[-1].event == "done"
+
+
+async def test_tokens_arrive_through_another_node_while_the_model_still_speaks(witness: Witness, stub: StubOpenAI) -> None:
+    on_kitchen = {**provider(stub.endpoint, models=["slow"]), **agent("desk", model="slow")}
+    async with witness.node({}, name="attic") as attic, witness.node(on_kitchen, name="kitchen") as kitchen:
+        assert (await attic.ask("POST", "/v1/mesh/join", {"address": kitchen.gossip})).status == 200
+
+        async def desk_is_known() -> bool:
+            return (await attic.ask("GET", "/v1/ready?agent=desk")).status == 200
+
+        await eventually(desk_is_known, MEETING_GOAL_S)
+        async with attic.http.post("/v1/agents/desk/run", json={"query": "word " * 20, "stream": True}) as response:
+            spoken_to = [stub.active async for event in sent_events(response) if event.event == "token"]
+        assert len(spoken_to) == 22
+        assert spoken_to.count(1) > 10, "the model was still speaking when these arrived"
 
 
 async def test_a_turn_that_waits_for_another_of_its_session_says_so(witness: Witness, stub: StubOpenAI) -> None:

@@ -8,8 +8,10 @@ import openai as their
 import pytest
 from tests.contracts.witness import Witness
 from tests.rig.documents import agent, provider
+from tests.rig.eventually import eventually
 from tests.rig.stub_openai import StubOpenAI
 
+MEETING_GOAL_S = 3.0
 HELLO: Any = [{"role": "user", "content": "Hello there"}]
 WEATHER: Any = {
     "type": "function",
@@ -99,8 +101,11 @@ async def test_a_model_that_was_offered_and_is_gone_is_503_and_says_when_to_come
     async with witness.node(agent("desk"), name="attic") as attic, attic.openai() as client:
         async with witness.node(served, name="kitchen") as kitchen:
             assert (await attic.ask("POST", "/v1/mesh/join", {"address": kitchen.gossip})).status == 200
-            while (await attic.ask("GET", "/v1/ready?model=stub")).status != 200:
-                pass
+
+            async def offered() -> bool:
+                return (await attic.ask("GET", "/v1/ready?model=stub")).status == 200
+
+            await eventually(offered, MEETING_GOAL_S)
             assert (await client.chat.completions.create(model="stub", messages=HELLO)).choices
         with pytest.raises(their.InternalServerError) as gone:
             await client.chat.completions.create(model="stub", messages=HELLO)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from tests.contracts.witness import Witness
 from tests.rig.documents import agent, provider
+from tests.rig.eventually import eventually
 from tests.rig.stub_openai import StubOpenAI
 
+FORGETTING_GOAL_S = 1.0
 REMEMBERS = {"conversational": {"backend": "sqlite", "strategy": "sliding_window", "max_turns": 10}}
 
 
@@ -96,7 +98,10 @@ async def test_a_history_is_forgotten_after_its_time(witness: Witness, stub: Stu
     brief = {"conversational": {"backend": "in_memory", "ttl": "1ms"}}
     async with witness.node({**provider(stub.endpoint), **agent("desk", memory=brief)}) as node:
         await node.answer(query="I am Ada.", session_id="s-1")
-        while (await node.get("/v1/memory/desk/history/s-1"))["history"]:
-            pass
+
+        async def forgotten() -> bool:
+            return not (await node.get("/v1/memory/desk/history/s-1"))["history"]
+
+        await eventually(forgotten, FORGETTING_GOAL_S)
         await node.answer(query="Who am I?", session_id="s-1")
         assert heard(stub) == ["Who am I?"]
