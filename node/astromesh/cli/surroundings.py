@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astromesh.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from astromesh.service.config_dir import Configuration
     from astromesh.service.settings import Flag, Settled
@@ -36,14 +38,9 @@ def configuration(folder: str | None) -> Configuration:
 
 def settled(configuration: Configuration, flags: Mapping[str, Flag]) -> Settled:
     """The node's settings. Raises `ConfigurationError` where a flag or a variable is wrong."""
-    from astromesh.service.settings import settle
+    from astromesh.service.settings import set_aside, settle
     from astromesh.specs.runtime import Runtime
 
-    # One bad file never stops the node: without its own it runs on what else it is told, which keeps to loopback.
-    set_aside: tuple[str, ...] = ()
-    if configuration.runtime is None:
-        what = f"{configuration.folder}: the node's own file has mistakes and is set aside: flags, ASTROMESH_* and defaults count."
-        set_aside = (f"{what} 'astromesh-node config validate {configuration.folder}' shows every mistake.",)
     result = settle(
         flags=flags,
         environment=os.environ,
@@ -52,7 +49,9 @@ def settled(configuration: Configuration, flags: Mapping[str, Flag]) -> Settled:
         data_default=_data_folder(configuration.folder),
         hostname=socket.gethostname(),
     )
-    result = replace(result, warnings=(*set_aside, *result.warnings))
+    # A bad file does not stop the node by itself: without its own it runs on what else it is told, which keeps to loopback.
+    if configuration.runtime is None:
+        result = replace(result, warnings=(set_aside(configuration.folder, result.values), *result.warnings))
     role = result.values.role
     if role == "full":
         return result
@@ -60,6 +59,18 @@ def settled(configuration: Configuration, flags: Mapping[str, Flag]) -> Settled:
         f"{result.origins['role']}: a node of role {role} does everything yet, as role full does: roles come with clusters beyond loopback."
     )
     return replace(result, warnings=(*result.warnings, told))
+
+
+def refuse_unprotected(configuration: Configuration) -> None:
+    """Raises `ConfigurationError` where a mistake would have a node start without what keeps others out."""
+    if not configuration.lost:
+        return
+    own = "\n".join(str(mistake) for mistake in configuration.own_mistakes)
+    raise ConfigurationError(
+        f"{configuration.folder}: the node's own file has mistakes, and it names {', '.join(configuration.lost)}: "
+        f"this node does not start without that\n{own}",
+        hint=f"mend them: astromesh-node config validate {configuration.folder}",
+    )
 
 
 def _data_folder(folder: Path) -> Path:

@@ -53,6 +53,7 @@ def up(*, config: str | None, models_dir: str | None, demo: bool, ends_with: int
 
         end_with_parent(ends_with)
     written = surroundings.configuration(config)
+    surroundings.refuse_unprotected(written)
     settings = surroundings.settled(written, {**given, "models_dir": models_dir})
     warn(settings.warnings)
     from astromesh.service.up import serve

@@ -22,6 +22,7 @@ from astromesh.errors import ConfigurationError
 from astromesh.specs.agent import Agent
 from astromesh.specs.findings import Caution, Finding, Mistake
 from astromesh.specs.parse import Parsed, parse
+from astromesh.specs.protections import protections
 from astromesh.specs.provider import Provider, ProviderConfig, ProviderResource, ProviderRouting, Unresolved, server_of
 from astromesh.specs.resource import Broken, Listed
 from astromesh.specs.runtime import Runtime
@@ -64,6 +65,13 @@ class Configuration:
     mistakes: tuple[Mistake, ...]
     warnings: tuple[Caution, ...]
     digests: Mapping[str, bytes]  # of each file's text, by its source; empty for one that cannot be read
+    lost: tuple[str, ...] = ()  # where `runtime` is None: what its file asks for that the node must not start without
+
+    @property
+    def own_mistakes(self) -> tuple[Mistake, ...]:
+        """Those of the node's own file."""
+        sources = {item.source for item in self.broken if _is_own(item)}
+        return tuple(mistake for mistake in self.mistakes if mistake.source in sources or mistake.path == "kind")
 
 
 def shipped_folder() -> Path:
@@ -137,6 +145,7 @@ class _Reading:
     mistakes: list[Mistake] = field(default_factory=list)
     warnings: list[Caution] = field(default_factory=list)
     digests: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def take(self, path: Path, source: str) -> None:
         text = _text(path, source)
@@ -144,6 +153,7 @@ class _Reading:
         if isinstance(text, Mistake):
             self._break(Broken("", "", "", source, text.line, (text,)))
             return
+        self.texts[source] = text
         parsed = parse(text, source=source, environment=self.environment)
         if parsed.empty and not source.startswith("agents/"):
             # A file of which everything is commented out means the defaults; an agent's file means an agent.
@@ -220,7 +230,7 @@ class _Reading:
     def configuration(self, found: Found) -> Configuration:
         for key, agent in list(self.agents.items()):
             self._look_up_provider(key, agent)
-        own_file_is_bad = len(self.runtimes) > 1 or any("RuntimeConfig" in (item.kind, _MEANT.get(item.source)) for item in self.broken)
+        own_file_is_bad = len(self.runtimes) > 1 or any(_is_own(item) for item in self.broken)
         runtime = None if own_file_is_bad else _located(self.runtimes[0], found.folder) if self.runtimes else Runtime.unwritten()
         if runtime is not None:
             for key, agent in list(self.agents.items()):
@@ -237,7 +247,15 @@ class _Reading:
             mistakes=tuple(sorted(self.mistakes, key=_order)),
             warnings=tuple(sorted(self.warnings, key=_order)),
             digests=self.digests,
+            lost=self._lost() if own_file_is_bad else (),
         )
+
+    def _lost(self) -> tuple[str, ...]:
+        """What nobody can read might ask for anything."""
+        sources = dict.fromkeys((*(item.source for item in self.broken if _is_own(item)), *(runtime.source for runtime in self.runtimes)))
+        told = [name for source in sources if source in self.texts for name in protections(self.texts[source])]
+        unread = [f"what stands in {source}" for source in sources if source not in self.texts]
+        return tuple(dict.fromkeys((*told, *unread)))
 
     def _look_up_provider(self, key: tuple[str, str], agent: Agent) -> None:
         """A model whose server is of a type that is not called yet is left out, where another can take its place in the same role."""
@@ -283,6 +301,10 @@ def _located(runtime: Runtime, folder: Path) -> Runtime:
     )
     inference = runtime.spec.inference.model_copy(update={"models": models})
     return replace(runtime, spec=runtime.spec.model_copy(update={"inference": inference})) if models else runtime
+
+
+def _is_own(item: Broken) -> bool:
+    return "RuntimeConfig" in (item.kind, _MEANT.get(item.source))
 
 
 def _broken(agent: Agent, path: str, message: str, remedy: str) -> Broken:

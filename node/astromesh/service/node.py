@@ -53,7 +53,7 @@ from astromesh.service.reload import (
     written_agents,
     written_providers,
 )
-from astromesh.service.settings import NodeSettings
+from astromesh.service.settings import NodeSettings, set_aside
 from astromesh.service.shelf import Shelf
 from astromesh.specs.runtime import Runtime
 from astromesh.telemetry.metrics import Metrics
@@ -148,6 +148,8 @@ class Node:
         stack.push_async_callback(self.assembly.close_memories)
         stack.push_async_callback(self.lifecycle.close)
         lasting += await self.assembly.open_memories()
+        if configuration.runtime is None:
+            lasting.insert(0, set_aside(configuration.folder, self.settings))
         self._lasting = tuple(lasting)
         self.house.warnings = (*map(str, configuration.warnings), *lasting, *problems, *map(str, configuration.mistakes))
         for problem in self.house.warnings:

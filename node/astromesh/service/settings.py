@@ -174,6 +174,16 @@ def settle(
     return Settled(values, told.origins, tuple(warnings))
 
 
+def set_aside(folder: Path, values: NodeSettings) -> str:
+    """What to say of a node whose own file has mistakes: what counts in its place."""
+    seeds = f"seeds {', '.join(map(str, values.join))}" if values.join else "no seeds"
+    mesh = f"gossip {values.gossip}, {seeds}" if values.mesh else "no mesh"
+    return (
+        f"{folder}: the node's own file has mistakes and is set aside: flags, ASTROMESH_* and defaults count, so API {values.api}, "
+        f"{mesh}, data {values.data}, models {values.models_dir}. 'astromesh-node config validate {folder}' shows every mistake."
+    )
+
+
 class _Told:
     """Who said what about each setting, the first of flag, environment, file and default."""
 

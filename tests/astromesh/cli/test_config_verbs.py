@@ -106,6 +106,46 @@ def test_a_bad_file_of_the_nodes_own_is_set_aside_and_said(cli: Cli, tmp_path: P
     assert "0.0.0.0:8000" in answer.stderr
 
 
+SEALED = """apiVersion: astromesh/v1
+kind: RuntimeConfig
+spec:
+  mesh: {keyring_file: keys.json}
+  api: {port: none}
+  inference: {engine: steam}
+"""
+
+
+def test_a_node_whose_file_seals_its_gossip_does_not_start_unsealed_by_a_mistake_elsewhere(cli: Cli, tmp_path: Path) -> None:
+    write_documents(tmp_path, {"runtime.yaml": SEALED})
+    answer = cli("up", "--config", str(tmp_path), "--data", str(tmp_path / "data"))
+    assert answer.exit_code == 78
+    assert "mesh.keyring_file" in answer.stderr
+    assert "runtime.yaml:5: spec.api.port" in answer.stderr
+    assert "runtime.yaml:6: spec.inference.engine" in answer.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_second_file_of_the_nodes_own_takes_no_seal_away(cli: Cli, tmp_path: Path) -> None:
+    sealed = "apiVersion: astromesh/v1\nkind: RuntimeConfig\nspec:\n  mesh: {keyring_file: keys.json}\n"
+    write_documents(tmp_path, {"runtime.yaml": sealed, "providers.yaml": sealed})
+    answer = cli("up", "--config", str(tmp_path), "--data", str(tmp_path / "data"))
+    assert answer.exit_code == 78
+    assert "a node has one RuntimeConfig" in answer.stderr
+
+
+def test_a_file_of_the_nodes_own_that_cannot_be_read_is_not_taken_for_an_open_one(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "runtime.yaml").write_bytes(b"spec: \xff\n")
+    answer = cli("up", "--config", str(tmp_path), "--data", str(tmp_path / "data"))
+    assert answer.exit_code == 78
+    assert "runtime.yaml:1: is not UTF-8 text" in answer.stderr
+
+
+def test_what_counts_in_the_place_of_a_file_that_is_set_aside_is_said(cli: Cli, tmp_path: Path) -> None:
+    write_documents(tmp_path, {"runtime.yaml": "kind: [\n"})
+    said = json.loads(cli("config", "show", "--json", "--config", str(tmp_path)).stdout)["warnings"][0]
+    assert "API 127.0.0.1:8000, gossip 127.0.0.1:7946, no seeds, data " in said
+
+
 def test_the_demo_chooses_for_itself(cli: Cli) -> None:
     answer = cli("up", "--demo", "--api", "127.0.0.1:8123", "--join", "127.0.0.1:1")
     assert answer.exit_code == 2

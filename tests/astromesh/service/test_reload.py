@@ -243,3 +243,10 @@ async def test_many_reloads_at_once_are_carried_out_one_after_the_other(node: In
     answers = await asyncio.gather(*(node.send("POST", "/v1/system/reload") for _ in range(8)))
     assert {status for status, _ in answers} == {200}
     assert [said["agents"]["added"] for _, said in answers].count(["fresh"]) == 1
+
+
+async def test_a_node_without_its_own_file_says_in_status_what_counts_instead(tmp_path: Path) -> None:
+    async with node_inside(tmp_path, {"runtime.yaml": "kind: [\n"}) as node:
+        said = [warning for warning in (await node.get("/v1/system/status"))["warnings"] if "is set aside" in warning]
+    assert len(said) == 1
+    assert f"no mesh, data {tmp_path}/data, models {tmp_path}/data/models" in said[0]
