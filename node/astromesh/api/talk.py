@@ -74,6 +74,7 @@ async def talk(request: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse(timeout=GOODBYE_S, heartbeat=HEARTBEAT_S, compress=False, max_msg_size=BODY_BYTES_MAX, decode_text=False)
     if not socket.can_prepare(request):
         raise web.HTTPUpgradeRequired
+    house.runtime.must_exist(agent)
     talks.admit(socket)
     try:
         await socket.prepare(request)

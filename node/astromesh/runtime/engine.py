@@ -190,6 +190,14 @@ class AgentRuntime:
         """What an act that runs here for that node asked it for."""
         self.served.take_reply(body, caller)
 
+    def must_exist(self, name: str) -> None:
+        """Raises `UnknownAgent` for an agent that nobody of this mesh has, in whatever state it may be."""
+        if name in self.agents or name in self.paused or self._roster.hosting(name):
+            return
+        nobody = self._nobody(name)
+        if isinstance(nobody, UnknownAgent):
+            raise nobody
+
     def can_serve(self, name: str) -> bool:
         """Could a run of this agent begin now, here or on a peer, as far as its model goes?"""
         agent = self.agents.get(name)

@@ -238,10 +238,26 @@ async def test_a_run_that_fails_is_an_error_with_its_id_and_the_connection_stays
         await until(socket, "done")
 
 
-async def test_an_agent_that_nobody_has_is_an_error(doors: Doors) -> None:
-    async with doors.http.ws_connect("/v1/ws/agent/nobody") as socket:
+async def test_an_agent_that_nobody_has_any_more_is_an_error(rooms: Rooms, doors: Doors) -> None:
+    rooms.hosts(an_agent(provider=Scripted([])))
+    async with doors.http.ws_connect(PATH) as socket:
+        rooms.runtime.agents = {}
         await socket.send_json({"query": "Hello"})
         assert (await heard(socket))["code"] == "agent_not_found"
+
+
+async def test_an_agent_that_nobody_has_is_refused_before_the_connection(doors: Doors) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await doors.http.ws_connect("/v1/ws/agent/nobody")
+    assert refused.value.status == 404
+
+
+async def test_an_agent_that_is_paused_gets_its_connection(rooms: Rooms, doors: Doors) -> None:
+    agent = an_agent(provider=Scripted([]))
+    rooms.runtime.paused = {agent.key: agent}
+    async with doors.http.ws_connect(PATH) as socket:
+        await socket.send_json({"query": "Hello"})
+        assert (await heard(socket))["code"] == "agent_paused"
 
 
 @pytest.mark.parametrize("politely", [True, False])
@@ -341,7 +357,8 @@ async def test_whoever_asks_without_an_upgrade_is_told_so(doors: Doors) -> None:
     assert (status, problem["code"]) == (426, "upgrade_required")
 
 
-async def test_more_connections_than_a_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch, doors: Doors) -> None:
+async def test_more_connections_than_a_node_holds_are_refused(monkeypatch: pytest.MonkeyPatch, rooms: Rooms, doors: Doors) -> None:
+    rooms.hosts(an_agent(provider=Scripted([])))
     monkeypatch.setattr(talk, "TALKS_MAX", 1)
     async with doors.http.ws_connect(PATH):
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
