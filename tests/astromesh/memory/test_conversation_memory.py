@@ -138,3 +138,27 @@ async def test_in_memory_the_conversation_that_was_silent_longest_is_forgotten_f
     await memory.remember(first, turn(2))
     await memory.remember(third, turn(1))
     assert [len((await memory.recall(conversation, now=NOW)).turns) for conversation in (first, second, third)] == [2, 0, 1]
+
+
+async def test_in_memory_what_is_kept_has_a_size_and_the_oldest_goes_first() -> None:
+    text, sessions = "x" * 1000, [Conversation("desk", f"s{number}") for number in range(4)]
+    memory = InMemory(bytes_max=5_000)  # four such turns, and not five
+
+    async def kept() -> list[list[str]]:
+        return [[one.id for one in (await memory.recall(session, now=NOW)).turns] for session in sessions]
+
+    for number, session in enumerate(sessions):
+        await memory.remember(session, turn(number, text=text))
+    assert await kept() == [["t0"], ["t1"], ["t2"], ["t3"]]
+    await memory.remember(sessions[0], turn(4, text=text))
+    assert await kept() == [["t0", "t4"], [], ["t2"], ["t3"]]
+    for number in range(5, 9):
+        await memory.remember(sessions[2], turn(number, text=text))
+    assert await kept() == [[], [], ["t5", "t6", "t7", "t8"], []]
+    await memory.summarise(sessions[2], Summary(text, "t5"))
+    await memory.remember(sessions[2], turn(9, text=text))
+    assert await kept() == [[], [], ["t7", "t8", "t9"], []]
+    assert await memory.forget(sessions[2]) == 3
+    for number in range(4):
+        await memory.remember(sessions[number], turn(number, text=text))
+    assert await kept() == [["t0"], ["t1"], ["t2"], ["t3"]]  # what went is not counted any more
