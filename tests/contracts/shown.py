@@ -31,7 +31,8 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
         "test_servers_are_listed_with_their_health": ("GET /v1/providers *",),
         "test_runs_are_found_again_as_traces": (
-            "GET /v1/traces *", "GET /v1/traces/{id} *", "GET /metrics *", "header X-Request-Id", "asked header X-Request-Id",
+            "GET /v1/traces *", "GET /v1/traces/{id} *", "GET /metrics *", "GET /v1/metrics *", "header X-Request-Id",
+            "asked header X-Request-Id",
             "span agent.run",
             "span llm.complete",
         ),

@@ -92,7 +92,7 @@ ROUTES: tuple[Promise, ...] = (
     Promise("DELETE /v1/rag/pipelines/{name}", (200,)),
     Promise("GET /v1/traces", (200, 422), "traces", query="agent limit"),
     Promise("GET /v1/traces/{id}", (200, 404), "trace_id spans"),
-    Promise("GET /v1/metrics", (200,)),
+    Promise("GET /v1/metrics", (200,), "counters gauges histograms"),
     Promise("GET /metrics", (200,)),
     Promise("GET /v1/models", (200,), _MODELS),
     Promise("GET /v1/nodes", (200,), _NODES),
@@ -172,7 +172,7 @@ BEHAVIOUR = (
 MISSING_ROUTES = (
     "GET /v1/system/doctor", "GET /v1/memory/{agent}/semantic", "POST /v1/rag/ingest", "POST /v1/rag/query", "GET /v1/rag/pipelines",
     "POST /v1/rag/pipelines", "GET /v1/rag/pipelines/{name}", "PUT /v1/rag/pipelines/{name}", "DELETE /v1/rag/pipelines/{name}",
-    "GET /v1/metrics", "GET /v1/routes/{request_id}", "POST /v1/responses", "POST /v1/messages", "GET /api/tags", "POST /mcp",
+    "GET /v1/routes/{request_id}", "POST /v1/responses", "POST /v1/messages", "GET /api/tags", "POST /mcp",
 )  # fmt: skip
 # Of what has no answer to be asked for: what happens instead.
 MISSING: Mapping[str, str] = {

@@ -127,6 +127,8 @@ async def test_runs_are_found_again_as_traces(witness: Witness, stub: StubOpenAI
         figures = await node.ask("GET", "/metrics")
         samples = [sample for family in text_string_to_metric_families(figures.body) for sample in family.samples]
         assert [sample.value for sample in samples if sample.name == "astromesh_runs_total"] == [1.0, 1.0]
+        counters = (await node.get("/v1/metrics"))["counters"]
+        assert [(row["labels"]["agent"], row["value"]) for row in counters["astromesh_runs"]] == [("desk", 1.0), ("till", 1.0)]
 
 
 async def test_builtin_tools_and_those_of_agents_are_listed_and_called(witness: Witness, stub: StubOpenAI) -> None:

@@ -343,6 +343,7 @@ ROUTES: tuple[Route, ...] = (
         query=(("agent", "an agent's name"), ("limit", "1 to 256")),
     ),
     Route("GET", "/v1/traces/{id}", system.trace, "The course of one run.", answer=system.TraceShown, codes=(200, 404)),
+    Route("GET", "/v1/metrics", system.figures, "The figures of /metrics as JSON.", answer=system.Figures),
     Route("GET", "/metrics", system.metrics, "Figures for Prometheus.", media=("text/plain",)),
 )
 

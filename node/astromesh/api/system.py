@@ -49,6 +49,23 @@ class TraceList(BaseModel):
     traces: list[TraceShown]
 
 
+class Figure(BaseModel):
+    """One figure under one set of labels: `value`, or of a histogram `sum` and `count`."""
+
+    labels: dict[str, str]
+    value: float | None = None
+    sum: float | None = None
+    count: float | None = None
+
+
+class Figures(BaseModel):
+    """By name, as in `/metrics`."""
+
+    counters: dict[str, list[Figure]]
+    gauges: dict[str, list[Figure]]
+    histograms: dict[str, list[Figure]]
+
+
 async def health(request: web.Request) -> web.Response:
     return reply({"status": "ok", "version": request.app[HOUSE].version})
 
@@ -93,6 +110,10 @@ async def status(request: web.Request) -> web.Response:
             "warnings": [*house.warnings, *(house.mesh.warnings() if house.mesh is not None else ())],
         }
     )
+
+
+async def figures(request: web.Request) -> web.Response:
+    return reply(request.app[HOUSE].metrics.figures())
 
 
 async def metrics(request: web.Request) -> web.Response:

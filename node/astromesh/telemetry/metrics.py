@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import Metric
 
+# What a sample is, by the end of its name; buckets are for whoever reads the text.
+_TOLD = {"": "value", "_total": "value", "_sum": "sum", "_count": "count"}
 FIRST_TOKEN_BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 
 
@@ -47,6 +50,20 @@ class Metrics:
     def watch(self, collect: Callable[[], Iterable[Metric]]) -> None:
         """Adds figures that are read at the moment of the scrape, from parts that keep count for themselves."""
         self.registry.register(_Reading(collect))
+
+    def figures(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """What `text` tells, as JSON: by kind and by name a row for each set of labels; of a histogram sum and count alone."""
+        told: dict[str, dict[str, list[dict[str, Any]]]] = {"counters": {}, "gauges": {}, "histograms": {}}
+        for family in self.registry.collect():
+            kind = {"counter": "counters", "histogram": "histograms"}.get(family.type, "gauges")
+            rows: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+            for sample in family.samples:
+                what = _TOLD.get(sample.name.removeprefix(family.name))
+                if what is not None:
+                    labels = {str(name): str(value) for name, value in sample.labels.items()}
+                    rows.setdefault(tuple(sorted(labels.items())), {"labels": labels})[what] = sample.value
+            told[kind][family.name] = list(rows.values())
+        return told
 
     def text(self) -> bytes:
         """Prometheus text format, version 0.0.4."""

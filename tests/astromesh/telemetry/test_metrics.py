@@ -31,3 +31,16 @@ def test_figures_of_a_part_are_read_at_the_moment_of_the_scrape() -> None:
     metrics.watch(lambda: [GaugeMetricFamily("astromesh_level", "How high it stands.", value=level[0])])
     level[0] = 5.0
     assert figures(metrics)["astromesh_level[]"] == 5.0
+
+
+def test_figures_are_the_same_as_json_with_one_row_for_each_set_of_labels() -> None:
+    metrics = Metrics()
+    metrics.runs.labels("desk", "ok").inc(2)
+    metrics.runs.labels("till", "ok").inc()
+    metrics.first_token.labels("m").observe(0.5)
+    told = metrics.figures()
+    assert told["counters"]["astromesh_runs"] == [
+        {"labels": {"agent": "desk", "outcome": "ok"}, "value": 2.0},
+        {"labels": {"agent": "till", "outcome": "ok"}, "value": 1.0},
+    ]
+    assert told["histograms"]["astromesh_model_first_token_seconds"] == [{"labels": {"model": "m"}, "count": 1.0, "sum": 0.5}]
