@@ -13,7 +13,7 @@ MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/astromesh/models
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
-demo: $(VENV)/any-engine $(VENV)/smollm2  ## three nodes on this machine answer a question that only one of them can
+demo: $(VENV)/any-engine $(VENV)/smollm2  ## three nodes on this machine answer what only one of them can, and their agents work together
 	@$(BIN)/astromesh-node up --demo --models $(MODELS)
 
 check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engine, under 5 minutes

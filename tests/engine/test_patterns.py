@@ -32,7 +32,7 @@ MODEL = "smollm2"
 ROUNDS = int(os.environ.get("PATTERN_ROUNDS", "1"))
 ANSWER_TOKENS_MAX = 24
 QUESTION = "What do bees make?"
-MONEY = "I want my money back for invoice 12"
+POEM = "Write a poem about the sea."
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -87,10 +87,9 @@ def given(step: Mapping[str, Any]) -> Any:
 
 
 async def test_a_swarm_hands_the_conversation_to_its_peer_who_answers(engine: LlamaCppEngine) -> None:
-    desk = {"name": "desk", "pattern": "swarm", "peers": (other("billing", "invoices, payments and refunds"),)}
-    billing = {"name": "billing", "system": "You are the billing desk."}
-    greedy, *by_chance = await runs(engine, {**desk, "description": "products and orders"}, billing, query=MONEY)
-    assert greedy[-1].data["handoffs"] == [{"from": "desk", "to": "billing", "node": "here"}]
+    host = {"name": "host", "description": "first contact", "pattern": "swarm", "peers": (other("poet", "poems and songs"),)}
+    greedy, *by_chance = await runs(engine, host, {"name": "poet", "system": "You are a poet."}, query=POEM)
+    assert greedy[-1].data["handoffs"] == [{"from": "host", "to": "poet", "node": "here"}]
     assert [step["action"] for step in steps(greedy)] == ["hand_off"]
     for events in by_chance:
         (decided,) = steps(events)

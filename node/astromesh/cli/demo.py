@@ -1,4 +1,5 @@
-"""`up --demo`: three real nodes on this machine. Only c has a model; a question to a is answered by it.
+"""`up --demo`: three real nodes on this machine. Only c has a model: a question to a is answered by it, and agents on all
+three work together.
 
 Whatever ends the show (its end, Ctrl-C, SIGTERM, a mistake), its processes end with it and its folder is removed. Should this process be
 killed outright, the kernel tells the nodes.
@@ -14,20 +15,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from astromesh.cli.answer import Screen, Stopwatch, summary
+from astromesh.cli.aside import line_of, within
+from astromesh.cli.demo_agents import AGENTS, MODEL, PEER, SUPERVISOR, SWARM, WORKERS
 from astromesh.cli.demo_nodes import DemoNode, demo_nodes
 from astromesh.cli.failures import NodeRefused, NodeUnreachable
 from astromesh.cli.models import install, installed_models
 from astromesh.cli.terminal import ProgressLine, bold, dim, is_terminal, table
 from astromesh.errors import AstromeshError, MissingExtra, StoreError
 
-MODEL = "smollm2"
 AGENT = "hello"
 QUESTION = "Why is the sky blue?"
+TO_BE_HANDED_OVER = "Write a poem about the sea."
+TO_BE_WORKED_ON = "Tell me about honey bees."
+LINE_CHARACTERS_MAX = 110
 # The goals are seconds; a busy laptop with a cold disk gets its time.
 UP_S = 60.0
 SEE_EACH_OTHER_S = 60.0
@@ -57,11 +62,16 @@ def demonstrate(models_dir: str | None) -> int:
             click.echo(f"The model {MODEL} is not in {store.root} yet: installing it.", err=True)
             install(store, MODEL)
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="astromesh-demo-")))
-        nodes = stack.enter_context(demo_nodes(folder, model=MODEL, models_dir=store.root))
-        a, _, c = nodes
+        nodes = stack.enter_context(demo_nodes(folder, model=MODEL, models_dir=store.root, agents=AGENTS))
+        a, b, c = nodes
         _until_ready(nodes, c)
         _show_mesh(nodes)
-        _ask(a)
+        _ask(a, AGENT, QUESTION, about=f"Asking {a.name}, which has no model")
+        swarm = _ask(a, SWARM, TO_BE_HANDED_OVER, about=f"A swarm: {SWARM} lives on {a.name}, {PEER} on {b.name}, their model on {c.name}")
+        _show_trace(swarm, nodes)
+        left, right = WORKERS
+        about = f"A supervisor: {SUPERVISOR} lives on {a.name}, its workers {left} on {b.name} and {right} on {c.name}"
+        _show_trace(_ask(a, SUPERVISOR, TO_BE_WORKED_ON, about=about), nodes)
         _show_next(nodes)
         if is_terminal(sys.stdout):
             click.echo(dim("The three nodes run until Ctrl-C.", sys.stdout))
@@ -84,6 +94,9 @@ def _until_ready(nodes: tuple[DemoNode, ...], holder: DemoNode) -> None:
             line,
             lambda: f"{holder.name} loads {MODEL} {holder.loaded(MODEL):4.0%}",
         )
+        everybody = {one["metadata"]["name"] for agents in AGENTS.values() for one in agents}
+        ready = lambda: a.sees_agents(everybody) and all(node.sees_loaded(MODEL, holder.name) for node in nodes)  # noqa: E731
+        _wait(nodes, ready, SEE_EACH_OTHER_S, line, lambda: "waiting until everybody knows the agents and the model")
     finally:
         line.end()
     click.echo(f"Three nodes see each other, and {a.name} sees the model of {holder.name}, after {monotonic() - began:.1f} s.\n")
@@ -131,17 +144,31 @@ def _show_mesh(nodes: tuple[DemoNode, ...]) -> None:
     click.echo(table(("NODE", "STATUS", "PROCESS", "API", "GOSSIP", "MODELS", "AGENTS"), cells, sys.stdout))
 
 
-def _ask(node: DemoNode) -> None:
-    click.echo(f"\nAsking {node.name}, which has no model:\n{bold('> ' + QUESTION, sys.stdout)}")
+def _ask(node: DemoNode, agent: str, question: str, *, about: str) -> dict[str, Any]:
+    """Shows the answer as it comes, and what is done before it. The `done` of the run."""
+    click.echo(f"\n{about}:\n{bold('> ' + question, sys.stdout)}")
     watch, screen, done = Stopwatch(), Screen(), None
-    with closing(node.client.run(AGENT, QUESTION, session_id=None)) as events, closing(screen):
+    with closing(node.client.run(agent, question, session_id=None)) as events, closing(screen):
         for event in events:
             watch.saw(event.kind)
             screen.event(event)
+            if (line := line_of(event)) is not None:
+                screen.close()
+                click.echo(dim(within(line, LINE_CHARACTERS_MAX), sys.stdout))
             if event.kind == "done":
                 done = event.data
     assert done is not None, "a run ends with done, or raises"
     click.echo(f"\n{bold(summary(done, watch), sys.stdout)}")
+    return done
+
+
+def _show_trace(done: dict[str, Any], nodes: tuple[DemoNode, ...]) -> None:
+    """Who took part, by what the one trace of the run says."""
+    spans = done["trace"]["spans"]
+    names = {str(span["attributes"].get("node") or span["node"]) for span in spans} | {str(span["node"]) for span in spans}
+    pids = {span["attributes"]["pid"] for span in spans if "pid" in span["attributes"]}
+    there = ", ".join(f"{node.name} (process {node.pid})" for node in nodes if node.name in names and node.pid in pids)
+    click.echo(f"one trace, {len(spans)} acts on {there}: astromesh-node trace {done['trace']['trace_id']} --url {nodes[0].url}")
 
 
 def _show_next(nodes: tuple[DemoNode, ...]) -> None:

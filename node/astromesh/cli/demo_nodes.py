@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -76,6 +76,10 @@ class DemoNode:
         """How many members this node sees alive, itself included."""
         return sum(row["status"] == "alive" for row in self.client.get("/v1/mesh/state").body["nodes"])
 
+    def sees_agents(self, names: Collection[str]) -> bool:
+        """Here, or on a node that it can ask."""
+        return set(names) <= {row["name"] for row in self.client.get("/v1/agents").body["agents"]}
+
     def sees_loaded(self, model: str, holder: str) -> bool:
         return any(row["name"] == holder and row["state"] == "loaded" for row in self._holders(model))
 
@@ -110,14 +114,19 @@ class DemoNode:
 
 
 @contextmanager
-def demo_nodes(folder: Path, *, model: str, models_dir: Path) -> Iterator[tuple[DemoNode, ...]]:
-    """Three running processes below `folder`; only the last one has the model. All of them are gone afterwards."""
+def demo_nodes(
+    folder: Path, *, model: str, models_dir: Path, agents: Mapping[str, tuple[dict[str, Any], ...]]
+) -> Iterator[tuple[DemoNode, ...]]:
+    """Three running processes below `folder`; only the last one has the model. All of them are gone afterwards.
+
+    `agents`: documents by the name of the node that has them, beside the shipped `hello`, which all of them have.
+    """
     apis, gossips = _free_ports(API_FROM, len(NAMES)), _free_ports(GOSSIP_FROM, 2 * len(NAMES))
     nodes: list[DemoNode] = []
     for index, name in enumerate(NAMES):
         gossip, link = gossips[2 * index], gossips[2 * index + 1]
         inference: dict[str, Any] = {"models_dir": str(models_dir), "models": [{"name": model}]} if name == NAMES[-1] else {}
-        _write_files(folder / name, inference)
+        _write_files(folder / name, inference, agents[name])
         nodes.append(DemoNode(name, folder / name, api=apis[index], gossip=gossip, link=link, seed=gossips[0] if index else None))
     try:
         for node in nodes:
@@ -131,7 +140,7 @@ def demo_nodes(folder: Path, *, model: str, models_dir: Path) -> Iterator[tuple[
             node.stop(deadline)
 
 
-def _write_files(folder: Path, inference: dict[str, Any]) -> None:
+def _write_files(folder: Path, inference: dict[str, Any], agents: tuple[dict[str, Any], ...]) -> None:
     from astromesh.service.config_dir import shipped_folder
 
     (folder / "config" / "agents").mkdir(parents=True)
@@ -142,6 +151,8 @@ def _write_files(folder: Path, inference: dict[str, Any]) -> None:
         "spec": {"inference": inference, "mesh": {"enabled": True}},
     }
     (folder / "config" / "runtime.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    for one in agents:
+        (folder / "config" / "agents" / f"{one['metadata']['name']}.agent.yaml").write_text(yaml.safe_dump(one, sort_keys=False))
     agent = shipped_folder() / "agents" / "hello.agent.yaml"
     if not agent.is_file():
         raise ConfigurationError(f"{agent}, which comes with the program, is missing", hint="install the program again")

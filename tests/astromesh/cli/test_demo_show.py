@@ -49,8 +49,15 @@ def test_the_show_is_complete_and_leaves_nothing(tmp_path: Path) -> None:
     shown = subprocess.run(COMMAND, capture_output=True, text=True, timeout=SHOW_S, env=environment, stdin=subprocess.DEVNULL)
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"served by c · home a · \d+ tokens", shown.stdout)
+    assert "→ poet on b goes on, handed over by host" in shown.stdout
+    assert re.search(r"served by c · home a · host → poet on b · \d+ tokens", shown.stdout)
+    assert re.search(r"→ (facts on b|examples on c)", shown.stdout)
+    swarm, supervisor = re.findall(r"one trace, \d+ acts on (.*): astromesh-node trace", shown.stdout)
     found = re.search(r"processes: a (\d+), b (\d+), c (\d+)", shown.stdout)
     assert found is not None
+    processes = {name: f"{name} (process {pid})" for name, pid in zip("abc", found.groups(), strict=True)}
+    assert swarm == ", ".join(processes.values())
+    assert {processes["a"], processes["c"]} <= set(supervisor.split(", ")) <= set(processes.values())
     assert gone([int(pid) for pid in found.groups()])
     assert list(tmp_path.iterdir()) == []
 

@@ -21,11 +21,10 @@ CLOCK = ToolSchema("clock", "What time it is.", {"type": "object"})
 WHO = """My invoice is wrong.
 
 ---
-Who should answer this?
-- desk: you yourself
-- billing: invoices and payments
-- tech
-Write JSON with the name: {"agent": "NAME"}"""
+Who should answer this? Write one of these:
+{"agent": "desk"}: you yourself
+{"agent": "billing"}: invoices and payments
+{"agent": "tech"}"""
 SHAPE = {
     "type": "object",
     "properties": {"agent": {"type": "string", "enum": ["desk", "billing", "tech"]}},
@@ -87,7 +86,7 @@ def test_a_peer_is_called_by_its_name_and_handed_to_by_its_agents() -> None:
 def test_an_agent_that_says_what_it_is_for_is_a_choice_like_the_others() -> None:
     talk = talk_of(desk(description="first contact"))
     assert isinstance(talk.effect, AskModel)
-    assert "- desk: first contact\n- billing: invoices and payments" in talk.effect.transcript[-1].content
+    assert '{"agent": "desk"}: first contact\n{"agent": "billing"}: invoices and payments' in talk.effect.transcript[-1].content
 
 
 # By tools.
