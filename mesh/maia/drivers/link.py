@@ -123,7 +123,8 @@ class Link(ABC):
         conversation = self._conversation
         self._deal(conversation.events())
         if self._room is not None and conversation.has_outgoing:
-            self._room.set_result(None)
+            if not self._room.done():  # the writer of a link that is over was cancelled, and calls end behind it
+                self._room.set_result(None)
             self._room = None
         if conversation.due < self._timer_s and not self.over.done():
             self._timer.cancel()

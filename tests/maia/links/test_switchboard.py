@@ -59,6 +59,15 @@ class Desk:
         finally:
             self.released.set()
 
+    async def linger(self, _: IncomingCall) -> AsyncIterator[Body]:
+        try:
+            yield {"number": 0}
+            await self.go_on.wait()
+        finally:
+            for _turn in range(5):  # of the loop: as long as somebody takes who has to put things away
+                await asyncio.sleep(0)
+            self.released.set()
+
     async def pour(self, _: IncomingCall) -> AsyncIterator[Body]:
         try:
             while True:
@@ -84,6 +93,7 @@ class Desk:
             "echo": self.echo,
             "count": self.count,
             "hang": self.hang,
+            "linger": self.linger,
             "pour": self.pour,
             "fail": self.fail,
             "stumble": self.stumble,
@@ -345,6 +355,18 @@ async def test_a_connection_that_is_cut_without_a_word_fails_its_calls_and_cance
                 await anext(replies)
         await asyncio.wait_for(two.desk.released.wait(), AMPLE_S)
         await until(lambda: two.there.stats().links_in == 0)
+
+
+async def test_a_handler_that_takes_its_time_ends_in_peace_behind_a_link_that_was_cut(caplog: pytest.LogCaptureFixture) -> None:
+    async with two_nodes() as two, cuttable(two.peer.address) as (address, cut):
+        async with two.here.call(Peer("there", address), "linger", {}, timeout_s=AMPLE_S) as replies:
+            await anext(replies)
+            cut()
+            with pytest.raises(LinkLost):
+                await anext(replies)
+        await asyncio.wait_for(two.desk.released.wait(), AMPLE_S)
+        await until(lambda: two.there.stats().in_flight_in == 0)
+    assert "mistake" not in caplog.text
 
 
 async def test_a_peer_that_hangs_is_hung_up_on_after_its_silence() -> None:
