@@ -117,9 +117,7 @@ class Rooms:
         self.roster = Roster(lambda: self.view)
         self.neighbours = Neighbours(self.roster)
         self.peers = PeerCalls(self.roster) if linked else self.neighbours
-        self.models = Models(
-            node=node, models_dir="/models", roster=self.roster, peers=self.peers, metrics=self.metrics, random=Unshuffled()
-        )
+        self.models = Models(node=node, roster=self.roster, peers=self.peers, metrics=self.metrics, random=Unshuffled())
         self.encoder = Encoder(models=self.models, roster=self.roster, peers=self.peers, metrics=self.metrics)
         self.runtime = AgentRuntime(
             node=node,

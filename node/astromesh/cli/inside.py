@@ -110,7 +110,7 @@ class NodeInside:
         """Why the model does not load, and what brings it: the model itself, or the engine."""
         from astromesh.inference.backends.folder import open_store
         from astromesh.inference.engines import HOW_TO_GET_ONE
-        from astromesh.runtime.engines import installed
+        from astromesh.runtime.engines import engine_for, installed
 
         try:
             open_store(self._settings.models_dir).resolve(model)
@@ -119,7 +119,7 @@ class NodeInside:
                 said = f"agent {agent} uses the model {model}: {missing.message}"
                 return ModelNotInstalled(said, model=model, hint=missing.hint)
         if not installed():
-            return MissingExtra(problem, hint=HOW_TO_GET_ONE)
+            return MissingExtra(engine_for("gguf").absent, hint=HOW_TO_GET_ONE)
         hint = "" if problem else "name it under spec.inference.models of runtime.yaml"
         return ModelUnavailable(problem or f"model {model} is installed and not loaded", hint=hint)
 

@@ -244,10 +244,13 @@ def offer_to_install(store: ModelStore, model: str) -> bool:
 
 def _pull_here(store: ModelStore, model: str, *, name: str | None, sha256: str, as_json: bool) -> dict[str, Any]:
     from astromesh.inference.manifest import described
+    from astromesh.runtime.engines import missing_for
 
-    if not as_json:
-        return described(install(store, model, name=name, sha256=sha256))
-    return described(store.pull(model, name=name, sha256=sha256, progress=_json_lines()))
+    if as_json:
+        stored = store.pull(model, name=name, sha256=sha256, progress=_json_lines())
+    else:
+        stored = install(store, model, name=name, sha256=sha256)
+    return described(stored) | ({"problem": missing} if (missing := missing_for(stored.kind)) else {})
 
 
 def _json_lines() -> Callable[[int, int, str], None]:
@@ -334,7 +337,8 @@ def _details(model: dict[str, Any]) -> list[str]:
         f"  context   {model['context'] or 'not stated'}",
         f"  template  {model['template']}",
     ]
-    return lines + [f"  {'path' if file['role'] == 'model' else file['role']:9} {file['path']}" for file in model["files"]]
+    lines += [f"  {'path' if file['role'] == 'model' else file['role']:9} {file['path']}" for file in model["files"]]
+    return lines + ([f"  note      it cannot run here: {model['problem']}"] if "problem" in model else [])
 
 
 def _needs(plan: dict[str, Any]) -> str:
@@ -362,4 +366,6 @@ def _plan(plan: dict[str, Any]) -> list[str]:
         lines.append(f"  speed    {speed or 'not measured yet'}")
     if plan["state"] != "loaded":
         lines.append(f"  time     loaded in about {duration(max(1, plan['load_s']))}")
-    return lines + ([f"  note     {placement['note']}"] if placement is not None and placement["note"] else [])
+    notes = [placement["note"]] if placement is not None and placement["note"] else []
+    notes += [f"it cannot run here: {plan['problem']}"] if "problem" in plan else []
+    return lines + [f"  note     {note}" for note in notes]

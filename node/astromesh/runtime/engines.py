@@ -20,6 +20,12 @@ def installed() -> tuple[EngineName, ...]:
     return tuple(name for name in BY_PREFERENCE if lookup("engine", name).installed())
 
 
+def missing_for(kind: ModelKind) -> str:
+    """Why this node runs no models of that kind, and what brings the engine; empty where it has one."""
+    engine = engine_for(kind)
+    return "" if engine.installed() else f"{engine.absent}: {engine.extra_hint}"
+
+
 def engine_for(kind: ModelKind, *, wish: Wish = "auto") -> Any:
     """The class whose instances run such a model. One that was asked for by name is taken even where it would not start: it says so."""
     if kind == "onnx":

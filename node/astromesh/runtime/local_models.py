@@ -21,7 +21,7 @@ import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from astromesh.dialogue import EncodingRequest, Encodings, ModelEvent, ModelReply, ModelRequest
-from astromesh.errors import AstromeshError, InvalidRequest, ModelBusy, ModelFailed, ModelUnavailable, UnknownModel
+from astromesh.errors import AstromeshError, InvalidRequest, MissingExtra, ModelBusy, ModelFailed, ModelUnavailable, UnknownModel
 from astromesh.fleet.offers import COMPLETES, Capability, ModelState, OfferedModel
 from astromesh.inference.encoding import TextEncoder
 from astromesh.inference.port import Counting, EngineState, InferenceEngine, ModelSpecification, Progress
@@ -112,6 +112,7 @@ class LocalModels:
             wakes=lambda: own.state in ("unloaded", "loading"),
             tok_s=lambda: own.tok_s,
             identity=lambda: own.identity,
+            problem=lambda: own.problem,
         )
 
     def add_shared(self, name: str, provider: ModelProvider, *, watched: Watched) -> LocalModel:
@@ -166,8 +167,8 @@ class LocalModels:
         await asyncio.gather(*(own.close() for own in self._own.values()))
 
     def offered(self) -> tuple[OfferedModel, ...]:
-        """In the order of their names. A model that cannot be loaded is not offered."""
-        own = (one.offered() for one in self._own.values() if one.state != "failed")
+        """In the order of their names. A model that cannot be loaded is not offered, unless all it lacks is an engine: who asks is told."""
+        own = (one.offered() for one in self._own.values() if one.state != "failed" or one.lacks_engine)
         return tuple(sorted((*own, *(OfferedModel(name, "remote") for name in self._shared)), key=lambda model: model.name))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -281,6 +282,7 @@ class OwnModel:
         self._make_room = make_room
         self._measured = measured
         self._problem = ""  # why it cannot be loaded; it is not tried again by itself
+        self.lacks_engine = False
         self._refusal: AstromeshError | None = None  # why the last load did not begin, which may be otherwise the next time
         self._doing = ""  # what is going on before the worker starts
         self._progress = 0.0
@@ -337,6 +339,7 @@ class OwnModel:
             self.unasked = False
         if self.state in ("unloaded", "failed") and not self._closing:
             self._problem, self._refusal, self._progress, self._enough = "", None, 0.0, threading.Event()
+            self.lacks_engine = False
             self._used_s = self._began_s = monotonic()
             self.unasked = unasked
             self._loading = asyncio.create_task(self._load(), name=f"loading {self.name}")
@@ -477,6 +480,10 @@ class OwnModel:
             await self.engine.start()
             self._last_load_s = monotonic() - self._began_s
             log.info("model %s is loaded", self.name)
+        except MissingExtra as missing:
+            self.lacks_engine = True
+            await self._fail(f"{missing.message}: {missing.hint}")
+            log.warning("model %s: %s", self.name, self._problem)
         except AstromeshError as failure:
             await self._fail(failure.message)
             log.warning("model %s: %s. %s", self.name, failure.message, failure.hint)

@@ -83,6 +83,7 @@ class LocalModel:
     tok_s: Callable[[], float | None] | None = None  # as it was measured; None: a server behind this node makes the tokens
     endpoint: Endpoint | None = None  # that server
     identity: Callable[[], str] = lambda: ""  # the digest of its file, where it is known
+    problem: Callable[[], str] = lambda: ""  # why it is not ready, where something is wrong with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,9 @@ class _Asked:
 
 
 class Models:
-    def __init__(
-        self, *, node: str, models_dir: str, roster: Roster, peers: PeerCalls, metrics: Metrics, random: Dice | None = None
-    ) -> None:
-        """`node` is this node's own label, `models_dir` where its models are installed (for hints)."""
+    def __init__(self, *, node: str, roster: Roster, peers: PeerCalls, metrics: Metrics, random: Dice | None = None) -> None:
+        """`node` is this node's own label."""
         self._node = node
-        self._models_dir = models_dir
         self._roster = roster
         self._peers = peers
         self._metrics = metrics
@@ -112,6 +110,7 @@ class Models:
         self._in_flight: Counter[str] = Counter()
         self._preferences = Preferences(self._tokenizer)
         self.local: dict[str, LocalModel] = {}
+        self.url = ""  # of this node's API, for hints; empty: it has none
         self.devices: Callable[[], Devices | None] = lambda: None  # what this node computes with
 
     async def complete(
@@ -395,9 +394,10 @@ class Models:
                 hint="astromesh-node members shows who is there, /v1/models who offers what",
                 definite=all(failure.definite for failure in failures),
             )
-        if model in self.local:
+        if (here := self.local.get(model)) is not None:
+            problem = f": {here.problem()}" if here.problem() else ""
             return ModelUnavailable(
-                f"model {model} is not ready on {self._node}",
+                f"model {model} is not ready on {self._node}{problem}",
                 hint=f"astromesh-node models list shows its state{self._or_an_engine()}",
                 retry_after_s=RETRY_AFTER_S,
             )
@@ -422,8 +422,8 @@ class Models:
         """The rest of a hint, where the model is one that can be installed by its name."""
         if registry.find(model) is None:
             return ""
-        pull = f"; or install it here and start this node again: astromesh-node models pull {model} --models {self._models_dir}"
-        return pull + self._or_an_engine()
+        there = f"--url {self.url} " if self.url else ""
+        return f"; or install it on {self._node}: astromesh-node {there}models pull {model}" + self._or_an_engine()
 
     def _or_an_engine(self) -> str:
         return "" if engines.installed() else f"; this node has no inference engine: {HOW_TO_GET_ONE}"

@@ -79,7 +79,7 @@ class Node:
         metrics = Metrics()
         self.roster = Roster(lambda: self.membership.view if self.membership else None)
         self.peers = PeerCalls(self.roster)
-        self.models = Models(node=settings.name, models_dir=str(settings.models_dir), roster=self.roster, peers=self.peers, metrics=metrics)
+        self.models = Models(node=settings.name, roster=self.roster, peers=self.peers, metrics=metrics)
         self.encoder = Encoder(models=self.models, roster=self.roster, peers=self.peers, metrics=metrics)
         self.runtime = AgentRuntime(
             node=settings.name, models=self.models, peers=self.peers, roster=self.roster, metrics=metrics, traces=Ring()
@@ -202,6 +202,7 @@ class Node:
             await web.TCPSite(runner, *self.settings.api).start()
         except OSError as failure:
             raise taken("api", self.settings.api, failure) from failure
+        self.models.url = f"http://{self.settings.api}"
 
     async def reload(self) -> Mapping[str, Any]:
         """Reads the files again and takes over what changed, all of it or nothing. Raises `ReloadRefused`.

@@ -19,6 +19,7 @@ from astromesh.inference import manifest, registry
 from astromesh.inference.manifest import StoredModel
 from astromesh.inference.placement import Placement
 from astromesh.inference.residence import LOAD_BYTES_S, START_S
+from astromesh.runtime.engines import missing_for
 from astromesh.runtime.local_models import FoundModel
 from astromesh.runtime.targets import pinned_name
 from astromesh.service.models import InstalledModels
@@ -87,7 +88,8 @@ class Shelf:
                 if (told := pull.told) is not last:
                     last = told
                     yield told
-            yield manifest.described(pull.task.result())
+            stored = pull.task.result()
+            yield manifest.described(stored) | _problem(stored)
         finally:
             pull.listeners -= 1
             if not pull.listeners:
@@ -141,7 +143,7 @@ class Shelf:
             "load_s": round(START_S + stored.size_bytes / LOAD_BYTES_S, 1),
             "tok_s": there.get("tok_s"),
             "tok_s_estimate": None if placement is None else self._estimated_tok_s(stored),
-        }
+        } | _problem(stored)
 
     def _fits(self, name: str, found: FoundModel, placement: Placement | None) -> bool | None:
         """None where the machine does not tell. With all that it takes of the memory, and not its weights alone."""
@@ -216,3 +218,8 @@ class Shelf:
             return None
         nearest = min(known, key=lambda row: (abs(row["size_bytes"] - stored.size_bytes), row["name"]))
         return float(f"{nearest['tok_s'] * nearest['size_bytes'] / stored.size_bytes:.2g}")
+
+
+def _problem(stored: StoredModel) -> dict[str, str]:
+    """What keeps this node from running it, however much room there is."""
+    return {"problem": missing} if (missing := missing_for(stored.kind)) else {}

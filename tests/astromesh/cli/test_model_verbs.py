@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 from tests.astromesh.cli.conftest import Cli, RunningNode
 from tests.astromesh.inference.gguf_files import a_gguf
 from tests.rig.small_encoders import small_encoder
+
+from astromesh.inference.backends.onnx_runtime.engine import OnnxEncoder
 
 
 @pytest.fixture
@@ -113,6 +117,27 @@ def test_what_an_encoder_can_is_listed_and_shown_and_it_is_planned_without_a_spe
     shown = cli("models", "show", "compass", "--url", node.url).stdout
     assert shown.startswith("compass\n  can       embed\n")
     assert "tokenizer /" in shown
+    cli("models", "rm", "compass", "--force", "--url", node.url)
+
+
+def test_an_encoder_without_its_engine_is_met_with_the_command_that_brings_it_by_every_verb_and_route(
+    cli: Cli, node: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxEncoder, "needs", ("an_onnx_runtime_that_nobody_installed",))
+    small_encoder(tmp_path / "compass", {"east": (1.0, 0.0)})
+    here = cli("models", "pull", str(tmp_path / "compass"), "--name", "compass", "--models", str(tmp_path / "store"))
+    there = cli("models", "pull", str(tmp_path / "compass"), "--name", "compass", "--url", node.url)
+    planned = cli("models", "load", "compass", "--dry-run", "--url", node.url)
+    loaded = cli("models", "load", "compass", "--url", node.url)
+    assert (here.exit_code, there.exit_code, planned.exit_code, loaded.exit_code) == (0, 0, 0, 1)
+    for said in (here.stdout, there.stdout, planned.stdout, loaded.stderr):
+        assert "pip install 'astromesh-node[onnx]'" in said
+    asked = urllib.request.Request(
+        f"{node.url}/v1/embeddings", json.dumps({"model": "compass", "input": "east"}).encode(), {"Content-Type": "application/json"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(asked):
+        pass
+    assert (refused.value.code, "pip install 'astromesh-node[onnx]'" in refused.value.read().decode()) == (503, True)
     cli("models", "rm", "compass", "--force", "--url", node.url)
 
 

@@ -19,6 +19,7 @@ from astromesh.providers.backends.scripted import Scripted
 from astromesh.routing.breaker import BreakerRules
 from astromesh.runtime.bodies import ROWS_BYTES, from_encoding_request, from_encodings, to_encoding_request, to_encodings
 from astromesh.runtime.endpoints import Endpoint
+from astromesh.runtime.models import LocalModel
 from maia.config import Address
 
 REQUEST = EncodingRequest(MODEL, ("east", "north"))
@@ -146,6 +147,13 @@ async def test_a_failure_there_is_the_callers_to_see() -> None:
         with pytest.raises(ModelFailed, match="broken") as failure:
             await two.a.encoder.encode(REQUEST, timeout_s=20)
     assert failure.value.code == "model_timeout"
+
+
+async def test_what_a_node_with_the_file_lacks_is_told_through_another_one() -> None:
+    async with pair() as two:
+        two.b.models.local[MODEL] = LocalModel(Counts(), lambda: False, problem=lambda: "this node has no ONNX Runtime: pip install it")
+        with pytest.raises(ModelUnavailable, match="is not ready on b: this node has no ONNX Runtime: pip install it"):
+            await two.a.encoder.encode(REQUEST, timeout_s=20)
 
 
 def test_bodies_of_a_request_and_of_an_answer_are_read_as_they_were_written() -> None:

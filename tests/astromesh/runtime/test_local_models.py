@@ -14,7 +14,7 @@ from tests.rig.eventually import eventually
 from tests.rig.sleepy_engine import SleepyEngine
 
 from astromesh.dialogue import Message, ModelReply, ModelRequest, TextDelta
-from astromesh.errors import AstromeshError, ModelBusy, ModelFailed, ModelUnavailable, StoreError, UnknownModel
+from astromesh.errors import AstromeshError, MissingExtra, ModelBusy, ModelFailed, ModelUnavailable, StoreError, UnknownModel
 from astromesh.fleet.offers import OfferedModel
 from astromesh.inference.port import ModelSpecification, Progress
 from astromesh.runtime import local_models
@@ -310,6 +310,15 @@ async def test_a_model_that_cannot_be_loaded_is_not_tried_again_by_requests_but_
     house.local.own("m").load()
     await settled(house, "m")
     assert len(house.engines["m"]) == 2
+
+
+async def test_a_model_that_lacks_nothing_but_an_engine_is_offered_so_that_whoever_asks_is_told_the_command() -> None:
+    house = House()
+    house.has("m", fails=MissingExtra("this node has no engine", hint="pip install one"))
+    with pytest.raises(ModelUnavailable, match="this node has no engine: pip install one"):
+        await house.ask("m")
+    assert house.local.offered() == (OfferedModel("m", "on_disk", IDENTITY),)
+    assert house.local.rows()[0]["error"] == "this node has no engine: pip install one"
 
 
 async def test_a_file_that_changed_on_disk_is_not_loaded() -> None:

@@ -157,10 +157,12 @@ async def test_what_nobody_ever_offered_says_so_and_how_to_get_what_can_be_had()
     assert isinstance(error, ModelFailed)
     assert (error.code, error.definite) == ("model_no_providers", True)
     assert error.hint == "astromesh-node models list shows what there is"
+    rooms = mesh()
+    rooms.models.url = "http://127.0.0.1:8001"
     with pytest.raises(ModelFailed) as registered:
-        async with aclosing(mesh().models.complete(replace(REQUEST, model="smollm2"), timeout_s=60)) as stream:
+        async with aclosing(rooms.models.complete(replace(REQUEST, model="smollm2"), timeout_s=60)) as stream:
             await anext(stream)
-    assert "astromesh-node models pull smollm2 --models /models" in registered.value.hint
+    assert "; or install it on here: astromesh-node --url http://127.0.0.1:8001 models pull smollm2" in registered.value.hint
 
 
 @pytest.mark.parametrize(("status", "said"), [("dead", "was offered by b, which is dead"), ("left", "was offered by b, which is left")])
