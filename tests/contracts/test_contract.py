@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+import pytest
 from tests.contracts import page, surface
+from tests.contracts.conftest import COLLECTED
 from tests.contracts.files import keys
 from tests.contracts.shown import SHOWN, SHOWN_ELSEWHERE, items, shown
 from tests.contracts.words import sample
 
-FOLDER = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_item_of_the_doors_is_shown_by_a_test_or_listed_as_missing() -> None:
@@ -24,20 +25,19 @@ def test_every_key_of_a_file_is_shown_by_a_test_or_its_user_is_told_that_it_does
     assert [item for item in keys() if item not in found and not sample(item).said] == []
 
 
-def test_the_table_names_tests_that_there_are_and_items_that_are_promised() -> None:
-    tests = {
-        f"{file.stem}::{name}"
-        for file in FOLDER.glob("test_*.py")
-        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    claiming = {f"{file}::{test.partition('[')[0]}" for file, rows in SHOWN.items() for test in rows}
-    assert [test for test in sorted(claiming) if test not in tests] == []
+def test_the_table_names_tests_that_there_are_and_items_that_are_promised(pytestconfig: pytest.Config) -> None:
+    """Of the files that this run has collected: all of them where it is the folder's."""
+    tests = pytestconfig.stash[COLLECTED]
+    files = {test.partition("::")[0] for test in tests} - {Path(one.partition("::")[0]).stem for one in pytestconfig.args if "::" in one}
+    named = {f"{file}::{test}" for file, rows in SHOWN.items() if file in files for test in rows}
+    assert sorted(named - tests) == []
+    show_something = {test.partition("[")[0] for test in named} | {"test_contract", "test_openapi"}
+    silent = [test for test in sorted(tests) if not {test.partition("[")[0], test.partition("::")[0]} & show_something]
+    assert [test for test in silent if test.partition("::")[0] in files] == []
     for place in SHOWN_ELSEWHERE:
         path, _, name = place.partition("::")
-        assert f"def {name}(" in (FOLDER.parents[1] / path).read_text(encoding="utf-8"), place
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), place
     assert [item for item in shown() if item not in items()] == []
-    about_the_table = {"test_contract", "test_openapi"}
-    assert [test for test in sorted(tests) if test not in claiming and test.partition("::")[0] not in about_the_table] == []
 
 
 async def test_the_page_says_what_tests_show_and_what_the_program_answers_now() -> None:

@@ -6,12 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.contracts.witness import Witness
+from tests.rig.answering import a_server_that
 from tests.rig.documents import Documents, agent, provider
 from tests.rig.doors import sent_events
 from tests.rig.eventually import eventually
-from tests.rig.stub_answers import Say
-from tests.rig.stub_openai import StubOpenAI
+from tests.rig.stub_answers import Say, spoken
+from tests.rig.stub_openai import StubOpenAI, whole_answer
 
 from astromesh.runtime import engine, recent_runs
 
@@ -201,20 +203,19 @@ async def test_a_run_that_cannot_be_meant_is_422(witness: Witness, stub: StubOpe
             assert refused.body["hint"]
 
 
-async def test_a_run_that_takes_too_long_is_504_with_what_was_done(witness: Witness, stub: StubOpenAI) -> None:
+async def test_a_run_that_takes_too_long_is_504_with_what_was_done(witness: Witness) -> None:
     limited = {"pattern": "react", "timeout_seconds": 0.5}
-    async with witness.node(
-        {**provider(stub.endpoint, models=["hangs", "stub"]), **agent("desk", tools=CLOCK, orchestration=limited)}
-    ) as node:
-        stub.say("stub", CALLS)
-        original = stub._answer
 
-        async def then_hangs(request: Any, body: dict[str, Any]) -> Any:
-            if body["messages"][-1]["role"] == "tool":
-                await asyncio.Event().wait()
-            return await original(request, body)
+    async def calls_and_hangs(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if body["messages"][-1]["role"] == "tool":
+            await asyncio.Event().wait()
+        return web.json_response(whole_answer(spoken(CALLS, body), "stub", "c-1"))
 
-        stub._answer = then_hangs  # type: ignore[method-assign]
+    async with (
+        a_server_that(calls_and_hangs) as endpoint,
+        witness.node({**provider(endpoint, share="none"), **agent("desk", tools=CLOCK, orchestration=limited)}) as node,
+    ):
         late = await node.run()
         assert (late.status, late.body["code"]) == (504, "timeout")
         detail = late.body["detail"]

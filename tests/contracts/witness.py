@@ -18,7 +18,7 @@ import aiohttp
 import openai
 import orjson
 from tests.contracts.files import written
-from tests.contracts.surface import ASKED_HEADERS, HEADERS, ROUTES
+from tests.contracts.surface import ASKED_HEADERS, HEADERS, ROUTES, RUN
 from tests.rig.documents import Documents, write_documents
 from tests.rig.doors import SentEvent, sent_events
 from tests.rig.ports import LOOPBACK, free_node_ports
@@ -44,6 +44,8 @@ class Answer:
 
 @dataclass
 class Witness:
+    """What one test has seen so far, as items."""
+
     folder: Path
     seen: set[str] = field(default_factory=set)
 
@@ -66,18 +68,20 @@ class Witness:
             open_node(settings, configuration, doors=True),
             aiohttp.ClientSession(base_url=f"http://{settings.api}", timeout=aiohttp.ClientTimeout(total=REQUEST_S)) as http,
         ):
-            yield Running(self, settings.name, str(settings.gossip), config, http)
+            yield Running(self, settings.name, f"http://{settings.api}", str(settings.gossip), config, http)
 
-    def sent(self, method: str, path: str, *, query: Mapping[str, str], body: Any, headers: Mapping[str, str]) -> None:
+    def sent(self, method: str, path: str, *, query: str = "", body: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        """A request went out."""
         route = route_of(method, path)
-        self.seen.update(f"{route} ?{key}" for key in query)
-        self.seen.update(f"asked header {name}" for name in ASKED_HEADERS if name in headers)
+        self.seen.update(f"{route} ?{pair.partition('=')[0]}" for pair in query.split("&"))
+        self.seen.update(f"asked header {name}" for name in ASKED_HEADERS if name in (headers or {}))
         if isinstance(body, dict):
             self.seen.update(f"{route} asked {{{key}}}" for key in body)
             if route in ("POST /v1/agents", "PUT /v1/agents/{name}"):
                 self.seen.update(written(body))
 
     def answered(self, method: str, path: str, *, status: int, headers: Mapping[str, str], body: Any) -> None:
+        """An answer came back; `body` is None where it was a stream."""
         route = route_of(method, path)
         self.seen.add(f"{route} {status}")
         self.seen.update(f"header {name}" for name in HEADERS if name in headers)
@@ -93,13 +97,11 @@ class Witness:
             self.seen.update(f"span {span['name']}" for span in spans(body))
 
     def heard(self, transport: str, kind: str, data: Any) -> None:
+        """An event of a run came, over a stream or a socket."""
         self.seen.update(f"{transport} event {kind} {{{key}}}" for key in paths(data))
         if kind == "done":
-            self.seen.update(f"{RUN_ROUTE} {{{key}}}" for key in paths(data))
+            self.seen.update(f"{RUN} {{{key}}}" for key in paths(data))
             self.seen.update(f"span {span['name']}" for span in spans(data))
-
-
-RUN_ROUTE = "POST /v1/agents/{name}/run"
 
 
 @dataclass
@@ -108,13 +110,10 @@ class Running:
 
     witness: Witness
     name: str
+    url: str
     gossip: str
     config: Path
     http: aiohttp.ClientSession
-
-    @property
-    def url(self) -> str:
-        return str(self.http._base_url).rstrip("/")
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None, raw: bytes | None = None
@@ -122,9 +121,7 @@ class Running:
         """One request; an event stream is read to its end."""
         headers = dict(headers or {})
         place, _, query = path.partition("?")
-        self.witness.sent(
-            method, place, query=dict(pair.partition("=")[::2] for pair in query.split("&") if pair), body=body, headers=headers
-        )
+        self.witness.sent(method, place, query=query, body=body, headers=headers)
         how: dict[str, Any] = {"data": raw} if raw is not None else {"json": body} if body is not None else {}
         async with self.http.request(method, path, headers=headers, allow_redirects=False, **how) as response:
             if response.content_type == STREAM:
@@ -162,9 +159,9 @@ class Running:
     @asynccontextmanager
     async def talk(self, agent: str = "desk", *, query: str = "") -> AsyncIterator[Talk]:
         path = f"/v1/ws/agent/{agent}"
-        self.witness.sent("GET", path, query=dict(pair.partition("=")[::2] for pair in query.split("&") if pair), body=None, headers={})
+        self.witness.sent("GET", path, query=query)
         async with self.http.ws_connect(f"{path}?{query}") as socket:
-            self.witness.answered("GET", path, status=101, headers=socket._response.headers, body=None)
+            self.witness.answered("GET", path, status=101, headers={}, body=None)
             yield Talk(self.witness, socket)
 
     def openai(self) -> openai.AsyncOpenAI:
@@ -176,7 +173,7 @@ class Running:
         request = response.request
         body = orjson.loads(request.content) if request.content else None
         given = {name.title(): value for name, value in request.headers.items()}
-        self.witness.sent(request.method, request.url.path, query={}, body=body, headers=given)
+        self.witness.sent(request.method, request.url.path, body=body, headers=given)
         headers = {name: response.headers[name] for name in HEADERS if name in response.headers}
         said = orjson.loads(await response.aread()) if "json" in response.headers["content-type"] else None
         self.witness.answered(request.method, request.url.path, status=response.status_code, headers=headers, body=said)
@@ -184,6 +181,8 @@ class Running:
 
 @dataclass
 class Talk:
+    """A WebSocket to an agent."""
+
     witness: Witness
     socket: aiohttp.ClientWebSocketResponse[bool]
 
