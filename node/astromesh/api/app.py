@@ -35,7 +35,7 @@ from astromesh.api.guard import check_host, check_media_type, check_origin
 from astromesh.api.house import HOUSE, House
 from astromesh.api.openai_bodies import ChatBody, CompletionBody
 from astromesh.api.replies import REQUEST_ID
-from astromesh.api.route import EVENTS, JSON, Handler, Route, speaks_openai
+from astromesh.api.route import EVENTS, JSON, Handler, Route, check_query, speaks_openai
 from astromesh.errors import AstromeshError, CallersMistake
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/ready",
         system.ready,
         "Are the doors open? With a parameter: could it be served now, here or on a peer?",
-        codes=(200, 503),
+        codes=(200, 422, 503),
         own_shape=(503,),
         query=(("agent", "an agent's name"), ("model", "a model's name")),
     ),
@@ -348,6 +348,9 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+_QUERIES = {(route.method, route.path): tuple(name for name, _ in route.query) for route in ROUTES if route.query}
+
+
 def build(house: House) -> web.Application:
     """The application of a node. Every route answers with and without a trailing slash."""
     app = web.Application(middlewares=[_door], client_max_size=BODY_BYTES_MAX)
@@ -382,6 +385,8 @@ async def _door(request: web.Request, handler: Handler) -> web.StreamResponse:
         check_origin(request.headers.get("Origin"), request.headers.get("Host"))
         if request.body_exists:
             check_media_type(request.headers.get("Content-Type", ""))
+        if (known := _QUERIES.get((request.method, route))) is not None:
+            check_query(request, known)
         response = await handler(request)
     except AstromeshError as error:
         if not isinstance(error, CallersMistake):

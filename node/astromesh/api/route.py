@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from aiohttp import web
 from pydantic import BaseModel
+
+from astromesh.errors import InvalidRequest
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -26,6 +29,18 @@ class Route(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()  # of the request
     media: tuple[str, ...] = (JSON,)  # of an answer that is fine
     own_shape: tuple[int, ...] = ()  # codes above 400 whose body is the route's own answer, and no problem
+
+
+SHOWN_MAX = 64
+
+
+def check_query(request: web.Request, known: Sequence[str]) -> None:
+    """Raises `InvalidRequest` for a parameter that the route does not have: a `scpe` left aside would answer another question."""
+    for name in request.query:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+            raise InvalidRequest(f"there is no {name[:SHOWN_MAX]!r} in the query here", hint=hint, param=name[:SHOWN_MAX])
 
 
 _OPENAI_PATHS = ("/v1/chat/", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/classify", "/v1/responses")

@@ -327,6 +327,30 @@ async def test_a_run_can_be_looked_up_by_its_request_id(rooms: Rooms, doors: Doo
     assert [trace["trace_id"] for trace in one["traces"]] == ["r1"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "name", "hint"),
+    [
+        ("GET", "/v1/agents?scpe=local", "scpe", "did you mean scope?"),
+        ("GET", "/v1/agents/?scope=local&x=1", "x", "there are: scope, namespace"),
+        ("GET", "/v1/ready?agnet=desk", "agnet", "did you mean agent?"),
+        ("POST", "/v1/agents/desk/run?session=1", "session", "there are: namespace"),
+        ("DELETE", "/v1/memory/desk/history/s?limit=1", "limit", "there are: namespace"),
+    ],
+)
+async def test_a_parameter_that_a_route_does_not_have_is_422_by_its_name(
+    doors: Doors, method: str, path: str, name: str, hint: str
+) -> None:
+    body = {"json": {"query": "Hello"}} if method == "POST" else {}
+    async with doors.http.request(method, path, **body) as response:
+        said = await response.json(content_type=None)
+    assert (response.status, said["param"], said["hint"]) == (422, name, hint)
+
+
+async def test_what_asks_a_route_without_parameters_may_add_one(doors: Doors) -> None:
+    async with doors.http.get("/v1/health?once=17") as response:
+        assert response.status == 200
+
+
 @pytest.mark.parametrize("limit", ["0", "257", "-1", "\u00b2", "9" * 5000, "", "1.5"])
 async def test_a_limit_that_is_none_is_422(doors: Doors, limit: str) -> None:
     status, body = await doors.get("/v1/traces", params={"limit": limit})
