@@ -27,6 +27,7 @@ class Message:
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None  # only in a message of role "tool": the call that it answers
+    failed: bool = field(default=False, kw_only=True, compare=False)  # of that call; known where it was made, and no part of what is said
 
 
 Transcript = tuple[Message, ...]

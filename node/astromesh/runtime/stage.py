@@ -278,8 +278,7 @@ class Stage:
 
             results = await in_run(self._agent.toolbox, ask).call(effect.calls)
         for result in results:
-            ok = not result.content.startswith("error:")
-            await self._course.events.tell("tool_result", {"id": result.tool_call_id, "ok": ok, **self._who})
+            await self._course.events.tell("tool_result", {"id": result.tool_call_id, "ok": not result.failed, **self._who})
         return results
 
     async def _recall(self) -> Transcript:

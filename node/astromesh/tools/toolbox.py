@@ -17,7 +17,7 @@ from astromesh.errors import AstromeshError
 from astromesh.specs.schemas import Schema
 from astromesh.tools.port import BadArguments, Tool, ToolFailed
 from astromesh.tools.results import fitted
-from astromesh.tools.terms import Terms
+from astromesh.tools.terms import RESULT_TOKENS_MAX, Terms
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,10 @@ class Toolbox:
     async def call(self, calls: tuple[ToolCall, ...]) -> tuple[Message, ...]:
         """One message of role "tool" for each call, in the order of the calls."""
         answers = await asyncio.gather(*(self._one(call) for call in calls[:CALLS_AT_ONCE_MAX]))
-        refused = [f"error: not called, at most {CALLS_AT_ONCE_MAX} tools can be called at once" for _ in calls[CALLS_AT_ONCE_MAX:]]
-        return tuple(Message("tool", text, tool_call_id=call.id) for call, text in zip(calls, [*answers, *refused], strict=True))
+        return (
+            *answers,
+            *(_failed(call, f"not called, at most {CALLS_AT_ONCE_MAX} tools can be called at once") for call in calls[CALLS_AT_ONCE_MAX:]),
+        )
 
     async def execute(self, name: str, arguments: Any) -> str:
         """One call, on the agent's terms. Raises `ToolFailed`, of it `BadArguments`."""
@@ -76,17 +78,18 @@ class Toolbox:
             return f"dry run: {name} was not called, and nothing happened. The arguments were fine."
         return fitted(await self._bounded(tool, arguments, terms.timeout_s), terms.result_tokens_max)
 
-    async def _one(self, call: ToolCall) -> str:
+    async def _one(self, call: ToolCall) -> Message:
         if len(call.arguments) > ARGUMENTS_CHARACTERS_MAX:
-            return f"error: not called, the arguments have {len(call.arguments)} characters, and {ARGUMENTS_CHARACTERS_MAX} are possible"
+            said = f"not called, the arguments have {len(call.arguments)} characters, and {ARGUMENTS_CHARACTERS_MAX} are possible"
+            return _failed(call, said)
         try:
             arguments = orjson.loads(call.arguments or "{}")
         except ValueError as mistake:
-            return f"error: the arguments are not JSON: {mistake}"
+            return _failed(call, f"the arguments are not JSON: {mistake}")
         try:
-            return await self.execute(call.name, arguments)
+            return Message("tool", await self.execute(call.name, arguments), tool_call_id=call.id)
         except ToolFailed as failure:
-            return fitted(f"error: {failure}", self.terms(call.name).result_tokens_max)
+            return _failed(call, str(failure), tokens_max=self.terms(call.name).result_tokens_max)
 
     def _offered(self, name: str, terms: Terms) -> Tool:
         tool = self._tools.get(name)
@@ -127,6 +130,10 @@ class Toolbox:
         if task.done() and not task.cancelling():
             raise ToolFailed(f"{name} failed")  # it cancelled itself
         raise ToolFailed(f"{name} did not answer within {timeout_s:g} s")
+
+
+def _failed(call: ToolCall, said: str, *, tokens_max: int = RESULT_TOKENS_MAX) -> Message:
+    return Message("tool", fitted(f"error: {said}", tokens_max), tool_call_id=call.id, failed=True)
 
 
 async def _contained(tool: Tool, arguments: Mapping[str, Any]) -> str:

@@ -155,6 +155,16 @@ def test_a_hand_off_to_nobody_is_a_result_that_the_model_can_use() -> None:
     assert talk.effect.transcript[-2:] == (Message("tool", said, tool_call_id="c9"), Message("tool", "12:00", tool_call_id="c1"))
 
 
+def test_calls_that_a_server_gave_the_same_id_each_get_their_own_result() -> None:
+    talk = by_tools()
+    lost, look = ToolCall("", "hand_off_to_sales", "{}"), ToolCall("", "clock", "{}")
+    talk >> ModelReply("", (lost, look), "tool_calls") << CallTools((look,)) >> (Message("tool", "12:00", tool_call_id=""),) >> None
+    assert isinstance(talk.effect, AskModel)
+    nobody, clock = talk.effect.transcript[-2:]
+    assert nobody.content.startswith("error: there is nobody of that name")
+    assert clock.content == "12:00"
+
+
 def test_a_model_that_only_looks_for_nobody_runs_out_of_turns() -> None:
     talk = by_tools(turns=2)
     lost = ModelReply("", (ToolCall("c9", "hand_off_to_sales", "{}"),), "tool_calls")

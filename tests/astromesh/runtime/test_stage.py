@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 import pytest
 from tests.rig.held_model import HeldModel
 from tests.rig.rooms import Rooms, all_events, an_agent, drained
 
-from astromesh.dialogue import Message, ModelReply, ToolCall, Transcript
+from astromesh.dialogue import Message, ModelReply, ToolCall, ToolSchema, Transcript
 from astromesh.effects import AskModel, CallTools, Effect, Note, Recall, Remember, Script
 from astromesh.errors import AstromeshError, ModelFailed, TurnsExhausted
 from astromesh.providers.backends.scripted import Scripted
@@ -140,6 +142,23 @@ async def test_who_answers_is_told_before_the_first_token_and_tools_around_their
         ("tool_result", {"id": "c1", "ok": True}),
         ("tool_result", {"id": "c2", "ok": False}),
     ]
+
+
+class Log:
+    """A tool whose results begin as failures do."""
+
+    schema = ToolSchema("log", "The last line of the log.", {"type": "object"})
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        return "error: the printer is out of paper"
+
+
+async def test_a_result_that_reads_like_a_failure_is_none() -> None:
+    performance = Performance(an_agent(tools=[Log()]))
+    calls = (ToolCall("c1", "log", "{}"), ToolCall("c2", "log", "[]"), ToolCall("c3", "log", "{"), ToolCall("c4", "fly", "{}"))
+    await performance.stage.perform(recovering(CallTools(calls)))
+    results = [data for kind, data in await performance.told() if kind == "tool_result"]
+    assert [(result["id"], result["ok"]) for result in results] == [("c1", True), ("c2", False), ("c3", False), ("c4", False)]
 
 
 async def test_usage_and_steps_add_up_over_a_run() -> None:
