@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -15,6 +16,9 @@ from astromesh.cli.failures import NodeRefused
 from astromesh.cli.options import Chosen, examples, json_option, print_json, url_option
 from astromesh.cli.terminal import table, warn
 from astromesh.cli.verbs import Verbs, help_unless_verb
+
+if TYPE_CHECKING:
+    from astromesh.specs.documents import Document
 
 
 @click.group(cls=Verbs)
@@ -74,7 +78,10 @@ def deploy(*, what: str, draft: bool, node: Chosen, as_json: bool) -> None:
         return
     told = []
     for document in _documents(what):
-        kept = _keep(node.client, document)
+        try:
+            kept = _keep(node.client, document.value)
+        except NodeRefused as refused:
+            raise _in_the_file(refused, document, file=what) from refused
         told.append(kept if draft else node.client.post(agent_path(_key(kept), "deploy")).body)
     _told(told, as_json=as_json)
 
@@ -119,8 +126,25 @@ def _keep(client: NodeClient, document: dict[str, Any]) -> dict[str, Any]:
     return dict(client.put(agent_path(_key(named)), document).body)
 
 
-def _documents(file: str) -> list[dict[str, Any]]:
-    """What a node would read in it, as JSON values. Raises `InvalidDocument` with the line of what is no YAML."""
+def _in_the_file(refused: NodeRefused, document: Document, *, file: str) -> NodeRefused:
+    """The same, at the lines of the file, which the node has not seen."""
+    from astromesh.specs.findings import Mistake, dotted
+
+    if not refused.mistakes:
+        return refused
+    marks = {dotted(path): mark for path, mark in document.marks.items()}
+    lines = []
+    for found in refused.mistakes:
+        path = str(found.get("path", ""))
+        above = max((known for known in marks if path == known or path.startswith((f"{known}.", f"{known}["))), key=len, default="")
+        mark = marks.get(above)
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        lines.append(str(Mistake(file, line, column, path, str(found.get("message", "")), str(found.get("remedy", "")))))
+    return NodeRefused("\n".join(lines), code=refused.code, hint=refused.hint, mistakes=refused.mistakes)
+
+
+def _documents(file: str) -> list[Document]:
+    """What a node would read in it, as JSON values with their lines. Raises `InvalidDocument` with the line of what is no YAML."""
     from astromesh.errors import InvalidDocument
     from astromesh.specs.documents import read_documents
     from astromesh.specs.section import as_written
@@ -136,10 +160,9 @@ def _documents(file: str) -> list[dict[str, Any]]:
     told = [*mistakes, *(mistake for document in documents for mistake in document.mistakes)]
     if told:
         raise InvalidDocument("\n".join(map(str, told)))
-    values = [as_written(document.value) for document in documents]
-    if not values or not all(isinstance(value, dict) for value in values):
+    if not documents or not all(isinstance(document.value, dict) for document in documents):
         raise InvalidDocument(f"{file} holds no agent", hint="begin with apiVersion, kind, metadata and spec")
-    return values
+    return [replace(document, value=as_written(document.value)) for document in documents]
 
 
 def _with(path: str, query: str) -> str:

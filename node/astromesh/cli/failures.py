@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astromesh.errors import AstromeshError, ConfigurationError
@@ -26,9 +26,11 @@ class NodeUnreachable(AstromeshError):
 class NodeRefused(AstromeshError):
     """A node answered with an error; `code` is its own."""
 
-    def __init__(self, message: str, *, code: str, hint: str) -> None:
+    def __init__(self, message: str, *, code: str, hint: str, mistakes: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`mistakes`: of a document, as the node found them."""
         super().__init__(message, hint=hint)
         self.code = code
+        self.mistakes = mistakes
 
 
 def exit_code(error: AstromeshError) -> int:
@@ -63,9 +65,11 @@ def refusal(status: int, body: Any) -> NodeRefused:
     if isinstance(error, Mapping):
         return NodeRefused(str(error.get("message", "")), code=str(error.get("code", "internal_error")), hint="")
     detail, code, hint = body.get("detail"), str(body.get("code", "internal_error")), str(body.get("hint", ""))
+    found: list[Mapping[str, Any]] = []
     match detail:
         case {"message": message, "mistakes": [_, *_] as mistakes}:
-            lines = [str(mistake.get("text")) for mistake in mistakes if isinstance(mistake, Mapping)]
+            found = [mistake for mistake in mistakes if isinstance(mistake, Mapping)]
+            lines = [str(mistake.get("text")) for mistake in found]
             said = "\n".join((str(message), *(line for line in lines if line not in str(message))))
         case {"message": message}:
             said = str(message)
@@ -76,4 +80,4 @@ def refusal(status: int, body: Any) -> NodeRefused:
             said = detail
         case _:
             said = str(body.get("title") or f"status {status}")
-    return NodeRefused(said, code=code, hint=hint)
+    return NodeRefused(said, code=code, hint=hint, mistakes=found)

@@ -75,7 +75,7 @@ def read_agent(document: Mapping[str, Any], *, environment: Mapping[str, str]) -
     parsed = parse_document(document, source=SOURCE, environment=environment)
     mistakes = (*parsed.mistakes, *mistakes_of_origin(document))
     if mistakes:
-        more = f", and {len(mistakes) - 1} more" if len(mistakes) > 1 else ""
+        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InvalidDocument(f"{mistakes[0]}{more}", hint="mend the document and send it again", details={"mistakes": findings(mistakes)})
     if len(parsed.agents) != 1:
         raise InvalidDocument("the document describes no agent", hint="write 'kind: Agent'")

@@ -6,7 +6,7 @@ it cannot see past ends that document and no other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -73,7 +73,20 @@ def parse_document(value: Any, *, source: str, environment: Mapping[str, str]) -
     if why := too_large(value):
         mistake = Mistake(source, 0, 0, "", why, "No resource needs that.")
         return _together([], (Broken("", "", "", source, 0, (mistake,)),))
-    return _together([_one(Document(value, {}), source, environment)], ())
+    return _together([_one(Document(value, dict(_texts(value, ()))), source, environment)], ())
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, Mark]]:
+    """Every text of JSON values as it was sent, before any variable was looked up: that may be shown, the variable's value not."""
+    match value:
+        case str():
+            yield path, Mark(0, 0, value)
+        case dict():
+            for key, inner in value.items():
+                yield from _texts(inner, (*path, key))
+        case list():
+            for number, inner in enumerate(value):
+                yield from _texts(inner, (*path, number))
 
 
 def _together(parts: list[Parsed], lost: tuple[Broken, ...]) -> Parsed:

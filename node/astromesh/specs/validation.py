@@ -5,6 +5,7 @@ pydantic names types and union members; people want the line, what was expected,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -123,7 +124,8 @@ def _found(value: Any, place: Place) -> str:
         return "a list"
     written = place.mark.written
     if written is None:
-        return "something else"
+        # JSON values bring the marks of their texts alone, and no variable becomes anything else.
+        return json.dumps(value) if value is None or isinstance(value, bool | int | float) else "something else"
     shown = written if len(written) <= FOUND_SHOWN_MAX else written[:FOUND_SHOWN_MAX] + "…"
     return f"'{shown}'" if isinstance(value, str) else shown
 

@@ -85,8 +85,11 @@ def test_every_mistake_of_a_file_is_told_and_nothing_is_kept(cli: Cli, node: Run
     wrong = file_of(tmp_path, "clerk", orchestration={"patern": "react", "max_iterations": "many"})
     answer = cli("agents", "deploy", str(wrong), "--url", node.url)
     assert answer.exit_code == 1
-    assert "spec.orchestration.patern" in answer.stderr
-    assert "spec.orchestration.max_iterations" in answer.stderr
+    lines = wrong.read_text().splitlines()
+    at = {key: next(number for number, line in enumerate(lines, start=1) if key in line) for key in ("patern", "max_iterations")}
+    assert f"{wrong}:{at['patern']}: spec.orchestration.patern: unknown key. Did you mean 'pattern'?" in answer.stderr
+    assert f"{wrong}:{at['max_iterations']}: spec.orchestration.max_iterations: expected a whole number, found 'many'" in answer.stderr
+    assert ".," not in answer.stderr
     assert status_of(cli, node, "clerk") == ""
     assert "cannot be read" in cli("agents", "deploy", "nowhere.yaml", "--url", node.url).stderr
     assert cli("agents", "deploy", "desk", "--draft", "--url", node.url).exit_code == 2
