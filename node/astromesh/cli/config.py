@@ -27,11 +27,12 @@ def config(context: click.Context) -> None:
 
 @config.command(epilog=examples("config validate", "config validate /etc/astromesh", "config validate --json"))
 @click.argument("folder", metavar="[DIR]", required=False)
+@config_option
 @json_option
 @click.pass_context
-def validate(context: click.Context, *, folder: str | None, as_json: bool) -> None:
-    """Every mistake and every warning, with file, line and what to write instead."""
-    found = surroundings.configuration(folder)
+def validate(context: click.Context, *, folder: str | None, config: str | None, as_json: bool) -> None:
+    """Every mistake and every warning, with file, line and what to write instead. DIR is the folder that --config names elsewhere."""
+    found = surroundings.configuration(_one_folder(folder, config))
     mistakes, warnings = _findings(found)
     if as_json:
         print_json(
@@ -54,13 +55,17 @@ def validate(context: click.Context, *, folder: str | None, as_json: bool) -> No
         context.exit(failures.BAD_CONFIGURATION)
 
 
-@config.command(epilog=examples("config show", "config show --origin", "config show --json"))
+@config.command(epilog=examples("config show", "config show /etc/astromesh", "config show --origin", "config show --json"))
+@click.argument("folder", metavar="[DIR]", required=False)
 @click.option("--origin", is_flag=True, help="Also where each setting comes from.")
 @config_option
 @json_option
-def show(*, origin: bool, config: str | None, as_json: bool) -> None:
-    """The settings that a node started here would have. Flags win over ASTROMESH_*, that over the file, that over defaults."""
-    found = surroundings.configuration(config)
+def show(*, folder: str | None, origin: bool, config: str | None, as_json: bool) -> None:
+    """The settings that a node started here would have. Flags win over ASTROMESH_*, that over the file, that over defaults.
+
+    DIR is the folder that --config names elsewhere.
+    """
+    found = surroundings.configuration(_one_folder(folder, config))
     result = surroundings.settled(found, {})
     values = {name: _plain(getattr(result.values, name)) for name in result.origins}
     if as_json:
@@ -101,6 +106,12 @@ def reload(*, node: Chosen, as_json: bool) -> None:
     told = [f"{what} {family}: {', '.join(names)}" for family in ("agents", "providers") for what, names in answer[family].items() if names]
     click.echo("\n".join(told) or "nothing is another than before")
     warn([*answer["restart_needed"], *answer["mistakes"], *answer["warnings"]])
+
+
+def _one_folder(argument: str | None, option: str | None) -> str | None:
+    if argument is not None and option is not None:
+        raise click.UsageError("DIR and --config are the same folder: leave one out", click.get_current_context())
+    return argument if argument is not None else option
 
 
 def _findings(found: Configuration) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

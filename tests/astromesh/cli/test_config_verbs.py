@@ -29,6 +29,15 @@ def test_validate_names_every_mistake_with_its_line_and_exits_78(cli: Cli, tmp_p
     assert lines[-1].endswith("2 mistakes, 0 warnings")
 
 
+@pytest.mark.parametrize("verb", ["validate", "show"])
+def test_the_folder_is_said_either_way_and_once(cli: Cli, tmp_path: Path, verb: str) -> None:
+    by_argument = cli("config", verb, str(tmp_path))
+    by_option = cli("config", verb, "--config", str(tmp_path))
+    assert by_argument.stdout.startswith(str(tmp_path))
+    assert (by_option.exit_code, by_option.stdout) == (by_argument.exit_code, by_argument.stdout)
+    assert cli("config", verb, str(tmp_path), "--config", str(tmp_path)).exit_code == 2
+
+
 def test_validate_as_json_says_the_same(cli: Cli, tmp_path: Path) -> None:
     write_documents(tmp_path, {"agents/x.agent.yaml": "kind: Agent\n", **agent("desk", provider_name=None)})
     answer = cli("config", "validate", str(tmp_path), "--json")
