@@ -2,7 +2,8 @@
 
 Five sides answer the same question from the same backend, a stub that costs next to nothing: the backend itself, the bare proxy before it,
 the node's OpenAI door, an agent's run without memory, and one that keeps its turn in SQLite, each in a session of its own. They take turns
-within each round, after a warm-up, under one load client. What the disk alone takes for such a turn is printed beside them.
+within each round, after a warm-up, under one load client. All of them stream as well, the agents' runs as events; the goal is the chat's.
+What the disk alone takes for such a turn is printed beside them.
 
     python -m tests.bench.overhead [--rounds N] [--out FILE]      exits 1 when a goal is missed
     python -m tests.bench.overhead --profile chat|run             where the node spends its time instead
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,13 @@ ANCHORS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One way to the backend. `stream` is empty where it does not stream the same bytes; `pids` are the processes that it adds."""
+    """One way to the backend. `pids` are the processes that it adds."""
 
     name: str
     url: str
     body: Mapping[str, Any]
-    stream: Mapping[str, Any]
     pids: tuple[int, ...]
+    stream: Order  # the same words from the same slow model, however this side frames them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,21 +107,25 @@ async def sides() -> AsyncIterator[dict[str, Side]]:
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
     chat = {"model": "stub", "messages": messages}
     words = " ".join(f"word{index}" for index in range(STREAMED_WORDS))
-    stream = {"model": "slow", "messages": [{"role": "user", "content": words}], "stream": True}
+    slow = {"model": "slow", "messages": [{"role": "user", "content": words}], "stream": True}
+    told = {"query": words, "stream": True}
     stub_process = server_process("tests.rig.stub_openai", "--models", "stub,slow", "--pause-ms", str(PAUSE_MS))
     async with stub_process as stub, server_process("tests.bench.bare_proxy", "--backend", stub.url) as proxy:
         config = {**runtime(), **provider(f"{stub.url}/v1", models=["stub", "slow"]), **agent("bench", system=SYSTEM)}
         config |= agent("kept", system=SYSTEM, memory={"conversational": {}})
+        config |= agent("slow", model="slow", system=SYSTEM)
+        config |= agent("slow-kept", model="slow", system=SYSTEM, memory={"conversational": {}})
         async with node_process("bench", config=config, ready_s=NODE_READY_S) as node:
             path = "/v1/chat/completions"
-            run, kept = (f"{node.api}/v1/agents/{name}/run" for name in ("bench", "kept"))
-            yield {
-                "direct": Side(name="direct", url=stub.url + path, body=chat, stream=stream, pids=()),
-                "proxy": Side(name="proxy", url=proxy.url + path, body=chat, stream=stream, pids=(proxy.pid,)),
-                "chat": Side(name="chat", url=node.api + path, body=chat, stream=stream, pids=(node.pid,)),
-                "run": Side(name="run", url=run, body={"query": QUESTION}, stream={}, pids=(node.pid,)),
-                "memory": Side(name="memory", url=kept, body={"query": QUESTION}, stream={}, pids=(node.pid,)),
-            }
+            found = {}
+            for name, url, pids in (("direct", stub.url, ()), ("proxy", proxy.url, (proxy.pid,)), ("chat", node.api, (node.pid,))):
+                stream = Order(url=url + path, body=slow, expect="[DONE]")
+                found[name] = Side(name=name, url=url + path, body=chat, pids=pids, stream=stream)
+            for name, quick, streaming in (("run", "bench", "slow"), ("memory", "kept", "slow-kept")):
+                at = f"{node.api}/v1/agents/{{}}/run"
+                stream = Order(url=at.format(streaming), body=told, expect="event: done")
+                found[name] = Side(name=name, url=at.format(quick), body={"query": QUESTION}, pids=(node.pid,), stream=stream)
+            yield found
 
 
 def fsync_ms() -> list[float]:
@@ -143,8 +148,8 @@ async def take_turn(load: LoadClient, side: Side, *, requests: int, seconds: flo
     spent_s = cpu_seconds(side.pids) - before_s
     cpu_us = spent_s * 1e6 / len(many.latencies_us) if side.pids and many.latencies_us else None
     stream = None
-    if side.stream and streams:
-        stream = await load.carry_out(Order(url=side.url, body=side.stream, expect="[DONE]", requests=streams))
+    if streams:
+        stream = await load.carry_out(replace(side.stream, requests=streams))
     return Turn(one=one, many=many, stream=stream, cpu_us=cpu_us)
 
 
