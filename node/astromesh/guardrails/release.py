@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from astromesh.guardrails.rules import Blocking, Rule
 
+BLOCKED = "[REDACTED]"  # in the place of what would be blocked, where it is only looked at on the way
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -69,13 +71,3 @@ class Release:
                     warnings.append(Finding(rule.type, reason))
         self.warnings = tuple(warnings)
         return last
-
-
-def shown(rules: Iterable[Rule], text: str) -> str:
-    """The guarded whole, for what is only looked at on the way: what would be blocked is replaced."""
-    release = Release(rules)
-    guarded = release.feed(text) + release.finish(remark=True)
-    return BLOCKED if release.block is not None else guarded
-
-
-BLOCKED = "[REDACTED]"

@@ -30,13 +30,11 @@ from astromesh.routing.rank import Candidate, Shuffler, rank
 from astromesh.routing.retry import Chance, retry_after_s
 from astromesh.runtime import engines
 from astromesh.runtime.endpoints import Call, Endpoint
-from astromesh.runtime.peers import PeerCalls
+from astromesh.runtime.peers import RETRY_AFTER_S, PeerCalls
 from astromesh.runtime.preferences import Preferences
 from astromesh.runtime.targets import Choice, Target, pinned_name, plain
 from astromesh.telemetry.metrics import Metrics
 from maia.view import MemberView
-
-RETRY_AFTER_S = 5  # a node that comes back is usable again about this long after its process starts
 
 DRAIN_LOOK_S = 0.02
 

@@ -60,7 +60,7 @@ ENCODE = "model.encode"
 RUN = "agent.run"
 ACT = "agent.act"
 REPLY = "agent.reply"
-RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5  # a node that comes back is usable again about this long after its process starts
 
 
 class PeerCalls:

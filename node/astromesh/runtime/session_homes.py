@@ -12,9 +12,8 @@ from uuid import uuid4
 from astromesh.errors import SessionHomeUnreachable
 from astromesh.fleet.roster import Roster
 from astromesh.routing.rendezvous import chosen
+from astromesh.runtime.peers import RETRY_AFTER_S
 from maia.view import MemberView
-
-RETRY_AFTER_S = 5
 
 _FRESH = re.compile(r"[0-9a-f]{32}-(?P<home>.+)")
 
