@@ -13,6 +13,7 @@ from typing import Any
 from astromesh.errors import AstromeshError, MalformedBody, NothingRemembered, PeerLost, SessionHomeUnreachable, UnknownAgent
 from astromesh.fleet.roster import Roster
 from astromesh.memory.port import TURNS_KEPT_MAX, Conversation, ConversationMemory, History
+from astromesh.routing.rendezvous import chosen
 from astromesh.runtime.agent import Agent
 from astromesh.runtime.bodies import from_error, from_history, to_history, to_history_request
 from astromesh.runtime.peers import PeerCalls
@@ -84,8 +85,13 @@ class Histories:
             self._metrics.served.labels(HISTORY, outcome).inc()
 
     def _home(self, agent: str, session_id: str) -> MemberView | None:
+        """Whom to ask; None: this node, or nobody. Who has the agent knows what there is to say of it, be it paused or without memory."""
         here = self._here(agent)
-        return self._homes.elsewhere(agent, session_id, keeps=None if here is None else here.keeps_sessions)
+        home = self._homes.elsewhere(agent, session_id, keeps=None if here is None else here.keeps_sessions)
+        if home is not None or here is not None:
+            return home
+        able = {member.name: member for member, offered in self._roster.holding(agent) if offered.status != "draft"}
+        return able[chosen(f"{agent} {session_id}", able)] if able else None
 
     async def _asked(self, home: MemberView, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         try:

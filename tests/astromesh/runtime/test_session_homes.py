@@ -201,6 +201,22 @@ async def test_a_history_is_shown_and_forgotten_by_its_home_whoever_is_asked() -
         assert (await nodes.b.runtime.histories.recall("desk", session)).turns == ()
 
 
+async def test_a_history_is_asked_for_where_the_agent_is_also_where_it_is_paused_or_remembers_nothing() -> None:
+    async with three() as nodes:
+        everywhere(nodes, remembering, on="b")
+        nodes.b.hosts(an_agent("mute"))
+        nodes.meet()
+        await nodes.a.ask("I am Ada.", session_id="customer 7")
+        with pytest.raises(NothingRemembered):
+            await nodes.a.runtime.histories.recall("mute", "customer 7")
+        nodes.b.runtime.paused = {"desk": nodes.b.runtime.agents.pop("desk")}
+        at_b = member("b-000000", agents=[OfferedAgent("desk", status="paused", keeps=True)], link=nodes.at["b"])
+        nodes.a.sees(at_b)
+        (turn,) = (await nodes.a.runtime.histories.recall("desk", "customer 7")).turns
+        assert turn.said[0].content == "I am Ada."
+        assert await nodes.a.runtime.histories.forget("desk", "customer 7") == 1
+
+
 async def test_a_history_with_its_summary_and_its_calls_of_tools_crosses_whole() -> None:
     async with three() as nodes:
         everywhere(nodes, remembering)
