@@ -248,6 +248,7 @@ SHOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "test_a_document_takes_variables_from_the_environment[astromesh/v1]": (
             "behaviour: ${VAR} and ${VAR:-default} come from the environment, and both apiVersions are accepted",
         ),
+        "test_keys_may_be_written_in_camel_case": ("behaviour: keys may be written in camelCase",),
         "test_prompts_are_templates_and_what_is_undefined_is_empty": ("Agent spec.prompts.*",),
         "test_an_answer_obeys_its_schema": ("Agent spec.output_schema",),
         "test_react_answers_and_calls_tools_until_its_iterations_are_over": (

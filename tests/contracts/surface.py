@@ -164,6 +164,7 @@ BEHAVIOUR = (
     "an unknown key is answered with those that there are",
     "${VAR} and ${VAR:-default} come from the environment, and both apiVersions are accepted",
     "a model's name may pin its file",
+    "keys may be written in camelCase",
     "a secret is shown masked",
     "an endpoint is accepted with and without /v1",
 )  # fmt: skip

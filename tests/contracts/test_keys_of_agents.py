@@ -54,6 +54,27 @@ async def test_a_document_takes_variables_from_the_environment(
         assert messages(stub)[0] == "You are at the lake, today."
 
 
+async def test_keys_may_be_written_in_camel_case(witness: Witness, stub: StubOpenAI) -> None:
+    spec = {
+        "model": {"primary": {"providerRef": "stub", "model": "stub", "parameters": {"maxTokens": 3}, "contextWindow": 500}},
+        "orchestration": {"pattern": "react", "maxIterations": 1, "timeoutSeconds": 20, "maxToolResultTokens": 5},
+        "memory": {"conversational": {"backend": "in_memory", "maxTurns": 2}},
+        "guardrails": {"input": [{"type": "content_filter", "forbiddenKeywords": ["secret"], "message": "Not that."}]},
+        "permissions": {"deniedActions": ["datetime_now"]},
+        "tools": CLOCK,
+    }
+    files = dict(an_agent(stub))
+    files["agents/desk.agent.yaml"] = {**files["agents/desk.agent.yaml"], "spec": spec}  # type: ignore[dict-item]
+    async with witness.node(files) as node:
+        [said] = (await node.warnings()).splitlines()
+        assert "spec.permissions.denied_actions" in said
+        assert (await node.answer(query="one two three", session_id="s-1"))["answer"] == "You said: one"
+        assert "tools" not in stub.asked("stub")[-1].body
+        await node.answer(query="And now?", session_id="s-1")
+        assert messages(stub)[-3:] == ["one two three", "You said: one", "And now?"]
+        assert (await node.answer(query="The secret?"))["answer"] == "Not that."
+
+
 async def test_prompts_are_templates_and_what_is_undefined_is_empty(witness: Witness, stub: StubOpenAI) -> None:
     prompts = {
         "system": "You serve {{ shop }}.{{ nothing }} {% include 'rules' %}",
