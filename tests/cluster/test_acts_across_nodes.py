@@ -113,8 +113,14 @@ async def test_a_supervisor_has_its_workers_on_two_other_processes(mesh: Mesh, s
     stub.say("boss-m", gives(("left", "Count."), ("right", "Weigh.")), gives(), "Two, and heavy.")
     stub.say("left-m", "Two.")
     stub.say("right-m", "Heavy.")
-    done = await mesh.a.post("/v1/agents/boss/run", {"query": "How many, and how heavy?"})
-    assert done["answer"] == "Two, and heavy."
+    events = [event for _, event in await streamed(mesh.a, "boss", "How many, and how heavy?")]
+    done = events[-1].data
+    assert "".join(event.data["content"] for event in events if event.event == "token") == done["answer"] == "Two, and heavy."
+    assert [int(event.id) for event in events] == list(range(len(events)))
+    begun = [
+        (event.data["agent"], event.data["node"]) for event in events if event.event == "status" and event.data["state"] == "delegated"
+    ]
+    assert sorted(begun) == [("left", "b"), ("right", "c")]
     assert {span["node"] for span in done["trace"]["spans"]} == {"a", "b", "c"}
     assert pids(mesh, done["trace"]) == {node.pid for node in mesh.nodes}
     assert {row["model"]: row["calls"] for row in done["usage"]["by_model"]} == {"boss-m": 3, "left-m": 1, "right-m": 1}
