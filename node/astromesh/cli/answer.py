@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -15,23 +16,36 @@ SPEED_TOKENS_MIN = 2  # a speed needs two points
 
 
 class Stopwatch:
-    """When the first and the last token came, in seconds since the question."""
+    """When the first token came, in seconds since the question, and how fast the others followed.
 
-    def __init__(self) -> None:
-        self._asked_at = monotonic()
+    A run may call its model several times, and not all of it is shown: each call that streamed is measured by itself, from its first token
+    to its last, and what lies between two calls is nobody's speed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._asked_at = clock()
         self.first_token_s: float | None = None
-        self.last_token_s = 0.0
+        self._call: tuple[float, float] | None = None  # the first and the last token of the call that streams
+        self._tokens = 0  # after the first of each call
+        self._spent_s = 0.0
 
-    def saw(self, kind: str) -> None:
-        if kind == "token":
-            self.last_token_s = monotonic() - self._asked_at
-            if self.first_token_s is None:
-                self.first_token_s = self.last_token_s
+    def saw(self, event: Event) -> None:
+        match event.kind:
+            case "token":
+                now = self._clock() - self._asked_at
+                self.first_token_s = now if self.first_token_s is None else self.first_token_s
+                self._call = (now if self._call is None else self._call[0], now)
+            case "usage" if self._call is not None:
+                first_s, last_s = self._call
+                self._call = None
+                if (tokens := event.data["tokens_out"]) >= SPEED_TOKENS_MIN and last_s > first_s:
+                    self._tokens += tokens - 1
+                    self._spent_s += last_s - first_s
 
-    def tokens_per_s(self, tokens: int) -> float | None:
-        """Of the tokens after the first."""
-        spent_s = self.last_token_s - (self.first_token_s or 0.0)
-        return (tokens - 1) / spent_s if tokens >= SPEED_TOKENS_MIN and spent_s > 0 else None
+    @property
+    def tokens_per_s(self) -> float | None:
+        return self._tokens / self._spent_s if self._spent_s > 0 else None
 
 
 def summary(done: dict[str, Any], watch: Stopwatch) -> str:
@@ -39,10 +53,12 @@ def summary(done: dict[str, Any], watch: Stopwatch) -> str:
     tokens = done["usage"]["tokens_out"]
     parts = [f"served by {printable(done['node'])}", f"home {printable(done['home'])}"]
     parts += [printable(f"{one['from']} → {one['to']} on {one['node']}") for one in done.get("handoffs", ())]
+    if done.get("blocked"):
+        parts.append("blocked by a guardrail")
     parts.append(f"{tokens} tokens")
-    if (speed := watch.tokens_per_s(tokens)) is not None:
+    if (speed := watch.tokens_per_s) is not None:
         parts.append(f"{speed:.0f} tok/s")
-    if watch.first_token_s is not None:
+    if tokens and watch.first_token_s is not None:  # else a text that no model made
         parts.append(f"first token {watch.first_token_s:.2f} s")
     return " · ".join(parts)
 

@@ -111,7 +111,7 @@ def _ask(answers: Answers, agent: str, query: str, *, session_id: str | None, st
     done: dict[str, Any] = {}
     with closing(events), closing(screen):
         for event in events:
-            watch.saw(event.kind)
+            watch.saw(event)
             if event.kind == "done":
                 done = event.data
                 screen.answer(str(done["answer"]))

@@ -150,7 +150,7 @@ def _ask(node: DemoNode, agent: str, question: str, *, about: str) -> dict[str, 
     watch, screen, done = Stopwatch(), Screen(), None
     with closing(node.client.run(agent, question, session_id=None)) as events, closing(screen):
         for event in events:
-            watch.saw(event.kind)
+            watch.saw(event)
             screen.event(event)
             if (line := line_of(event)) is not None:
                 screen.close()

@@ -94,6 +94,30 @@ def test_a_summary_without_tokens_gives_no_speed() -> None:
     assert summary(done, Stopwatch()) == "served by c · home a · 0 tokens"
 
 
+def test_the_speed_of_a_run_is_that_of_the_calls_that_streamed_and_of_nothing_between_them() -> None:
+    clock = [0.0]
+    watch = Stopwatch(lambda: clock[0])
+    for clock[0], kind, tokens in (  # a decision aside, an answer, seconds of a tool, another answer
+        (1.0, "usage", 500),
+        (1.0, "token", 0),
+        (2.0, "token", 0),
+        (2.5, "usage", 11),
+        (9.0, "token", 0),
+        (10.0, "token", 0),
+        (10.0, "usage", 21),
+    ):
+        watch.saw(Event(kind, {"tokens_out": tokens}))
+    done = {"node": "c", "home": "a", "usage": {"tokens_out": 532}}
+    assert summary(done, watch) == "served by c · home a · 532 tokens · 15 tok/s · first token 1.00 s"
+
+
+def test_the_summary_of_a_blocked_question_speaks_of_no_first_token() -> None:
+    watch = Stopwatch(lambda: 0.0)
+    watch.saw(Event("token", {"content": "No."}))
+    done = {"node": "", "home": "a", "blocked": True, "usage": {"tokens_out": 0}}
+    assert summary(done, watch).endswith("home a · blocked by a guardrail · 0 tokens")
+
+
 def test_a_summary_names_who_handed_to_whom_and_where() -> None:
     done = {"node": "c", "home": "a", "usage": {"tokens_out": 0}, "handoffs": [{"from": "desk", "to": "billing", "node": "b"}]}
     assert summary(done, Stopwatch()) == "served by c · home a · desk → billing on b · 0 tokens"
