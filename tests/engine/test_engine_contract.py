@@ -57,6 +57,14 @@ def text_of(pieces: list[ModelEvent]) -> str:
     return "".join(piece.text for piece in pieces if isinstance(piece, TextDelta))
 
 
+async def test_a_bias_of_a_token_that_the_model_has_not_is_refused_and_of_its_last_one_taken(engine: Any) -> None:
+    for token in (-1, 49_152, 99_999_999):
+        with pytest.raises(InvalidRequest, match=f"names token {token}, and the tokens of this model are 0 to 49151") as refused:
+            await answer(engine, asked("Hi.", sampling={"logit_bias": ((token, 1.0),)}))
+        assert refused.value.param == "logit_bias"
+    await answer(engine, asked("Hi.", sampling={"logit_bias": ((49_151, -1.0),), "max_tokens": 1}))
+
+
 async def test_text_streams_piece_by_piece_and_the_reply_is_what_streamed(engine: Any) -> None:
     pieces, reply = await answer(engine, asked("Count from one to five."))
     assert len([piece for piece in pieces if isinstance(piece, TextDelta)]) > 3

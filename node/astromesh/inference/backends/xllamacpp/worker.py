@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from astromesh.inference.backends.child import Send, begin
+from astromesh.inference.gguf import NotGguf, read_header
 from astromesh.inference.schedule import CONTEXT_HINT
 
 # Between two streams the pool has one context to spare, as with the compiled engine.
@@ -32,6 +33,7 @@ def main() -> None:
     arrived, send = begin()
     load = arrived.get()
     try:
+        tokens = _tokens(Path(load["path"]))
         server = _open(load)
     except RuntimeError as error:
         send("unusable", message=f"llama.cpp cannot load {load['path']}: {error}")
@@ -43,6 +45,10 @@ def main() -> None:
         number = frame["number"]
         match frame["kind"]:
             case "complete":
+                if (unknown := _unknown_token(frame["body"], tokens)) is not None:
+                    said = f"logit_bias names token {unknown}, and the tokens of this model are 0 to {tokens - 1}"
+                    send("refused", number=number, message=said, hint="", param="logit_bias", exceeds=False)
+                    continue
                 running = {other: one for other, one in running.items() if one.is_alive()}
                 running[number] = _Completion(server, frame, send)
                 running[number].start()
@@ -51,6 +57,20 @@ def main() -> None:
                     running[number].unwanted.set()
             case other:
                 raise AssertionError(f"the node sent a frame of kind {other!r}")
+
+
+def _tokens(model: Path) -> int:
+    """How many the model has; 0 where its file does not tell."""
+    try:
+        with model.open("rb") as stream:
+            return read_header(stream).vocabulary
+    except (OSError, NotGguf):
+        return 0  # the server says what is wrong with it
+
+
+def _unknown_token(body: dict[str, Any], tokens: int) -> int | None:
+    """The first one of a bias that the model has not: the server would pass over it without a word."""
+    return next((token for token, _ in body["logit_bias"] if tokens and not 0 <= token < tokens), None)
 
 
 def _open(load: dict[str, Any]) -> Any:
