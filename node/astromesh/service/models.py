@@ -35,8 +35,9 @@ from astromesh.inference.store import ModelStore
 from astromesh.runtime.assembly import Providers
 from astromesh.runtime.engines import Wish, engine_for, installed
 from astromesh.runtime.health import ProviderHealth
-from astromesh.runtime.local_models import FoundModel, LocalModels, MemoryRules
+from astromesh.runtime.local_models import LocalModels, MemoryRules
 from astromesh.runtime.models import Models
+from astromesh.runtime.own_model import FoundModel
 from astromesh.service.settings import NodeSettings
 from astromesh.service.speeds import SpeedFile
 from astromesh.specs.runtime import Runtime, ServedModel

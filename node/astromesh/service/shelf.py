@@ -20,7 +20,7 @@ from astromesh.inference.manifest import StoredModel
 from astromesh.inference.placement import Placement
 from astromesh.inference.residence import LOAD_BYTES_S, START_S
 from astromesh.runtime.engines import missing_for
-from astromesh.runtime.local_models import FoundModel
+from astromesh.runtime.own_model import FoundModel
 from astromesh.runtime.targets import pinned_name
 from astromesh.service.models import InstalledModels
 

@@ -26,9 +26,10 @@ from astromesh.dialogue import Message, ModelRequest
 from astromesh.inference import registry
 from astromesh.inference.devices import Inventory
 from astromesh.inference.registry import Packaged, RegisteredFile, RegisteredModel
-from astromesh.runtime import local_models
+from astromesh.runtime import own_model
 from astromesh.runtime.assembly import Providers
-from astromesh.runtime.local_models import FoundModel, LocalModels
+from astromesh.runtime.local_models import LocalModels
+from astromesh.runtime.own_model import FoundModel
 from astromesh.service.models import InstalledModels
 from astromesh.service.settings import NodeSettings, settle
 from astromesh.service.shelf import Shelf
@@ -124,7 +125,7 @@ async def test_a_pulled_model_is_there_at_once_and_loaded_when_asked_for(house: 
 async def test_who_asks_for_a_model_that_is_loading_is_told_when_to_come_back(
     house: House, file: Path, monkeypatch: pytest.MonkeyPatch, *, stream: bool
 ) -> None:
-    monkeypatch.setattr(local_models, "LOADING_PATIENCE_S", 0.01)
+    monkeypatch.setattr(own_model, "LOADING_PATIENCE_S", 0.01)
     house.installed.loads = False
     async with house.doors() as doors:
         await pulled(doors, file)

@@ -17,8 +17,9 @@ from astromesh.dialogue import Message, ModelReply, ModelRequest, TextDelta
 from astromesh.errors import AstromeshError, MissingExtra, ModelBusy, ModelFailed, ModelUnavailable, StoreError, UnknownModel
 from astromesh.fleet.offers import OfferedModel
 from astromesh.inference.port import ModelSpecification, Progress
-from astromesh.runtime import local_models
-from astromesh.runtime.local_models import FoundModel, LocalModels, MemoryRules
+from astromesh.runtime import local_models, own_model
+from astromesh.runtime.local_models import LocalModels, MemoryRules
+from astromesh.runtime.own_model import FoundModel
 
 GB = 1_000_000_000
 IDENTITY = "ab" * 32
@@ -92,7 +93,7 @@ async def test_a_model_on_disk_is_loaded_by_whoever_asks_first_and_once() -> Non
 
 
 async def test_who_waits_longer_than_patience_is_told_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_models, "LOADING_PATIENCE_S", 0.01)
+    monkeypatch.setattr(own_model, "LOADING_PATIENCE_S", 0.01)
     house = House()
     house.has("m", gb=2.0, loads=False)
     with pytest.raises(ModelUnavailable, match="still loading on this node") as told:
@@ -109,7 +110,7 @@ async def test_who_waits_longer_than_patience_is_told_when_to_come_back(monkeypa
 
 
 async def test_who_has_less_time_than_patience_is_told_before_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_models, "LOADING_SHARE", 0.001)
+    monkeypatch.setattr(own_model, "LOADING_SHARE", 0.001)
     house = House()
     house.has("m", loads=False)
     own = house.local.own("m")

@@ -13,7 +13,8 @@ from tests.rig.rooms import Rooms
 from astromesh.inference.devices import Accelerator, Inventory, Look
 from astromesh.inference.port import ModelSpecification
 from astromesh.runtime.assembly import Providers
-from astromesh.runtime.local_models import FoundModel, LocalModels
+from astromesh.runtime.local_models import LocalModels
+from astromesh.runtime.own_model import FoundModel
 from astromesh.service.models import InstalledModels
 from astromesh.service.settings import settle
 from astromesh.specs.parse import parse
