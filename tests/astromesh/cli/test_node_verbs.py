@@ -44,7 +44,7 @@ def test_status_is_a_few_lines_and_its_warnings_go_to_stderr(cli: Cli, node: Run
     answer = cli("status", "--url", node.url)
     assert [line.split()[0] for line in answer.stdout.splitlines()] == ["node", "API", "mesh", "agents", "runs"]
     assert "alive, alone" in answer.stdout
-    assert "3 loaded, 1 with mistakes" in answer.stdout
+    assert "4 loaded, 1 with mistakes" in answer.stdout
     assert "agents/broken.agent.yaml" in answer.stderr
 
 
