@@ -64,7 +64,8 @@ def _own_rows(house: House) -> dict[str, dict[str, Any]]:
     ]
     for key, status, one in known:
         waiting = {} if status == "draft" or key not in runtime.drafts else {"draft": runtime.drafts[key].version}
-        rows[key] = _row(one.name, one.namespace, one.version, status, [house.node], one.warnings) | waiting
+        absent = runtime.absences(one) if isinstance(one, Agent) else ()
+        rows[key] = _row(one.name, one.namespace, one.version, status, [house.node], (*one.warnings, *absent)) | waiting
     for key, mistake in runtime.broken.items():
         namespace, _, name = key.rpartition("/")
         row = rows.setdefault(key, _row(name, namespace or "default", "", "draft", [house.node], ()))

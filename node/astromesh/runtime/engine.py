@@ -32,6 +32,7 @@ from astromesh.fleet.roster import Roster
 from astromesh.memory.port import Conversation
 from astromesh.orchestration.run import whole_run
 from astromesh.routing.rank import Candidate, Shuffler, rank
+from astromesh.runtime.absences import absences
 from astromesh.runtime.act_bodies import to_act_request
 from astromesh.runtime.agent import Agent, Draft
 from astromesh.runtime.bodies import from_run_request, to_run_id, to_run_request
@@ -197,6 +198,15 @@ class AgentRuntime:
         nobody = self._nobody(name)
         if isinstance(nobody, UnknownAgent):
             raise nobody
+
+    def absences(self, agent: Agent) -> tuple[str, ...]:
+        """What this agent of this node names and nobody in the mesh has at the moment, a sentence each."""
+        here = (self.agents, self.paused, self.drafts, self.broken)
+        return absences(
+            agent,
+            has_agent=lambda key: any(key in known for known in here) or bool(self._roster.holding(key)),
+            has_model=self._models.somewhere,
+        )
 
     def can_serve(self, name: str) -> bool:
         """Could a run of this agent begin now, here or on a peer, as far as its model goes?"""

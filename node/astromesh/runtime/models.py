@@ -277,6 +277,12 @@ class Models:
         able: list[Holder] = [None] if here is not None and here.ready() else []
         return any(self._identity(name, member).startswith(pinned) for member in (*able, *self._roster.serving(name)))
 
+    def somewhere(self, model: str) -> bool:
+        """Has this node or a living one that model, able to answer now or not?"""
+        name, _ = self.named(model)
+        there = (*self._roster.serving(name), *self._roster.waking(name), *self._roster.missed_for_model(name))
+        return name in self.local or any(member.usable for member in there)
+
     def named(self, model: str) -> tuple[str, str]:
         """The name by which the mesh has a model that was asked for by an alias, and the beginning of the digest that it was pinned to.
 

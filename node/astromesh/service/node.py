@@ -203,6 +203,10 @@ class Node:
         except OSError as failure:
             raise taken("api", self.settings.api, failure) from failure
         self.models.url = f"http://{self.settings.api}"
+        if not self.settings.join:  # else the others have yet to be met
+            for agent in self.runtime.agents.values():
+                for absence in self.runtime.absences(agent):
+                    log.warning("agent %s: %s", agent.key, absence)
 
     async def reload(self) -> Mapping[str, Any]:
         """Reads the files again and takes over what changed, all of it or nothing. Raises `ReloadRefused`.

@@ -196,6 +196,12 @@ async def test_agents_of_the_whole_mesh_are_listed_and_those_that_cannot_run_wit
     assert [row["name"] for row in local["agents"]] == ["bad", "desk"]
 
 
+async def test_what_an_agent_names_and_nobody_has_is_a_warning_of_it(rooms: Rooms, meshed: Doors) -> None:
+    rooms.hosts(an_agent("desk", model="nowhere"))
+    _, body = await meshed.get("/v1/agents?scope=local")
+    assert body["agents"][0]["warnings"] == ["model nowhere: nobody in the mesh has it at the moment"]
+
+
 async def test_an_agents_document_is_shown(rooms: Rooms, doors: Doors) -> None:
     rooms.hosts(an_agent("desk"))
     assert await doors.get("/v1/agents/desk") == (200, {"kind": "Agent", "metadata": {"name": "desk"}})

@@ -250,3 +250,10 @@ async def test_a_node_without_its_own_file_says_in_status_what_counts_instead(tm
         said = [warning for warning in (await node.get("/v1/system/status"))["warnings"] if "is set aside" in warning]
     assert len(said) == 1
     assert f"no mesh, data {tmp_path}/data, models {tmp_path}/data/models" in said[0]
+
+
+async def test_a_node_that_joins_nobody_says_at_its_start_what_its_agents_will_not_find(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node_inside(tmp_path, agent("desk", provider_name=None, model="nowhere")):
+        assert "agent desk: model nowhere: nobody in the mesh has it at the moment" in caplog.messages
