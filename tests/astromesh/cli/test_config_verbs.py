@@ -124,9 +124,12 @@ spec:
 """
 
 
+NOT_HERE = ("--api", "0.0.0.0:8000")  # refused later on: no node stays up, whatever is broken
+
+
 def test_a_node_whose_file_seals_its_gossip_does_not_start_unsealed_by_a_mistake_elsewhere(cli: Cli, tmp_path: Path) -> None:
     write_documents(tmp_path, {"runtime.yaml": SEALED})
-    answer = cli("up", "--config", str(tmp_path), "--data", str(tmp_path / "data"))
+    answer = cli("up", "--config", str(tmp_path), *NOT_HERE, "--data", str(tmp_path / "data"))
     assert answer.exit_code == 78
     assert "mesh.keyring_file" in answer.stderr
     assert "runtime.yaml:5: spec.api.port" in answer.stderr
@@ -137,14 +140,14 @@ def test_a_node_whose_file_seals_its_gossip_does_not_start_unsealed_by_a_mistake
 def test_a_second_file_of_the_nodes_own_takes_no_seal_away(cli: Cli, tmp_path: Path) -> None:
     sealed = "apiVersion: astromesh/v1\nkind: RuntimeConfig\nspec:\n  mesh: {keyring_file: keys.json}\n"
     write_documents(tmp_path, {"runtime.yaml": sealed, "providers.yaml": sealed})
-    answer = cli("up", "--config", str(tmp_path), "--data", str(tmp_path / "data"))
+    answer = cli("up", "--config", str(tmp_path), *NOT_HERE, "--data", str(tmp_path / "data"))
     assert answer.exit_code == 78
     assert "a node has one RuntimeConfig" in answer.stderr
 
 
 def test_a_file_of_the_nodes_own_that_cannot_be_read_is_not_taken_for_an_open_one(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "runtime.yaml").write_bytes(b"spec: \xff\n")
-    answer = cli("up", "--config", str(tmp_path), "--data", str(tmp_path / "data"))
+    answer = cli("up", "--config", str(tmp_path), *NOT_HERE, "--data", str(tmp_path / "data"))
     assert answer.exit_code == 78
     assert "runtime.yaml:1: is not UTF-8 text" in answer.stderr
 
