@@ -21,7 +21,7 @@ check: $(VENV)/installed  ## format, lint, types, contracts, fast tests; no engi
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not engine and not processes and not interop"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not engine and not processes and not interop"
 
 test: check $(VENV)/engine $(VENV)/prebuilt $(VENV)/smollm2  ## all of it with the real engine and real processes, a sample of every slow suite
 	@installers/prerequisites serf nftables strace

@@ -37,13 +37,15 @@ async def test_ten_thousand_sessions_are_kept_apart_and_cost_a_node_no_memory(tm
         gc.collect()
         return tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else 0
 
-    await begin(0, SESSIONS - 3 * WATCHED)
+    await begin(0, SESSIONS - 4 * WATCHED)
     tracemalloc.start()
     # What the node keeps of its last runs is exchanged for what is counted.
-    before = await begin(SESSIONS - 3 * WATCHED, SESSIONS - WATCHED)
+    begun = await begin(SESSIONS - 4 * WATCHED, SESSIONS - 2 * WATCHED)
+    half = await begin(SESSIONS - 2 * WATCHED, SESSIONS - WATCHED)
     after = await begin(SESSIONS - WATCHED, SESSIONS)
     tracemalloc.stop()
-    assert after - before < GROWTH_BYTES_A_SESSION * WATCHED
+    # A set of the loop's own may be given more room in one of the two, which is no growth by session: that would be in both.
+    assert min(half - begun, after - half) < GROWTH_BYTES_A_SESSION * WATCHED
     for number in range(0, SESSIONS, 97):
         kept = await memory.recall(Conversation("desk", f"s{number}"), now=0.0)
         assert [turn.said for turn in kept.turns] == [(Message("user", f"I am {number}."), Message("assistant", "Noted."))]
