@@ -34,7 +34,7 @@ TOKEN_CHARACTERS_MAX = 256
 
 # How long a chunk may hold up those that are being decoded, on average. The further into a prompt the longer each token takes (SmolLM2 on
 # two cores: 3 ms at the beginning, 14 at 3,000 tokens), so chunks get narrower then. Narrower ones than the narrowest are mostly overhead.
-HELD_UP_MAX_S = 0.15
+HELD_UP_MAX_S = 0.1
 CHUNK_TOKENS_MIN = 8
 
 CONTEXT_HINT = "shorten the conversation, or raise spec.inference.models[].context"

@@ -68,6 +68,7 @@ class Sampler:
     chance: Random | None
     grammar: Any = None
     held: bool = False  # by the grammar, now
+    best: bool = False  # nothing but the best token is asked for: no stage changes a logit
 
 
 class Model:
@@ -98,6 +99,7 @@ class Model:
         self._tokens = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
         self._candidates = np.zeros(self._tokens, dtype=_CANDIDATE)
         self._ids = np.arange(self._tokens, dtype=np.int32)
+        self._pieces: dict[int, bytes] = {}  # bounded by the vocabulary
         self._context: Any = None
 
     @property
@@ -190,6 +192,12 @@ class Model:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; none for one that only steers."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._piece(token)
+        return piece
+
+    def _piece(self, token: int) -> bytes:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -226,8 +234,9 @@ class Model:
         if plan.frequency_penalty != 0.0 or plan.presence_penalty != 0.0:
             add(llama_cpp.llama_sampler_init_penalties(self._tokens, window, 1.0, plan.frequency_penalty, plan.presence_penalty))
         if plan.greedy:
+            best = not llama_cpp.llama_sampler_chain_n(chain)
             add(llama_cpp.llama_sampler_init_greedy())
-            return Sampler(chain, None, rules, held and rules is not None)
+            return Sampler(chain, None, rules, held and rules is not None, best)
         if plan.top_k > 0:
             add(llama_cpp.llama_sampler_init_top_k(plan.top_k))
         if plan.top_p < 1.0:
@@ -275,6 +284,8 @@ class Model:
         Under a grammar the token is drawn as if there were none, and drawn again with the same chance from what the grammar leaves only
         where it does not fit: looking at one token is a thousand times cheaper than looking at all, and most fit.
         """
+        if sampler.best and not sampler.held:
+            return int(self._logits_of(output).argmax())  # the first of the best, as the chain takes it, in a tenth of its time
         if sampler.chance is None and not sampler.held:
             return int(llama_cpp.llama_sampler_sample(sampler.chain, self._context, output))
         draw = sampler.chance.random() if sampler.chance is not None else None
