@@ -12,7 +12,7 @@ def test_an_oracle_knows_the_longest_beginning_that_anybody_had_but_not_the_last
 
 
 def figures(*, ours: float, cached: int, pause_s: float, long_tokens: int = 3100) -> dict[str, object]:
-    rates = {"the node": {1: ours, 16: ours}, "llama.cpp's server": {1: 100.0, 16: 100.0}}
+    rates = {"the node": {1: [ours], 16: [ours]}, "llama.cpp's server": {1: [100.0], 16: [100.0]}}
     return {
         "rounds": [{"decode": rates}],
         "replays": {"the node": {"cached": cached, "oracle": 1000}},
