@@ -318,7 +318,7 @@ class Models:
         for target in choice.targets:
             name, pinned = (target.model, "") if target.provider is not None else self.named(target.model)
             targets.append(target if name == target.model and not pinned else replace(target, model=name, pinned=pinned))
-        return replace(choice, targets=tuple(targets))
+        return choice if targets == list(choice.targets) else replace(choice, targets=tuple(targets))
 
     def loads_first(self, target: Target) -> bool:
         """Whether it would have to be loaded before it answers: nobody has it ready, and somebody has it on disk."""

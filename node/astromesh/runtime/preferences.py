@@ -27,6 +27,8 @@ class Preferences:
 
     async def order(self, choice: Choice, request: ModelRequest) -> tuple[list[Target], list[AstromeshError]]:
         """Who is tried, and why the others are not."""
+        if len(choice.targets) == 1 and choice.first.context_window is None and not request.tools:
+            return [choice.first], []  # most have one model, and nothing that it could lack
         refusals: list[AstromeshError] = []
         fitting: list[Target] = []
         for target in choice.targets:

@@ -148,7 +148,8 @@ class RecentRuns:
     def _make_room(self) -> None:
         """Those that ended first go first."""
         now = monotonic()
-        for run_id, ended_s in list(self._ended_s.items()):
+        while self._ended_s:
+            run_id, ended_s = next(iter(self._ended_s.items()))
             crowded = len(self._ended_s) > ENDED_KEPT_MAX or self._kept_bytes > KEPT_BYTES_MAX
             if not crowded and now - ended_s <= KEPT_S:
                 break

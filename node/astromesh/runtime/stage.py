@@ -116,7 +116,6 @@ class Stage:
         self._speaks = speaks
         self._who = who or {}
         self._conversation = Conversation(agent.name, place.course.session_id, agent.namespace)
-        self._turn_id = uuid4().hex  # not the request's id, which a client may say twice
         self._allowance = Allowance(self.guarding, session_tokens=lambda: services.costs.spent(self._conversation), within=place.within)
 
     async def perform(self, script: Script[T]) -> T:
@@ -292,7 +291,8 @@ class Stage:
         memory, after_s = self._agent.memory, self._agent.forgets_after_s
         if memory is not None:
             now = time()
-            turn = Turn(self._turn_id, now, await self.guarding.kept(effect.turn))
+            # A fresh id: that of the request may be said twice.
+            turn = Turn(uuid4().hex, now, await self.guarding.kept(effect.turn))
             self._course.keep()
             await memory.remember(self._conversation, turn, expires_at=None if after_s is None else now + after_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ from astromesh.service.node import open_node
 from astromesh.service.settings import NodeSettings
 
 log = logging.getLogger(__name__)
+
+YOUNG_OBJECTS = 10_000  # as many as some twenty runs make; the default of 700 looks several times in each
 
 
 def serve(settings: NodeSettings, configuration: Configuration) -> int:
@@ -45,6 +48,7 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
     changed = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, changed.set)
     async with open_node(settings, configuration, doors=True) as node:
+        collect_seldom()
         reloading = asyncio.create_task(reload_whenever(changed, node.reload), name="reloading at SIGHUP")
         sys.stdout.write(greeting(node.settings, node.runtime.agents))
         sys.stdout.flush()
@@ -53,6 +57,16 @@ async def _serve(settings: NodeSettings, configuration: Configuration) -> int:
         await asyncio.wait([reloading])
     log.info("stopped")
     return 0
+
+
+def collect_seldom() -> None:
+    """What a node is made of stays as long as it runs: the collector of cycles need not look at it again and again.
+
+    It holds the interpreter while it looks. Measured on two cores at 16 clients, it took a fifth of the CPU of an agent's run.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 async def reload_whenever(changed: asyncio.Event, reload: Callable[[], Awaitable[object]]) -> NoReturn:
